@@ -1,0 +1,1 @@
+"""Who answers: photos in, faces out. Knows no Ray, and imports nothing from `cluster` or `app`."""

@@ -1,0 +1,50 @@
+"""Faces drawn on a photo, for people to look at. With `images`, the only user of cv2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors.faces import Face
+from actors.images import Pixels
+
+_BOX_BGR = (60, 200, 60)
+_POINT_BGR = (40, 60, 230)
+_TEXT_BGR = (255, 255, 255)
+_JPEG_QUALITY = 90
+
+
+def draw_faces(pixels: Pixels, faces: Sequence[Face]) -> Pixels:
+    """A copy of uint8[height, width, 3] BGR with each face's box, landmarks and score on it."""
+    import cv2
+
+    drawn = pixels.copy()
+    # Lines as thick as the photo is large, so that they can be seen when it is shown small.
+    thick = max(1, round(max(drawn.shape[:2]) / 500))
+    for face in faces:
+        x1, y1, x2, y2 = (round(value) for value in face.box)
+        cv2.rectangle(drawn, (x1, y1), (x2, y2), _BOX_BGR, thick)
+        for x, y in face.landmarks:
+            cv2.circle(drawn, (round(x), round(y)), thick + 1, _POINT_BGR, cv2.FILLED)
+        text, size = f"{face.score:.2f}", thick * 0.45
+        (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thick)
+        top = max(0, y1 - height - below)
+        cv2.rectangle(drawn, (x1, top), (x1 + width, top + height + below), _BOX_BGR, cv2.FILLED)
+        cv2.putText(drawn, text, (x1, top + height), cv2.FONT_HERSHEY_SIMPLEX, size, _TEXT_BGR, thick, cv2.LINE_AA)
+    return drawn
+
+
+def write_jpeg(path: Path, pixels: Pixels) -> None:
+    """Write uint8[height, width, 3] BGR as a JPEG, its folder made if need be.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not cv2.imwrite: on Windows that cannot write names outside the local code page.
+    done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    if not done:
+        raise OSError(f"the picture of {pixels.shape[1]} x {pixels.shape[0]} pixels does not fit a JPEG")
+    path.write_bytes(data.tobytes())

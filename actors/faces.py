@@ -1,0 +1,233 @@
+"""What travels back to whoever asked: faces, outcomes and health. Plain frozen values, no arrays.
+
+Every image gets exactly one `Outcome`, in the order asked: `Detected` (0 or more faces), `Rejected`
+(the image's fault) or `Failed` (ours). A failure is never shown as "no faces".
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+
+
+class Rejection(StrEnum):
+    """Why an image cannot be searched for faces. Sending it again gives the same answer."""
+
+    NOT_AN_IMAGE = "not_an_image"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    ZERO_SIZED = "zero_sized"
+    UNSUPPORTED = "unsupported"
+    UNREADABLE = "unreadable"
+
+
+class Failure(StrEnum):
+    """Why a good image got no answer. Sending it again later may help."""
+
+    BUSY = "busy"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    NOT_READY = "not_ready"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    DEVICE_UNAVAILABLE = "device_unavailable"
+    DEVICE_LIES = "device_lies"
+    DEVICE_FAILED = "device_failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    DETECTOR_LOST = "detector_lost"
+    NO_CLUSTER = "no_cluster"
+    VERSION_MISMATCH = "version_mismatch"
+    INTERNAL = "internal"
+
+
+class Priority(StrEnum):
+    """Who is waiting: a person (`interactive`) or a scan (`bulk`). Interactive goes first."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face, in pixels of the upright original, origin at the top left, as floats.
+
+    Attributes:
+        box: x1, y1, x2, y2.
+        score: 0..1.
+        landmarks: five points x, y: right eye, left eye, nose, right and left corner of the mouth
+            (of the person: the right eye is on the left side of the picture).
+    """
+
+    box: Box
+    score: float
+    landmarks: tuple[Point, Point, Point, Point, Point]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Where an image's time went, in milliseconds.
+
+    Attributes:
+        prepare: decoding and shrinking, wherever it was done.
+        queue: waiting in the detector for its batch.
+        run: the session run that the image was part of, and the decoding of its heads.
+    """
+
+    prepare: float = 0.0
+    queue: float = 0.0
+    run: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Who answered, stamped on every outcome.
+
+    Attributes:
+        served_by: detector and device in words, for example "FaceDetector on CPUExecutionProvider";
+            "client" for an image that was refused before it was sent.
+        model: name and sha256 of the weights as published, "centerface@09189deaaf86…" in full.
+        incarnation: names one life of one detector process; a new process gets a new one.
+    """
+
+    served_by: str
+    model: str = ""
+    incarnation: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The answer for one image; always one of `Detected`, `Rejected`, `Failed`."""
+
+    stamp: Stamp
+    times: Times = field(default_factory=Times)
+
+    @property
+    def status(self) -> str:
+        """Which of the three it is, as one word: detected, rejected or failed."""
+        return type(self).__name__.lower()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The outcome as JSON-ready values, with the same keys for all three kinds."""
+        row: dict[str, Any] = {
+            "status": self.status,
+            "reason": None,
+            "detail": None,
+            "faces": [],
+            "width": None,
+            "height": None,
+            "served_by": self.stamp.served_by,
+            "model": self.stamp.model,
+            "incarnation": self.stamp.incarnation,
+            "times_ms": {name: round(ms, 3) for name, ms in asdict(self.times).items()},
+        }
+        if isinstance(self, Detected):
+            row |= {"faces": [asdict(face) for face in self.faces], "width": self.width, "height": self.height}
+        elif isinstance(self, Rejected | Failed):
+            row |= {"reason": str(self.reason), "detail": self.detail}
+        return row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detected(Outcome):
+    """The image was searched; `faces` holds what was found, best first, and may be empty.
+
+    Attributes:
+        width: of the upright original, in pixels.
+        height: likewise.
+    """
+
+    faces: tuple[Face, ...]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected(Outcome):
+    """The image is at fault; `detail` says how, in a sentence for people."""
+
+    reason: Rejection
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Outcome):
+    """We are at fault; `detail` says what happened and what to do.
+
+    Attributes:
+        retry_after_s: how long to wait before asking again, where the detector can tell (busy).
+    """
+
+    reason: Failure
+    detail: str
+    retry_after_s: float | None = None
+
+
+class State(StrEnum):
+    """Where a detector is in its life. Only `ready` has earned trust (the golden photo)."""
+
+    STARTING = "starting"
+    READY = "ready"
+    FAULTY = "faulty"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketTiming:
+    """How long one bucket took at start.
+
+    Attributes:
+        num_images: images in the run.
+        height: of the tensor, in pixels.
+        width: likewise.
+        run_ms: fastest of the timed runs, for the whole batch.
+    """
+
+    num_images: int
+    height: int
+    width: int
+    run_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What a detector says of itself.
+
+    Attributes:
+        reason: why it is not ready; empty when it is.
+        failure: the same as a `Failure`, None when ready or still starting.
+        provider: the ONNX Runtime provider that the session really uses; empty before it is open.
+        provider_requested: the one that was asked for.
+        golden_age_s: seconds since the golden photo was last detected correctly; None if never.
+        shapes: tensor sizes it takes, (height, width); the client prepares images to fit one.
+        buckets: what was measured at start.
+        num_lanes: runs that may be on the device at once.
+        start_ms: what starting was made of: model, session, warm_up, golden.
+    """
+
+    name: str
+    state: State
+    reason: str
+    failure: Failure | None
+    provider: str
+    provider_requested: str
+    stamp: Stamp
+    host: str
+    pid: int
+    uptime_s: float
+    golden_age_s: float | None
+    shapes: tuple[tuple[int, int], ...]
+    buckets: tuple[BucketTiming, ...]
+    num_lanes: int
+    start_ms: dict[str, float]
+    num_queued: int
+    num_running: int
+    num_detected: int
+    num_rejected: int
+    num_failed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON-ready values."""
+        return asdict(self)

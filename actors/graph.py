@@ -1,0 +1,187 @@
+"""A published ONNX file → the graph that rayface runs: uint8 photos in, any batch, any size. Done once.
+
+The only user of the onnx package, which is slow to import: a prepared model is kept and not made again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actors.errors import ModelUnavailable
+from actors.families import Family, identify
+
+if TYPE_CHECKING:
+    import onnx
+
+#: Raised whenever the prepared graph changes, so that kept ones are made again.
+RECIPE = 1
+
+INPUT_NAME = "photos"
+
+
+def recognise_file(path: Path) -> tuple[Family, dict[str, str]]:
+    """The family of an ONNX file, and which of its outputs is which head.
+
+    Raises:
+        ModelUnavailable: no ONNX file, or of no known family.
+    """
+    return _recognise(_load(path), path.name)
+
+
+def prepare_graph(source: Path, target: Path) -> None:
+    """Write the graph that `session` opens.
+
+    Its input is `photos`, uint8[batch, height, width, 3] in BGR order; the cast, the change to channels
+    first, the swap to the network's own colour order and its mean and scale are part of the graph. Heads
+    keep their values and get the family's canonical names.
+
+    Raises:
+        ModelUnavailable: no ONNX file, or of no known family.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = _load(source)
+    family, names = _recognise(model, source.name)
+    graph = model.graph
+    photo = _photo_input(model)
+
+    for value in graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            dim.Clear()
+    del graph.value_info[:]
+    _free_batch_in_reshapes(graph)
+    for output in list(graph.output):
+        head = next((head for head, name in names.items() if name == output.name), None)
+        if head is None:
+            graph.output.remove(output)
+            continue
+        graph.node.append(helper.make_node("Identity", [output.name], [f"head_{head}"]))
+        output.name = f"head_{head}"
+
+    front = [
+        helper.make_node("Cast", [INPUT_NAME], ["photos_float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["photos_float"], ["photos_nchw"], perm=[0, 3, 1, 2]),
+    ]
+    last = "photos_nchw"
+
+    def append(op: str, constant: np.ndarray[tuple[int, ...], np.dtype[np.generic]], **attributes: int) -> None:
+        nonlocal last
+        name, made = f"photos_{op.lower()}_by", f"photos_{op.lower()}"
+        graph.initializer.append(numpy_helper.from_array(constant, name))
+        front.append(helper.make_node(op, [last, name], [made], **attributes))
+        last = made
+
+    if family.colour == "rgb" and not _swap_in_first_conv(graph, photo.name):
+        append("Gather", np.array([2, 1, 0], dtype=np.int64), axis=1)
+    swapped_in_conv = family.colour == "rgb" and last == "photos_nchw"
+    mean = np.array(family.mean[::-1] if swapped_in_conv else family.mean, dtype=np.float32)
+    if mean.any():
+        append("Sub", mean.reshape(1, 3, 1, 1))
+    if family.scale != 1.0:
+        append("Mul", np.array(family.scale, dtype=np.float32))
+
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name == photo.name:
+                node.input[index] = last
+    for node in reversed(front):
+        graph.node.insert(0, node)
+    graph.input.remove(photo)
+    graph.input.insert(
+        0, helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", "height", "width", 3])
+    )
+    onnx.checker.check_model(model)
+    onnx.save(model, str(target))
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path))
+    except (OSError, DecodeError, ValueError) as error:
+        raise ModelUnavailable(
+            f"{path.name} cannot be read as an ONNX file ({error}). Give the path of an .onnx file."
+        ) from error
+    if not model.graph.node:
+        raise ModelUnavailable(f"{path.name} holds no network. Give the path of an .onnx file.")
+    return model
+
+
+def _recognise(model: onnx.ModelProto, name: str) -> tuple[Family, dict[str, str]]:
+    outputs = [
+        (
+            output.name,
+            tuple(dim.dim_value or dim.dim_param or None for dim in output.type.tensor_type.shape.dim),
+        )
+        for output in model.graph.output
+    ]
+    found = identify(outputs)
+    if found is None:
+        raise ModelUnavailable(
+            f"{name} is of no known family: its outputs are {[name for name, _ in outputs]}. "
+            "Known are CenterFace, YuNet, SCRFD with landmarks and RetinaFace."
+        )
+    return found
+
+
+def _photo_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The one true input; old files list their weights as inputs too."""
+    weights = {initializer.name for initializer in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        raise ModelUnavailable(f"A detector has one input; this file has {len(inputs)}.")
+    for value in list(model.graph.input):
+        if value.name in weights:
+            model.graph.input.remove(value)
+    if model.ir_version < 4:
+        # Weights that are not inputs are allowed from IR version 4 on.
+        model.ir_version = 4
+    return inputs[0]
+
+
+def _free_batch_in_reshapes(graph: onnx.GraphProto) -> None:
+    """Rewrite Reshape constants [1, A, C] to [0, -1, C]: copy the batch, count the anchors anew."""
+    from onnx import numpy_helper
+
+    constants = {initializer.name: initializer for initializer in graph.initializer}
+    values = {
+        node.output[0]: attribute.t
+        for node in graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }
+    for node in graph.node:
+        if node.op_type != "Reshape":
+            continue
+        tensor = constants.get(node.input[1]) or values.get(node.input[1])
+        if tensor is None:
+            continue
+        wanted = numpy_helper.to_array(tensor)
+        if wanted.shape == (3,) and wanted[0] in (0, 1) and wanted[2] > 0:
+            fresh = numpy_helper.from_array(np.array([0, -1, wanted[2]], dtype=np.int64), tensor.name)
+            tensor.CopyFrom(fresh)
+
+
+def _swap_in_first_conv(graph: onnx.GraphProto, photo: str) -> bool:
+    """Fold the BGR-to-RGB swap into the first convolution's weights; False if the graph does not allow it."""
+    from onnx import numpy_helper
+
+    users = [node for node in graph.node if photo in node.input]
+    if len(users) != 1 or users[0].op_type != "Conv":
+        return False
+    weights = next((each for each in graph.initializer if each.name == users[0].input[1]), None)
+    shared = sum(users[0].input[1] in node.input for node in graph.node) > 1
+    if weights is None or shared:
+        return False
+    kernel = numpy_helper.to_array(weights)
+    if kernel.ndim != 4 or kernel.shape[1] != 3:
+        return False
+    weights.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(kernel[:, ::-1]), weights.name))
+    return True

@@ -1,0 +1,299 @@
+"""Encoded photo → small upright pixels that fit a tensor, and nothing else about images.
+
+The only user of cv2 and Pillow in this room. Pillow reads the header without decoding, asks libjpeg for
+a reduced size and notices a truncated file (cv2 fills the rest with grey and says nothing); cv2 shrinks.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.errors import ImageFault
+from actors.faces import Rejection
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Pixels = NDArray[np.uint8]
+ImageSource = bytes | bytearray | memoryview | str | PathLike[str] | NDArray[np.generic]
+
+#: Suffixes that a folder is searched for.
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .heic .heif .avif".split()
+)
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT_SWAPPED = (5, 6, 7, 8)
+_GIANT_PIXELS = 50_000_000
+
+# Two photos of 150 megapixels decoded at once would need a gigabyte: giants take turns.
+_one_giant_at_a_time = threading.Lock()
+
+_NO_IMAGE_FORMAT = {
+    b"8BPS": "a Photoshop document",
+    b"%PDF": "a PDF document",
+    b"\x00\x00\x01\x00": "an icon",
+    b"\xff\x0a": "a JPEG XL image",
+    b"\x00\x00\x00\x0cJXL ": "a JPEG XL image",
+    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 image",
+    b"<svg": "an SVG drawing",
+    b"FUJIFILMCCD-RAW": "a raw photo",
+    b"%!PS": "a PostScript document",
+}
+_IMAGE_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a photo may be before it is refused unread.
+
+    Attributes:
+        max_pixels: width times height, as its header declares.
+        max_bytes: of the encoded file.
+    """
+
+    max_pixels: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """A photo made small and upright: what travels to the detector.
+
+    Attributes:
+        pixels: uint8[h, w, 3], BGR, no padding; fits `shape`.
+        width: of the upright original, in pixels.
+        height: likewise.
+        shape: (height, width) of the tensor that it was prepared for.
+        prepare_ms: what preparing took.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    shape: tuple[int, int]
+    prepare_ms: float
+
+
+def prepare(
+    source: ImageSource,
+    shapes: Sequence[tuple[int, int]],
+    limits: Limits,
+    max_enlargement: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> PreparedImage:
+    """Make one photo ready for a tensor.
+
+    Args:
+        source: an encoded photo (bytes), the path of one, or its pixels: uint8[height, width, 3] in
+            BGR order, upright, as `cv2.imread` gives them.
+        shapes: tensor sizes (height, width) to choose from.
+        limits: what is refused unread.
+        max_enlargement: a small photo grows at most this much.
+        clock: seconds; for `prepare_ms`.
+
+    Raises:
+        ImageFault: the photo cannot be used; says why.
+    """
+    begun = clock()
+    if isinstance(source, np.ndarray):
+        pixels, (width, height) = check_pixels(source, limits), source.shape[1::-1]
+        shape, small = fit(width, height, shapes, max_enlargement)
+    else:
+        with _opened(_encoded(source, limits), limits) as image:
+            rotated = image.format != "TIFF" and _orientation(image) in _UPRIGHT_SWAPPED
+            width, height = image.size[::-1] if rotated else image.size
+            shape, small = fit(width, height, shapes, max_enlargement)
+            # libjpeg decodes at 1/2, 1/4 or 1/8, never below what the tensor needs.
+            image.draft("RGB", small[::-1] if rotated else small)
+            pixels = _upright_rgb(image)
+    pixels = _resized(pixels, small)
+    if not isinstance(source, np.ndarray):
+        pixels = np.ascontiguousarray(pixels[:, :, ::-1])
+    return PreparedImage(pixels, width, height, shape, (clock() - begun) * 1000)
+
+
+def read_upright(source: ImageSource, limits: Limits) -> Pixels:
+    """The whole photo, upright, uint8[height, width, 3] in BGR order; for drawing on it.
+
+    Raises:
+        ImageFault: the photo cannot be used.
+    """
+    if isinstance(source, np.ndarray):
+        return check_pixels(source, limits)
+    with _opened(_encoded(source, limits), limits) as image:
+        return np.ascontiguousarray(_upright_rgb(image)[:, :, ::-1])
+
+
+def fit(
+    width: int, height: int, shapes: Sequence[tuple[int, int]], max_enlargement: float
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Choose the tensor for a photo, and the photo's size in it.
+
+    Letterbox: s = min(H / height, W / width), at most `max_enlargement`; among the shapes that allow the
+    largest s, the one with the least area, because padding is paid for like pixels.
+
+    Returns:
+        The shape (height, width), and the small size (width, height) in pixels, at least 1 each.
+    """
+    scale, _, shape = max(
+        (min(tensor_h / height, tensor_w / width, max_enlargement), -tensor_h * tensor_w, (tensor_h, tensor_w))
+        for tensor_h, tensor_w in shapes
+    )
+    small_w = min(shape[1], max(1, round(width * scale)))
+    small_h = min(shape[0], max(1, round(height * scale)))
+    return shape, (small_w, small_h)
+
+
+def check_pixels(pixels: NDArray[np.generic], limits: Limits) -> Pixels:
+    """The array itself, if it can be a photo.
+
+    Raises:
+        ImageFault: it is not uint8[height, width, 3], or it is empty or too large.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ImageFault(
+            Rejection.UNSUPPORTED,
+            f"The array is {pixels.dtype}{list(pixels.shape)}; pass uint8[height, width, 3] in BGR order.",
+        )
+    if 0 in pixels.shape:
+        raise ImageFault(Rejection.ZERO_SIZED, f"The array is empty: {list(pixels.shape)}.")
+    _check_size(pixels.shape[1], pixels.shape[0], limits)
+    return pixels.astype(np.uint8, copy=False)
+
+
+def _encoded(source: bytes | bytearray | memoryview | str | PathLike[str], limits: Limits) -> bytes:
+    if isinstance(source, bytes | bytearray | memoryview):
+        num_bytes, data = len(source), bytes(source)
+    else:
+        path = Path(source)
+        try:
+            num_bytes = path.stat().st_size
+            # A FIFO or a device would block or never end; only regular files are read.
+            if path.exists() and not path.is_file():
+                raise ImageFault(Rejection.UNREADABLE, "It is not a file.")
+            data = path.read_bytes() if num_bytes <= limits.max_bytes else b""
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise ImageFault(Rejection.UNREADABLE, f"The file cannot be read: {why}.") from error
+    if num_bytes > limits.max_bytes:
+        raise ImageFault(
+            Rejection.TOO_LARGE,
+            f"The file has {num_bytes:,} bytes; the limit is {limits.max_bytes:,} (max_image_bytes).",
+        )
+    if not data:
+        raise ImageFault(Rejection.ZERO_SIZED, "The file is empty (0 bytes).")
+    return data
+
+
+@contextmanager
+def _opened(data: bytes, limits: Limits) -> Iterator[Image]:
+    """Open an encoded photo, its header read and checked; whatever goes wrong inside is the photo's fault."""
+    from PIL import Image as pil
+    from PIL import UnidentifiedImageError
+
+    formats: tuple[str, ...] = _FORMATS
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        _need_heif()
+        formats = ("HEIF",)
+    try:
+        with pil.open(io.BytesIO(data), formats=formats) as image:
+            _check_size(*image.size, limits)
+            giant = image.size[0] * image.size[1] > _GIANT_PIXELS
+            with _one_giant_at_a_time if giant else nullcontext():
+                yield image
+    except ImageFault:
+        raise
+    except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
+        raise ImageFault(Rejection.TOO_LARGE, f"Its header declares too many pixels: {error}") from error
+    except UnidentifiedImageError as error:
+        raise _unidentified(data) from error
+    except MemoryError as error:
+        raise ImageFault(Rejection.TOO_LARGE, "There is not enough memory to decode it.") from error
+    except Exception as error:
+        # Pillow's plug-ins raise OSError, SyntaxError, EOFError, ValueError, struct.error and more for
+        # damaged files. All of it happened while reading this one photo.
+        raise ImageFault(Rejection.TRUNCATED, f"The image is cut short or damaged: {error}.") from error
+
+
+def _unidentified(data: bytes) -> ImageFault:
+    for beginning, what in _NO_IMAGE_FORMAT.items():
+        if data.startswith(beginning):
+            return ImageFault(Rejection.UNSUPPORTED, f"It is {what}; send a JPEG, PNG, WebP, BMP, TIFF or GIF.")
+    if data.startswith(_IMAGE_BEGINNINGS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
+        if data.startswith((b"II*\x00", b"MM\x00*")):
+            return ImageFault(Rejection.UNSUPPORTED, "It is a TIFF or raw photo of a kind that cannot be read.")
+        return ImageFault(Rejection.TRUNCATED, "The image is cut short or damaged: its header cannot be read.")
+    return ImageFault(Rejection.NOT_AN_IMAGE, "It is not an image (its content has no known image format).")
+
+
+def _need_heif() -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageFault(
+            Rejection.UNSUPPORTED, "It is a HEIC photo; install the extra: pip install 'rayface[heic]'."
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
+def _check_size(width: int, height: int, limits: Limits) -> None:
+    if width < 1 or height < 1:
+        raise ImageFault(Rejection.ZERO_SIZED, f"The image has no pixels: {width} x {height}.")
+    if width * height > limits.max_pixels:
+        raise ImageFault(
+            Rejection.TOO_LARGE,
+            f"The image declares {width:,} x {height:,} pixels; "
+            f"the limit is {limits.max_pixels:,} in all (max_image_pixels).",
+        )
+
+
+def _orientation(image: Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:
+        # A broken EXIF block is common and no reason to refuse the photo: take it as it lies.
+        return 1
+
+
+def _upright_rgb(image: Image) -> Pixels:
+    """Decode, turn upright, uint8[h, w, 3] in RGB order. Only the first frame of an animation."""
+    from PIL import ImageOps
+
+    image.load()
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        # 16-bit grey; Pillow's own conversion would clip everything above 255 to white.
+        deep = np.asarray(image).astype(np.int64)
+        shift = 8 if image.mode.startswith("I;16") or deep.max() > 255 else 0
+        grey = np.clip(deep >> shift, 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise ImageFault(Rejection.UNSUPPORTED, "Its pixels are floating-point numbers without a known range.")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
+
+
+def _resized(pixels: Pixels, small: tuple[int, int]) -> Pixels:
+    import cv2
+
+    if (pixels.shape[1], pixels.shape[0]) == small:
+        return np.ascontiguousarray(pixels)
+    shrinking = small[0] < pixels.shape[1] or small[1] < pixels.shape[0]
+    method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, small, interpolation=method), dtype=np.uint8)

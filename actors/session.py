@@ -1,0 +1,149 @@
+"""Opens ONNX Runtime sessions and keeps DirectML's rules. The only user of onnxruntime.
+
+DirectML: no memory patterns, sequential execution, an explicit device number (without one it falls back to
+the CPU with only a notice), every dimension fixed (free ones cost 5 to 10 times: onnxruntime#14550), and one
+thread at a time in `run` (two remove the device: onnxruntime#20713). `FaceModel` keeps the last of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.errors import DetectorFault, DeviceFailed, DeviceUnavailable, ModelUnavailable, OutOfMemory
+from actors.graph import INPUT_NAME
+from actors.settings import Provider
+
+Tensor = NDArray[np.uint8]
+ProviderNames: Mapping[Provider, str] = {"cpu": "CPUExecutionProvider", "directml": "DmlExecutionProvider"}
+
+_HEAD_PREFIX = "head_"
+_MEMORY_WORDS = ("8007000e", "not enough memory", "out of memory", "bad_alloc", "failed to allocate")
+
+
+class Session(Protocol):
+    """What a face model needs of a device; a test brings its own."""
+
+    @property
+    def provider(self) -> str:
+        """The ONNX Runtime provider that is really used."""
+        ...
+
+    def run(self, tensor: Tensor) -> dict[str, NDArray[np.float32]]:
+        """uint8[batch, height, width, 3] BGR → the family's heads by canonical name.
+
+        Raises:
+            DeviceFailed: the run raised an error.
+            OutOfMemory: there was not enough memory for this batch.
+        """
+        ...
+
+
+class SessionOpener(Protocol):
+    """Opens sessions for one device."""
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether each bucket needs a session of its own."""
+        ...
+
+    def open(self, path: Path, bucket: tuple[int, int, int] | None) -> Session:
+        """Open the prepared graph; with `bucket`, fixed to (batch, height, width).
+
+        Raises:
+            DeviceUnavailable: the provider asked for is not the one that would be used.
+            ModelUnavailable: the file does not open.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class OnnxSessionOpener:
+    """ONNX Runtime on one device.
+
+    Attributes:
+        provider: "cpu" or "directml".
+        device_id: the adapter, for DirectML.
+        num_threads: of one run, for the CPU.
+    """
+
+    provider: Provider
+    device_id: int = 0
+    num_threads: int = 1
+
+    @property
+    def fixed_shapes(self) -> bool:
+        return self.provider == "directml"
+
+    def open(self, path: Path, bucket: tuple[int, int, int] | None) -> Session:
+        import onnxruntime as ort
+
+        wanted = ProviderNames[self.provider]
+        if wanted not in ort.get_available_providers():
+            raise DeviceUnavailable(
+                f"This onnxruntime has no {wanted} (it has {', '.join(ort.get_available_providers())}). "
+                "On Windows install onnxruntime-directml, and remove onnxruntime, which hides it."
+            )
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.inter_op_num_threads = 1
+        options.intra_op_num_threads = self.num_threads
+        # A spinning thread would take a core away from preparing photos.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        provider_options: dict[str, Any] = {}
+        if self.provider == "directml":
+            options.enable_mem_pattern = False
+            provider_options = {"device_id": self.device_id}
+        if bucket is not None:
+            for name, size in zip(("batch", "height", "width"), bucket, strict=True):
+                options.add_free_dimension_override_by_name(name, size)
+        try:
+            session = ort.InferenceSession(str(path), options, providers=[(wanted, provider_options)])
+        except Exception as error:
+            kind = DeviceUnavailable if self.provider == "directml" else ModelUnavailable
+            raise kind(f"{path.name} does not open on {wanted}: {_first_line(error)}") from error
+        used = session.get_providers()[0]
+        if used != wanted:
+            raise DeviceUnavailable(
+                f"{wanted} was asked for, and ONNX Runtime fell back to {used} without an error. "
+                f"Check the adapter (device_id={self.device_id}) and its driver."
+            )
+        return _OnnxSession(session, used)
+
+
+class _OnnxSession:
+    def __init__(self, session: Any, provider: str) -> None:
+        self._session = session
+        self._provider = provider
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    @property
+    def provider(self) -> str:
+        return self._provider
+
+    def run(self, tensor: Tensor) -> dict[str, NDArray[np.float32]]:
+        try:
+            values = self._session.run(self._outputs, {INPUT_NAME: tensor})
+        except Exception as error:
+            raise _device_fault(error, tensor.shape) from error
+        return {
+            name.removeprefix(_HEAD_PREFIX): value for name, value in zip(self._outputs, values, strict=True)
+        }
+
+
+def _device_fault(error: Exception, shape: tuple[int, ...]) -> DetectorFault:
+    line = _first_line(error)
+    if isinstance(error, MemoryError) or any(word in str(error).lower() for word in _MEMORY_WORDS):
+        return OutOfMemory(f"No memory for a batch of {list(shape)}: {line}")
+    return DeviceFailed(f"The device failed on a batch of {list(shape)}: {line}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:500] if lines else type(error).__name__

@@ -1,0 +1,75 @@
+"""`DetectorSettings`: everything a detector has to be told, with defaults that serve a newcomer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Provider = Literal["cpu", "directml"]
+
+
+class DetectorSettings(BaseModel):
+    """What one detector is made of. Small and plain, because it travels as the actor's argument.
+
+    Attributes:
+        model: a name from the catalogue (`rayface models`).
+        model_path: a file of a known family, used instead of `model`.
+        provider: what the session must run on; it never falls back by itself.
+        device_id: the adapter's number, for DirectML.
+        score_threshold: least score of a face, 0..1; None takes the family's own.
+        nms_threshold: greatest IoU of two faces that are both kept; None takes the family's own.
+        max_faces: kept per image, best first.
+        input_size: longer side of the tensor, in pixels, a multiple of 32.
+        max_enlargement: a small photo is enlarged at most this much to fill the tensor.
+        batch_sizes: images in a run that may be tried; what is used is measured at start.
+        warm_up_s: what the measuring may cost at start, after each shape has run once.
+        num_lanes: runs on the device at once; None takes one for a GPU, one a core for the CPU.
+        max_image_pixels: width times height of a photo, as declared; more is rejected unread.
+        max_image_bytes: of an encoded photo; more is rejected unread.
+        max_queued_images: in both queues together; more is answered `busy`.
+        num_prepare_threads: for callers that send encoded photos; None takes one a core.
+        golden_interval_s: how often an idle detector proves itself again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str = "centerface"
+    model_path: Path | None = None
+    provider: Provider = "cpu"
+    device_id: Annotated[int, Field(ge=0)] = 0
+    score_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    nms_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_faces: Annotated[int, Field(gt=0)] = 1000
+    input_size: Annotated[int, Field(ge=64, le=4096)] = 640
+    max_enlargement: Annotated[float, Field(ge=1)] = 2.0
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=256)], ...] = (1, 2, 4, 8, 16, 32)
+    warm_up_s: Annotated[float, Field(ge=0)] = 1.0
+    num_lanes: Annotated[int, Field(ge=1)] | None = None
+    max_image_pixels: Annotated[int, Field(gt=0)] = 200_000_000
+    max_image_bytes: Annotated[int, Field(gt=0)] = 200_000_000
+    max_queued_images: Annotated[int, Field(ge=1)] = 512
+    num_prepare_threads: Annotated[int, Field(ge=1)] | None = None
+    golden_interval_s: Annotated[float, Field(gt=0)] = 300.0
+
+    @field_validator("input_size")
+    @classmethod
+    def _multiple_of_32(cls, size: int) -> int:
+        if size % 32:
+            raise ValueError("must be a multiple of 32 (the coarsest stride of the networks)")
+        return size
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _rising_from_one(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
+            raise ValueError("must rise and begin with 1, for example [1, 2, 4]")
+        return sizes
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Tensor sizes (height, width) in pixels: square, landscape 4:3, portrait 3:4."""
+        long = self.input_size
+        short = -(-long * 3 // 4 // 32) * 32
+        return ((long, long), (short, long), (long, short))

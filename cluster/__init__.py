@@ -1,0 +1,17 @@
+"""How the question travels: the only room that speaks Ray. May import `actors`; never `app`."""
+
+from cluster.bridge import BlockingFaceClient
+from cluster.client import FaceClient
+from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, RayfaceError
+from cluster.settings import Settings, load_settings
+
+__all__ = [
+    "BlockingFaceClient",
+    "ClusterUnavailable",
+    "ConfigurationError",
+    "DetectorNotReady",
+    "FaceClient",
+    "RayfaceError",
+    "Settings",
+    "load_settings",
+]

@@ -1,0 +1,5 @@
+"""`python -m cluster` is `rayface`."""
+
+from cluster.cli import main
+
+main()

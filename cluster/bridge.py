@@ -1,0 +1,89 @@
+"""The same client for code that is not asynchronous: a thin bridge to a loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from actors.faces import Health, Outcome, Priority
+from actors.images import ImageSource
+from cluster.client import FaceClient
+from cluster.settings import Settings
+
+Value = TypeVar("Value")
+
+
+class BlockingFaceClient:
+    """`FaceClient` without `await`; safe to use from several threads. Every method is described there."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rayface", daemon=True)
+        self._thread.start()
+        try:
+            self._client = self._wait(FaceClient.connect(settings))
+        except BaseException:
+            self._stop()
+            raise
+
+    def detect(
+        self,
+        images: Sequence[ImageSource],
+        *,
+        priority: Priority | str = Priority.INTERACTIVE,
+        deadline_s: float | None = None,
+    ) -> list[Outcome]:
+        """See `FaceClient.detect`."""
+        return self._wait(self._client.detect(images, priority=priority, deadline_s=deadline_s))
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        priority: Priority | str = Priority.BULK,
+        deadline_s: float | None = None,
+    ) -> Iterator[Outcome]:
+        """See `FaceClient.stream`."""
+        answers = self._client.stream(images, priority=priority, deadline_s=deadline_s)
+        ended = object()
+
+        async def following() -> Outcome | object:
+            return await anext(answers, ended)
+
+        async def end() -> None:
+            await answers.aclose()  # type: ignore[attr-defined]  # an async generator, typed as an iterator
+
+        try:
+            while isinstance(outcome := self._wait(following()), Outcome):
+                yield outcome
+        finally:
+            self._wait(end())
+
+    def health(self, wait_s: float = 0.0) -> Health:
+        """See `FaceClient.health`."""
+        return self._wait(self._client.health(wait_s))
+
+    def close(self) -> None:
+        """See `FaceClient.close`."""
+        if self._thread.is_alive():
+            self._wait(self._client.close())
+            self._stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _wait(self, work: Coroutine[Any, Any, Value]) -> Value:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

@@ -1,0 +1,170 @@
+"""`rayface`: what `ray` lacks. detect · models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from actors import models
+from actors.errors import ModelUnavailable
+from cluster.errors import ConfigurationError, RayfaceError
+from cluster.settings import Settings, load_settings
+
+EXIT_SOME_NOT_DETECTED = 1
+EXIT_WRONG_USE = 2
+EXIT_NOTHING_COULD_BE_ASKED = 3
+EXIT_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("rayface"), prog_name="rayface")
+def cli() -> None:
+    """Face detection for a photo library, on Ray."""
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as results come.")
+@click.option("--annotate", type=click.Path(file_okay=False, path_type=Path), help="Write copies with the faces drawn.")
+@click.option("--model", help="A model by name (see `rayface models`), or the path of your own .onnx file.")
+@click.option("--min-score", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Least score of a face.")
+@click.option("--address", help="Of a running Ray (`auto`, HOST:PORT); without it one is started here.")
+@click.option("--config", type=click.Path(path_type=Path), help="A settings file instead of configs/local.toml.")
+def detect(
+    paths: tuple[str, ...],
+    as_json: bool,
+    annotate: Path | None,
+    model: str | None,
+    min_score: float | None,
+    address: str | None,
+    config: Path | None,
+) -> None:
+    """Find the faces in photos.
+
+    PATHS are files, folders (searched through), patterns like 'holiday/**/*.jpg', or - for a list on
+    standard input, one path a line.
+
+    Exit code: 0 every photo got a detection (with or without faces), 1 some were rejected or failed,
+    2 wrong use, 3 no detector could be asked.
+    """
+    from cluster import detect_command
+    from cluster.photo_paths import find_photos
+
+    def warn(sentence: str) -> None:
+        click.echo(sentence, err=True)
+
+    detector: dict[str, Any] = {}
+    if model is not None:
+        is_name = model in models.CATALOGUE
+        detector |= {"model": model} if is_name else {"model_path": model}
+        if not is_name and not Path(model).expanduser().is_file():
+            raise click.UsageError(f"{model!r} is neither a model ({', '.join(models.CATALOGUE)}) nor a file.")
+    if min_score is not None:
+        detector["score_threshold"] = min_score
+    try:
+        settings = load_settings(
+            config,
+            **({"detector": detector} if detector else {}),
+            **({"cluster": {"address": address}} if address else {}),
+        )
+        _show_licence(settings)
+        if "-" in paths:
+            photos, num_photos = find_photos(paths, sys.stdin, warn), None
+        else:
+            found = list(find_photos(paths, (), warn))
+            photos, num_photos = iter(found), len(found)
+        if num_photos == 0:
+            raise ConfigurationError("There is no photo to look at.")
+        counts = asyncio.run(
+            detect_command.detect(photos, num_photos, settings, as_json=as_json, annotate=annotate)
+        )
+    except RayfaceError as error:
+        _end(error)
+    if not counts:
+        _end(ConfigurationError("There is no photo to look at."))
+    if counts["rejected"] or counts["failed"]:
+        sys.exit(EXIT_SOME_NOT_DETECTED)
+
+
+@cli.group(invoke_without_command=True, name="models")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_context
+def models_command(context: click.Context, as_json: bool) -> None:
+    """List the models, their licences, and which are here already."""
+    if context.invoked_subcommand:
+        return
+    rows = [
+        {
+            "name": entry.name,
+            "family": entry.family,
+            "licence": entry.licence,
+            "commercial": entry.commercial,
+            "kept": models.is_kept(entry.name),
+            "source": entry.source,
+            "sha256": entry.sha256,
+            "note": entry.note,
+        }
+        for entry in models.CATALOGUE.values()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("model", "family", "licence", "here", "note", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*(str(row[key]) for key in ("name", "family", "licence")), "yes" if row["kept"] else "no", str(row["note"]))
+    Console(highlight=False).print(table)
+    click.echo(f"Kept in {models.cache_dir()}")
+
+
+@models_command.command()
+@click.argument("name", default="centerface")
+def fetch(name: str) -> None:
+    """Fetch, check and prepare a model now, so that it works offline afterwards."""
+    if name not in models.CATALOGUE:
+        raise click.UsageError(f"No model is called {name!r}; choose one of {', '.join(models.CATALOGUE)}.")
+    try:
+        settings = load_settings(detector={"model": name})
+        _show_licence(settings)
+        ready = models.ready_model(settings.detector, tell=lambda sentence: click.echo(sentence, err=True))
+    except (RayfaceError, ModelUnavailable) as error:
+        _end(error)
+    click.echo(f"{ready.label} is ready: {ready.prepared}")
+
+
+def main() -> None:
+    """The command's entry: errors become a sentence and an exit code, never a traceback."""
+    # Pillow warns of photos above 89 megapixels; we have a limit of our own, and say so per photo.
+    warnings.filterwarnings("ignore", module="PIL")
+    try:
+        cli.main(standalone_mode=True)
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone (`rayface detect … | head`).
+        sys.stderr.close()
+        sys.exit(EXIT_SOME_NOT_DETECTED)
+
+
+def _show_licence(settings: Settings) -> None:
+    entry = models.CATALOGUE.get(settings.detector.model)
+    if entry is not None and not entry.commercial and settings.detector.model_path is None:
+        click.echo(f"Mind the licence of {entry.name}: {entry.licence}.", err=True)
+
+
+def _end(error: Exception) -> NoReturn:
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(EXIT_WRONG_USE if isinstance(error, ConfigurationError) else EXIT_NOTHING_COULD_BE_ASKED)
+
+
+if __name__ == "__main__":
+    main()

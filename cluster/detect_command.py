@@ -1,0 +1,199 @@
+"""`rayface detect`: photos in, a table or JSON lines out, a progress bar for people."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from actors import models
+from actors.drawing import draw_faces, write_jpeg
+from actors.errors import ImageFault, ModelUnavailable
+from actors.faces import Detected, Failed, Outcome, Rejected
+from actors.images import Limits, read_upright
+from cluster.client import FaceClient
+from cluster.errors import ConfigurationError, DetectorNotReady
+from cluster.photo_paths import Photo
+from cluster.settings import Settings
+
+_STYLES = {"detected": "green", "rejected": "yellow", "failed": "red"}
+
+
+async def detect(
+    photos: Iterable[Photo],
+    num_photos: int | None,
+    settings: Settings,
+    *,
+    as_json: bool,
+    annotate: Path | None,
+) -> Counter[str]:
+    """Look at every photo and print what was found, as it comes.
+
+    Returns:
+        How many photos were detected, rejected and failed (0 for all where there was no photo at all).
+
+    Raises:
+        RayfaceError: nothing could be asked.
+    """
+    out = Console(highlight=False, soft_wrap=True)
+    notes = out if out.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True)
+    begun = time.monotonic()
+    counts: Counter[str] = Counter()
+    troubles: list[tuple[str, Rejected | Failed]] = []
+    pictures = _Annotated(annotate, settings) if annotate else None
+    served_by: set[str] = set()
+    async with await _connected(settings, notes) as client:
+        with _progress(notes, num_photos) as advance:
+            if not as_json:
+                out.print(Text(f"{'status':<9} {'faces':>5} {'score':>6} {'ms':>7}  image", style="bold"))
+            async for photo, outcome in _following(client, photos):
+                counts[outcome.status] += 1
+                trouble = await asyncio.to_thread(pictures.draw, photo, outcome) if pictures else ""
+                if as_json:
+                    row = {"image": _shown(photo.path), **outcome.as_dict()}
+                    out.print(json.dumps(row), markup=False)
+                else:
+                    out.print(_row(photo, outcome))
+                if trouble:
+                    notes.print(Text(trouble, style="yellow"))
+                if isinstance(outcome, Rejected | Failed):
+                    troubles.append((_shown(photo.path), outcome))
+                if isinstance(outcome, Detected):
+                    counts["faces"] += len(outcome.faces)
+                    served_by.add(outcome.stamp.served_by)
+                advance()
+    if not as_json:
+        for name, outcome in troubles:
+            out.print(Text.assemble((f"{outcome.status} ({outcome.reason})", _STYLES[outcome.status]), f" {name}"))
+            out.print(Text(f"    {outcome.detail}"))
+        out.print(_summary(counts, time.monotonic() - begun, served_by))
+    return counts
+
+
+async def _connected(settings: Settings, notes: Console) -> FaceClient:
+    """Connect; for an embedded Ray, fetch the model meanwhile, where a person can see it."""
+
+    def tell(sentence: str) -> None:
+        if not models.is_kept(settings.detector.model) or notes.is_terminal:
+            notes.print(Text(sentence, style="dim"))
+
+    if settings.cluster.address is not None:
+        return await FaceClient.connect(settings)
+    connecting = asyncio.create_task(FaceClient.connect(settings))
+    try:
+        await asyncio.to_thread(models.ready_model, settings.detector, tell)
+    except ModelUnavailable as error:
+        connecting.cancel()
+        outcome = (await asyncio.gather(connecting, return_exceptions=True))[0]
+        if isinstance(outcome, FaceClient):
+            await outcome.close()
+        raise DetectorNotReady(str(error), error.failure) from error
+    return await connecting
+
+
+async def _following(client: FaceClient, photos: Iterable[Photo]) -> AsyncIterator[tuple[Photo, Outcome]]:
+    """Each photo beside its outcome; the photos in flight are all that is remembered."""
+    asked: deque[Photo] = deque()
+
+    def paths() -> Iterator[str]:
+        for photo in photos:
+            asked.append(photo)
+            yield photo.path
+
+    async for outcome in client.stream(paths()):
+        yield asked.popleft(), outcome
+
+
+@contextmanager
+def _progress(console: Console, num_photos: int | None) -> Iterator[Callable[[], None]]:
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    begun = time.monotonic()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("photos", total=num_photos, rate="")
+        num_done = 0
+
+        def advance() -> None:
+            nonlocal num_done
+            num_done += 1
+            rate = num_done / max(1e-6, time.monotonic() - begun)
+            progress.update(task, advance=1, rate=f"{rate:.1f}/s")
+
+        yield advance
+
+
+def _row(photo: Photo, outcome: Outcome) -> Text:
+    faces, score = "-", "-"
+    if isinstance(outcome, Detected):
+        faces = str(len(outcome.faces))
+        score = f"{outcome.faces[0].score:.3f}" if outcome.faces else "-"
+    spent = outcome.times.prepare + outcome.times.queue + outcome.times.run
+    rest = f" {faces:>5} {score:>6} {spent:>7.1f}  {_shown(photo.path)}"
+    return Text.assemble((f"{outcome.status:<9}", _STYLES[outcome.status]), rest)
+
+
+def _summary(counts: Counter[str], seconds: float, served_by: set[str]) -> Text:
+    num_photos = sum(counts[status] for status in _STYLES)
+    return Text(
+        f"{num_photos} photos in {seconds:.1f} s: {counts['detected']} detected ({counts['faces']} faces), "
+        f"{counts['rejected']} rejected, {counts['failed']} failed"
+        + (f"; by {', '.join(sorted(served_by))}" if served_by else ""),
+        style="bold",
+    )
+
+
+def _shown(path: str) -> str:
+    """A file name as text; bytes that are no UTF-8 become question marks."""
+    return path.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8", "replace")
+
+
+class _Annotated:
+    """Copies with the faces drawn, below one folder, under names that do not collide."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self._folder = folder
+        self._limits = Limits(settings.detector.max_image_pixels, settings.detector.max_image_bytes)
+        self._taken: set[Path] = set()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"--annotate cannot use {folder}: {error.strerror}.") from error
+
+    def draw(self, photo: Photo, outcome: Outcome) -> str:
+        """Write the copy of one photo; returns what went wrong, in words, or nothing."""
+        if not isinstance(outcome, Detected):
+            return ""
+        try:
+            target = self._name(photo)
+            write_jpeg(target, draw_faces(read_upright(photo.path, self._limits), outcome.faces))
+        except (OSError, ImageFault) as error:
+            return f"No annotated copy of {_shown(photo.path)}: {error}"
+        return ""
+
+    def _name(self, photo: Photo) -> Path:
+        name = self._folder / photo.inside
+        if name.suffix.lower() not in (".jpg", ".jpeg"):
+            name = name.with_name(name.name + ".jpg")
+        original, number = name, 1
+        while name in self._taken or (name.exists() and name.samefile(photo.path)):
+            number += 1
+            name = original.with_stem(f"{original.stem}-{number}")
+        self._taken.add(name)
+        return name

@@ -1,0 +1,136 @@
+"""Find a Ray cluster, or start one here, and place the named, detached detector on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from actors.face_detector import FaceDetector
+from cluster.errors import ClusterUnavailable, DetectorNotReady
+from cluster.settings import Settings
+
+#: Each unit is one device that a detector may own.
+RESOURCE = "directml"
+
+Handle = Any
+
+
+def join_or_start(settings: Settings) -> Callable[[], None]:
+    """Make this process a driver of the cluster in the settings, or of an embedded one.
+
+    A Ray that this process is connected to already is used as it is, and left alone afterwards.
+
+    Returns:
+        What undoes it.
+
+    Raises:
+        ClusterUnavailable: no cluster at the address, it refuses us, or an embedded one does not start.
+    """
+    embedded = settings.cluster.address is None
+    if embedded:
+        _prepare_embedded()
+    else:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray
+
+    if ray.is_initialized():
+        return lambda: None
+    try:
+        if embedded:
+            ray.init(
+                address="local",
+                namespace=settings.cluster.namespace,
+                # One CPU, so that Ray does not start idle workers for every core: only the detector runs here.
+                num_cpus=1,
+                resources={RESOURCE: 1},
+                object_store_memory=settings.cluster.object_store_bytes,
+                include_dashboard=settings.cluster.dashboard,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        else:
+            ray.init(
+                address=settings.cluster.address,
+                namespace=settings.cluster.namespace,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+    except Exception as error:
+        # Ray raises ConnectionError, RuntimeError, ValueError, AuthenticationError and more here.
+        raise ClusterUnavailable(_why_no_cluster(settings, error)) from error
+    return ray.shutdown
+
+
+def find(settings: Settings) -> Handle | None:
+    """The detector's handle, or None if there is none by that name."""
+    import ray
+
+    try:
+        return ray.get_actor(settings.cluster.detector_name, namespace=settings.cluster.namespace)
+    except ValueError:
+        return None
+
+
+def place(settings: Settings) -> Handle:
+    """The detector's handle; placed now on a node with a free `directml` unit if it was not there.
+
+    Raises:
+        DetectorNotReady: no node offers the resource.
+    """
+    import ray
+
+    handle = find(settings)
+    if handle is not None:
+        return handle
+    if ray.cluster_resources().get(RESOURCE, 0) < 1:
+        raise DetectorNotReady(
+            f"No machine of the cluster offers a `{RESOURCE}` unit, so there is no device for the detector. "
+            f"Start Ray on the machine with the GPU with --resources='{{\"{RESOURCE}\": 1}}'."
+        )
+    name = settings.cluster.detector_name
+    return (
+        ray.remote(FaceDetector)
+        .options(
+            name=name,
+            namespace=settings.cluster.namespace,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            resources={RESOURCE: 1},
+            max_restarts=-1,
+            max_task_retries=settings.cluster.max_task_retries,
+        )
+        # A mapping of plain values: large or custom objects would live in this driver's object store.
+        .remote(name, settings.detector.model_dump(mode="json"))
+    )
+
+
+def _prepare_embedded() -> None:
+    """What Ray reads from the environment when it is imported or started here."""
+    defaults = {
+        # The switch that makes Ray take 127.0.0.1 as its node's address, so that nothing of an embedded
+        # cluster listens on any other interface. Read when Ray is imported.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        # Nothing leaves the machine unasked.
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray hides GPUs from actors that ask for none; DirectML is not among what it counts. Be explicit.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def _why_no_cluster(settings: Settings, error: Exception) -> str:
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if settings.cluster.address is None:
+        return (
+            f"The embedded Ray did not start: {line} "
+            "Its logs are in the `ray` folder of the system's temporary directory, under session_latest/logs."
+        )
+    return (
+        f"No Ray cluster can be joined at {settings.cluster.address!r}: {line} "
+        "Check that its head runs, that the address is right, and that the token is the head's own "
+        "(RAY_AUTH_TOKEN, or the file ~/.ray/auth_token)."
+    )

@@ -1,0 +1,140 @@
+"""One `Settings` out of `configs/*.toml` and `RAYFACE_…` variables over it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from actors.settings import DetectorSettings
+from cluster.errors import ConfigurationError
+
+_PREFIX = "RAYFACE_"
+#: Variables of ours that are no settings: where the settings file and the model cache are; what tests need.
+_OTHER_VARIABLES = frozenset({"RAYFACE_CONFIG", "RAYFACE_CACHE_DIR"})
+_TEST_PREFIX = "RAYFACE_TEST_"
+
+
+class ClusterSettings(BaseModel):
+    """Where the cluster is and how the detector is placed on it.
+
+    Attributes:
+        address: of a running Ray ("auto", or "HOST:PORT"); None starts an embedded one for this program.
+        namespace: Ray's, in which the detector has its name.
+        detector_name: what `ray.get_actor` finds it by.
+        dashboard: of an embedded Ray; a running one has its own.
+        object_store_bytes: of an embedded Ray.
+        max_task_retries: Ray's; nobody else repeats a call. Detection is pure, so repeating is harmless.
+        start_timeout_s: how long a detector may take to become ready (the first start fetches the model).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str | None = None
+    namespace: str = "rayface"
+    detector_name: str = "FaceDetector"
+    dashboard: bool = False
+    object_store_bytes: Annotated[int, Field(ge=80_000_000)] = 256_000_000
+    max_task_retries: Annotated[int, Field(ge=-1)] = 2
+    start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+
+
+class ClientSettings(BaseModel):
+    """How calls are made.
+
+    Attributes:
+        deadline_s: of a call by `detect`, for all its images together.
+        stream_deadline_s: of each call that `stream` makes.
+        images_per_call: images that travel together.
+        max_calls_in_flight: calls under way at once; bounds the memory of a stream.
+        num_prepare_threads: for shrinking photos; None takes one a core.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    deadline_s: Annotated[float, Field(gt=0)] = 30.0
+    stream_deadline_s: Annotated[float, Field(gt=0)] = 120.0
+    images_per_call: Annotated[int, Field(ge=1, le=256)] = 8
+    max_calls_in_flight: Annotated[int, Field(ge=1, le=64)] = 4
+    num_prepare_threads: Annotated[int, Field(ge=1)] | None = None
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; `RAYFACE_CLUSTER__ADDRESS=auto` sets `cluster.address`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__", toml_file=None
+    )
+
+    detector: DetectorSettings = DetectorSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    client: ClientSettings = ClientSettings()
+
+
+def load_settings(config: str | Path | None = None, **overrides: dict[str, Any]) -> Settings:
+    """Read the settings: overrides beat variables, variables beat the file, the file beats the defaults.
+
+    Args:
+        config: a TOML file; None takes `RAYFACE_CONFIG`, or else our own `local.toml`.
+        overrides: by section, for example `detector={"model": "yunet"}`.
+
+    Raises:
+        ConfigurationError: a file or a value cannot be used; says which, and what is expected.
+    """
+    path = Path(config or os.environ.get("RAYFACE_CONFIG") or _own_config("local.toml")).expanduser()
+    if not path.is_file():
+        raise ConfigurationError(f"There is no settings file at {path}. Check --config or RAYFACE_CONFIG.")
+    _refuse_unknown_variables()
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    try:
+        return FromFile(**overrides)  # type: ignore[arg-type]  # sections arrive as mappings and are validated
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']} (got {each['input']!r})" for each in error.errors()
+        )
+        raise ConfigurationError(
+            f"The settings cannot be used: {problems}. They come from {path} and {_PREFIX}… variables."
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}.") from None
+
+
+def _own_config(name: str) -> Path:
+    """In an installed wheel beside this module, in a checkout at its top level."""
+    shipped = Path(__file__).parent / "configs" / name
+    return shipped if shipped.exists() else Path(__file__).parent.parent / "configs" / name
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt variable would otherwise be ignored without a word."""
+    known = [f"{_PREFIX}{section.upper()}" for section in Settings.model_fields]
+    for variable in sorted(os.environ):
+        if not variable.startswith(_PREFIX) or variable.startswith(_TEST_PREFIX):
+            continue
+        if variable in _OTHER_VARIABLES or variable.split("__")[0] in known:
+            continue
+        near = difflib.get_close_matches(variable.split("__")[0], [*known, *_OTHER_VARIABLES], n=1)
+        hint = f"did you mean {near[0]}…?" if near else f"sections are {', '.join(Settings.model_fields)}."
+        raise ConfigurationError(f"The variable {variable} is no setting of rayface; {hint}")
