@@ -30,7 +30,9 @@ def draw_faces(pixels: Pixels, faces: Sequence[Face]) -> Pixels:
         (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thick)
         top = max(0, y1 - height - below)
         cv2.rectangle(drawn, (x1, top), (x1 + width, top + height + below), _BOX_BGR, cv2.FILLED)
-        cv2.putText(drawn, text, (x1, top + height), cv2.FONT_HERSHEY_SIMPLEX, size, _TEXT_BGR, thick, cv2.LINE_AA)
+        cv2.putText(
+            drawn, text, (x1, top + height), cv2.FONT_HERSHEY_SIMPLEX, size, _TEXT_BGR, thick, cv2.LINE_AA
+        )
     return drawn
 
 

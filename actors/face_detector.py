@@ -74,7 +74,9 @@ class FaceDetector:
     ) -> None:
         self._name = name
         self._settings = (
-            settings if isinstance(settings, DetectorSettings) else DetectorSettings.model_validate(settings or {})
+            settings
+            if isinstance(settings, DetectorSettings)
+            else DetectorSettings.model_validate(settings or {})
         )
         self._clock = clock
         self._born = clock()
@@ -200,7 +202,9 @@ class FaceDetector:
             left = None if math.isinf(deadline) else max(0.0, deadline - asyncio.get_running_loop().time())
             await asyncio.wait([asyncio.wrap_future(self._starting)], timeout=left)
             if not self._starting.done():
-                raise NotReady(f"{self._name} was still starting when the time was up; ask again in a moment.")
+                raise NotReady(
+                    f"{self._name} was still starting when the time was up; ask again in a moment."
+                )
         if self._fault is not None:
             raise self._fault
         return self._starting.result()
@@ -302,7 +306,9 @@ class FaceDetector:
                 "warm_up": round((self._golden_at - opened) * 1000, 1),
             }
         except BaseException as error:
-            fault = error if isinstance(error, DetectorFault) else DetectorFault(f"Starting failed: {error!r}")
+            fault = (
+                error if isinstance(error, DetectorFault) else DetectorFault(f"Starting failed: {error!r}")
+            )
             self._fault, self._fault_at = fault, self._clock()
             starting.set_exception(fault)
         else:

@@ -59,7 +59,8 @@ class FaceModel:
     def timings(self) -> tuple[BucketTiming, ...]:
         """What `warm_up` measured, one entry a bucket."""
         return tuple(
-            BucketTiming(bucket.num_images, *bucket.shape, round(ms, 3)) for bucket, ms in self._run_ms.items()
+            BucketTiming(bucket.num_images, *bucket.shape, round(ms, 3))
+            for bucket, ms in self._run_ms.items()
         )
 
     def warm_up(self) -> None:
@@ -92,7 +93,9 @@ class FaceModel:
     def expected_s(self, num_images: int, shape: tuple[int, int]) -> float:
         """How long a run of so many images should take, in seconds, by the measured table."""
         measured = [(b.num_images, ms) for b, ms in self._run_ms.items() if b.shape == shape]
-        fitting = min(((n, ms) for n, ms in measured if n >= num_images), default=max(measured, default=(1, 0.0)))
+        fitting = min(
+            ((n, ms) for n, ms in measured if n >= num_images), default=max(measured, default=(1, 0.0))
+        )
         return fitting[1] / 1000 * max(1.0, num_images / fitting[0])
 
     def detect(self, images: Sequence[PreparedImage]) -> list[tuple[Face, ...]]:

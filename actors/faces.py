@@ -124,7 +124,11 @@ class Outcome:
             "times_ms": {name: round(ms, 3) for name, ms in asdict(self.times).items()},
         }
         if isinstance(self, Detected):
-            row |= {"faces": [asdict(face) for face in self.faces], "width": self.width, "height": self.height}
+            row |= {
+                "faces": [asdict(face) for face in self.faces],
+                "width": self.width,
+                "height": self.height,
+            }
         elif isinstance(self, Rejected | Failed):
             row |= {"reason": str(self.reason), "detail": self.detail}
         return row

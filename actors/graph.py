@@ -68,7 +68,9 @@ def prepare_graph(source: Path, target: Path) -> None:
     ]
     last = "photos_nchw"
 
-    def append(op: str, constant: np.ndarray[tuple[int, ...], np.dtype[np.generic]], **attributes: int) -> None:
+    def append(
+        op: str, constant: np.ndarray[tuple[int, ...], np.dtype[np.generic]], **attributes: int
+    ) -> None:
         nonlocal last
         name, made = f"photos_{op.lower()}_by", f"photos_{op.lower()}"
         graph.initializer.append(numpy_helper.from_array(constant, name))

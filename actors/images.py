@@ -30,7 +30,22 @@ ImageSource = bytes | bytearray | memoryview | str | PathLike[str] | NDArray[np.
 
 #: Suffixes that a folder is searched for.
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .heic .heif .avif".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".avif",
+    ]
 )
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF")
@@ -150,7 +165,11 @@ def fit(
         The shape (height, width), and the small size (width, height) in pixels, at least 1 each.
     """
     scale, _, shape = max(
-        (min(tensor_h / height, tensor_w / width, max_enlargement), -tensor_h * tensor_w, (tensor_h, tensor_w))
+        (
+            min(tensor_h / height, tensor_w / width, max_enlargement),
+            -tensor_h * tensor_w,
+            (tensor_h, tensor_w),
+        )
         for tensor_h, tensor_w in shapes
     )
     small_w = min(shape[1], max(1, round(width * scale)))
@@ -232,11 +251,17 @@ def _opened(data: bytes, limits: Limits) -> Iterator[Image]:
 def _unidentified(data: bytes) -> ImageFault:
     for beginning, what in _NO_IMAGE_FORMAT.items():
         if data.startswith(beginning):
-            return ImageFault(Rejection.UNSUPPORTED, f"It is {what}; send a JPEG, PNG, WebP, BMP, TIFF or GIF.")
+            return ImageFault(
+                Rejection.UNSUPPORTED, f"It is {what}; send a JPEG, PNG, WebP, BMP, TIFF or GIF."
+            )
     if data.startswith(_IMAGE_BEGINNINGS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         if data.startswith((b"II*\x00", b"MM\x00*")):
-            return ImageFault(Rejection.UNSUPPORTED, "It is a TIFF or raw photo of a kind that cannot be read.")
-        return ImageFault(Rejection.TRUNCATED, "The image is cut short or damaged: its header cannot be read.")
+            return ImageFault(
+                Rejection.UNSUPPORTED, "It is a TIFF or raw photo of a kind that cannot be read."
+            )
+        return ImageFault(
+            Rejection.TRUNCATED, "The image is cut short or damaged: its header cannot be read."
+        )
     return ImageFault(Rejection.NOT_AN_IMAGE, "It is not an image (its content has no known image format).")
 
 
@@ -283,7 +308,9 @@ def _upright_rgb(image: Image) -> Pixels:
         grey = np.clip(deep >> shift, 0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
-        raise ImageFault(Rejection.UNSUPPORTED, "Its pixels are floating-point numbers without a known range.")
+        raise ImageFault(
+            Rejection.UNSUPPORTED, "Its pixels are floating-point numbers without a known range."
+        )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB"))

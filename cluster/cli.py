@@ -34,11 +34,17 @@ def cli() -> None:
 @cli.command()
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as results come.")
-@click.option("--annotate", type=click.Path(file_okay=False, path_type=Path), help="Write copies with the faces drawn.")
+@click.option(
+    "--annotate", type=click.Path(file_okay=False, path_type=Path), help="Write copies with the faces drawn."
+)
 @click.option("--model", help="A model by name (see `rayface models`), or the path of your own .onnx file.")
-@click.option("--min-score", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Least score of a face.")
+@click.option(
+    "--min-score", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Least score of a face."
+)
 @click.option("--address", help="Of a running Ray (`auto`, HOST:PORT); without it one is started here.")
-@click.option("--config", type=click.Path(path_type=Path), help="A settings file instead of configs/local.toml.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="A settings file instead of configs/local.toml."
+)
 def detect(
     paths: tuple[str, ...],
     as_json: bool,
@@ -67,7 +73,9 @@ def detect(
         is_name = model in models.CATALOGUE
         detector |= {"model": model} if is_name else {"model_path": model}
         if not is_name and not Path(model).expanduser().is_file():
-            raise click.UsageError(f"{model!r} is neither a model ({', '.join(models.CATALOGUE)}) nor a file.")
+            raise click.UsageError(
+                f"{model!r} is neither a model ({', '.join(models.CATALOGUE)}) nor a file."
+            )
     if min_score is not None:
         detector["score_threshold"] = min_score
     try:
@@ -120,7 +128,11 @@ def models_command(context: click.Context, as_json: bool) -> None:
         return
     table = Table("model", "family", "licence", "here", "note", box=None, header_style="bold")
     for row in rows:
-        table.add_row(*(str(row[key]) for key in ("name", "family", "licence")), "yes" if row["kept"] else "no", str(row["note"]))
+        table.add_row(
+            *(str(row[key]) for key in ("name", "family", "licence")),
+            "yes" if row["kept"] else "no",
+            str(row["note"]),
+        )
     Console(highlight=False).print(table)
     click.echo(f"Kept in {models.cache_dir()}")
 

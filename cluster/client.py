@@ -33,7 +33,9 @@ _GRACE_S = 0.5
 class FaceClient:
     """Asks the detector; made by `connect`, ended by `close` (or `async with`)."""
 
-    def __init__(self, handle: placement.Handle, health: Health, settings: Settings, leave: Callable[[], None]) -> None:
+    def __init__(
+        self, handle: placement.Handle, health: Health, settings: Settings, leave: Callable[[], None]
+    ) -> None:
         self._handle = handle
         self._settings = settings
         self._leave = leave
@@ -154,7 +156,9 @@ class FaceClient:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
-    async def _call(self, images: Sequence[ImageSource], priority: Priority, deadline: float) -> list[Outcome]:
+    async def _call(
+        self, images: Sequence[ImageSource], priority: Priority, deadline: float
+    ) -> list[Outcome]:
         """Prepare → ask → outcomes, for the images of one call."""
         prepared = await asyncio.gather(*(self._prepared(image, deadline) for image in images))
         asked = [place for place, each in enumerate(prepared) if isinstance(each, PreparedImage)]
@@ -184,9 +188,13 @@ class FaceClient:
             spent = Times(prepare=(loop.time() - begun) * 1000)
             return Rejected(stamp=self._stamp, times=spent, reason=fault.reason, detail=fault.detail)
         except TimeoutError:
-            return self._failed(Failure.DEADLINE, "The time was up before the photo was prepared; it was not sent.")
+            return self._failed(
+                Failure.DEADLINE, "The time was up before the photo was prepared; it was not sent."
+            )
         except Exception as error:
-            return self._failed(Failure.INTERNAL, f"Preparing the photo failed in an unforeseen way: {error!r}.")
+            return self._failed(
+                Failure.INTERNAL, f"Preparing the photo failed in an unforeseen way: {error!r}."
+            )
 
     async def _ask(
         self, images: Sequence[PreparedImage], priority: Priority, deadline: float
@@ -244,7 +252,9 @@ async def _grouped(
 
 
 def _is_busy(outcome: Outcome) -> bool:
-    return isinstance(outcome, Failed) and outcome.reason is Failure.BUSY and outcome.retry_after_s is not None
+    return (
+        isinstance(outcome, Failed) and outcome.reason is Failure.BUSY and outcome.retry_after_s is not None
+    )
 
 
 def _cancel(ray: Any, answer: Any) -> None:
@@ -258,7 +268,8 @@ async def _ready(handle: placement.Handle, settings: Settings) -> Health:
     health = await _health(handle, settings.cluster.start_timeout_s)
     if health.state is not State.READY:
         raise DetectorNotReady(
-            f"{health.name} on {health.host} is {health.state}: {health.reason}", health.failure or Failure.NOT_READY
+            f"{health.name} on {health.host} is {health.state}: {health.reason}",
+            health.failure or Failure.NOT_READY,
         )
     return health
 

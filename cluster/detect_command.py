@@ -73,7 +73,9 @@ async def detect(
                 advance()
     if not as_json:
         for name, outcome in troubles:
-            out.print(Text.assemble((f"{outcome.status} ({outcome.reason})", _STYLES[outcome.status]), f" {name}"))
+            out.print(
+                Text.assemble((f"{outcome.status} ({outcome.reason})", _STYLES[outcome.status]), f" {name}")
+            )
             out.print(Text(f"    {outcome.detail}"))
         out.print(_summary(counts, time.monotonic() - begun, served_by))
     return counts

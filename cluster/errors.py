@@ -62,18 +62,52 @@ def ray_faults() -> dict[type[BaseException], Fault]:
     import ray.exceptions as rex
 
     lost = Fault(Failure.DETECTOR_LOST, True, "The detector's process ended; Ray starts it again.")
-    node = Fault(Failure.DETECTOR_LOST, True, "The detector's machine left the cluster. Check that it is on and joined.")
-    away = Fault(Failure.DETECTOR_LOST, True, "The detector cannot be reached at the moment (restart or broken link).")
-    gone = Fault(Failure.DETECTOR_LOST, True, "The image or its answer was lost on the way, with the process that held it.")
-    nobody = Fault(Failure.DETECTOR_LOST, False, "No machine of the cluster can hold the detector (`ray status` shows resources).")
-    cluster = Fault(Failure.NO_CLUSTER, True, "The Ray cluster does not answer. Check that its head runs and can be reached.")
-    token = Fault(Failure.NO_CLUSTER, False, "The cluster refused our token. Use the head's own: RAY_AUTH_TOKEN or ~/.ray/auth_token.")
+    node = Fault(
+        Failure.DETECTOR_LOST,
+        True,
+        "The detector's machine left the cluster. Check that it is on and joined.",
+    )
+    away = Fault(
+        Failure.DETECTOR_LOST, True, "The detector cannot be reached at the moment (restart or broken link)."
+    )
+    gone = Fault(
+        Failure.DETECTOR_LOST,
+        True,
+        "The image or its answer was lost on the way, with the process that held it.",
+    )
+    nobody = Fault(
+        Failure.DETECTOR_LOST,
+        False,
+        "No machine of the cluster can hold the detector (`ray status` shows resources).",
+    )
+    cluster = Fault(
+        Failure.NO_CLUSTER,
+        True,
+        "The Ray cluster does not answer. Check that its head runs and can be reached.",
+    )
+    token = Fault(
+        Failure.NO_CLUSTER,
+        False,
+        "The cluster refused our token. Use the head's own: RAY_AUTH_TOKEN or ~/.ray/auth_token.",
+    )
     late = Fault(Failure.DEADLINE, True, "No answer came in time.")
     full = Fault(Failure.BUSY, True, "Too many calls are under way. Ask again in a moment.")
-    memory = Fault(Failure.OUT_OF_MEMORY, True, "A machine of the cluster is out of memory or disk for Ray's object store.")
+    memory = Fault(
+        Failure.OUT_OF_MEMORY,
+        True,
+        "A machine of the cluster is out of memory or disk for Ray's object store.",
+    )
     cancelled = Fault(Failure.CANCELLED, False, "The call was cancelled.")
-    version = Fault(Failure.VERSION_MISMATCH, False, "Client and detector cannot read each other's messages: install the same rayface on both.")
-    internal = Fault(Failure.INTERNAL, False, "Something failed that never should; `ray logs` holds the details. Please report it.")
+    version = Fault(
+        Failure.VERSION_MISMATCH,
+        False,
+        "Client and detector cannot read each other's messages: install the same rayface on both.",
+    )
+    internal = Fault(
+        Failure.INTERNAL,
+        False,
+        "Something failed that never should; `ray logs` holds the details. Please report it.",
+    )
     return {
         rex.RayError: internal,
         rex.RayActorError: lost,
@@ -130,7 +164,9 @@ def fault_of(error: BaseException) -> Fault:
     if _is_rays(error) and isinstance(cause, TypeError | AttributeError | ImportError):
         # What a detector of another version says to a call it does not know.
         return Fault(
-            Failure.VERSION_MISMATCH, False, f"The detector did not understand the call: {cause}. Install the same rayface."
+            Failure.VERSION_MISMATCH,
+            False,
+            f"The detector did not understand the call: {cause}. Install the same rayface.",
         )
     table = ray_faults()
     for kind in type(error).__mro__:

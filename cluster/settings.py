@@ -112,7 +112,8 @@ def load_settings(config: str | Path | None = None, **overrides: dict[str, Any])
         return FromFile(**overrides)  # type: ignore[arg-type]  # sections arrive as mappings and are validated
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']} (got {each['input']!r})" for each in error.errors()
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']} (got {each['input']!r})"
+            for each in error.errors()
         )
         raise ConfigurationError(
             f"The settings cannot be used: {problems}. They come from {path} and {_PREFIX}… variables."
