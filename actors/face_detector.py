@@ -216,8 +216,8 @@ class FaceDetector:
         if not isinstance(image, Encoded | np.ndarray):
             raise ImageFault(
                 Rejection.UNSUPPORTED,
-                f"It is a {type(image).__name__}; send an encoded photo as bytes, a uint8[height, width, 3] array "
-                "or a PreparedImage. (Paths are read by the client, not by the detector.)",
+                f"It is a {type(image).__name__}; send an encoded photo as bytes, a uint8[height, width, 3] "
+                "array or a PreparedImage. (Paths are read by the client, not by the detector.)",
             )
         queued = self._batcher.num_queued if self._batcher else 0
         if queued + self._num_preparing >= self._settings.max_queued_images:
@@ -239,8 +239,8 @@ class FaceDetector:
         ):
             raise ImageFault(
                 Rejection.UNSUPPORTED,
-                f"The photo was prepared as {pixels.shape[0]} x {pixels.shape[1]} for a tensor of {image.shape}; "
-                f"this detector takes {list(self._settings.shapes)}.",
+                f"The photo was prepared as {pixels.shape[0]} x {pixels.shape[1]} for a tensor of "
+                f"{image.shape}; this detector takes {list(self._settings.shapes)}.",
             )
 
     def _batches(self, model: FaceModel) -> Batcher[tuple[Face, ...]]:
@@ -291,7 +291,7 @@ class FaceDetector:
         threading.Thread(target=self._start, args=(self._starting,), name="start", daemon=True).start()
 
     def _start(self, starting: Future[FaceModel]) -> None:
-        """Model, session, warm-up with the golden photo in every slot; in a thread, so that health can answer."""
+        """Model, session, warm-up with the golden photo; in a thread, so that health can answer."""
         try:
             begun = self._clock()
             ready = ready_model(self._settings)

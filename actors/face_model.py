@@ -1,4 +1,4 @@
-"""Pixels → faces, GPU and CPU alike: assemble a batch, run it, decode the heads. Measures and proves itself."""
+"""Pixels → faces, GPU and CPU alike: assemble a batch, run it, decode the heads; measure and prove it."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ class FaceModel:
             if problem:
                 raise DeviceLies(
                     f"{self.provider} did not find the known face in the golden photo: {problem} "
-                    f"(image {slot + 1} of {bucket.num_images}, tensor {bucket.shape[0]} x {bucket.shape[1]}, "
-                    f"model {self.model.name}). Its answers cannot be trusted."
+                    f"(image {slot + 1} of {bucket.num_images}, tensor {bucket.shape[0]} x "
+                    f"{bucket.shape[1]}, model {self.model.name}). Its answers cannot be trusted."
                 )
 
     def _assemble(

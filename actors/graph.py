@@ -6,7 +6,7 @@ The only user of the onnx package, which is slow to import: a prepared model is 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def prepare_graph(source: Path, target: Path) -> None:
     last = "photos_nchw"
 
     def append(
-        op: str, constant: np.ndarray[tuple[int, ...], np.dtype[np.generic]], **attributes: int
+        op: str, constant: np.ndarray[tuple[int, ...], np.dtype[np.generic]], **attributes: Any
     ) -> None:
         nonlocal last
         name, made = f"photos_{op.lower()}_by", f"photos_{op.lower()}"
@@ -144,7 +144,8 @@ def _photo_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     if model.ir_version < 4:
         # Weights that are not inputs are allowed from IR version 4 on.
         model.ir_version = 4
-    return inputs[0]
+    photo: onnx.ValueInfoProto = inputs[0]
+    return photo
 
 
 def _free_batch_in_reshapes(graph: onnx.GraphProto) -> None:

@@ -221,7 +221,7 @@ def _encoded(source: bytes | bytearray | memoryview | str | PathLike[str], limit
 @contextmanager
 def _opened(data: bytes, limits: Limits) -> Iterator[Image]:
     """Open an encoded photo, its header read and checked; whatever goes wrong inside is the photo's fault."""
-    from PIL import Image as pil
+    from PIL import Image as Pil
     from PIL import UnidentifiedImageError
 
     formats: tuple[str, ...] = _FORMATS
@@ -229,14 +229,14 @@ def _opened(data: bytes, limits: Limits) -> Iterator[Image]:
         _need_heif()
         formats = ("HEIF",)
     try:
-        with pil.open(io.BytesIO(data), formats=formats) as image:
+        with Pil.open(io.BytesIO(data), formats=formats) as image:
             _check_size(*image.size, limits)
             giant = image.size[0] * image.size[1] > _GIANT_PIXELS
             with _one_giant_at_a_time if giant else nullcontext():
                 yield image
     except ImageFault:
         raise
-    except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
+    except (Pil.DecompressionBombError, Pil.DecompressionBombWarning) as error:
         raise ImageFault(Rejection.TOO_LARGE, f"Its header declares too many pixels: {error}") from error
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error

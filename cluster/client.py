@@ -1,7 +1,7 @@
 """`FaceClient`: the story of one call. Prepare here, ask there, one outcome an image, in order, in time.
 
-Nothing is repeated here: Ray repeats a call whose process died (`max_task_retries`). Being told `busy` is flow
-control and no failure: those images were not looked at, and are asked for again within the same deadline.
+Nothing is repeated here: Ray repeats a call whose process died (`max_task_retries`). Being told `busy` is
+flow control and no failure: those images were not looked at, and are asked for again within the deadline.
 """
 
 from __future__ import annotations
@@ -161,11 +161,12 @@ class FaceClient:
     ) -> list[Outcome]:
         """Prepare → ask → outcomes, for the images of one call."""
         prepared = await asyncio.gather(*(self._prepared(image, deadline) for image in images))
-        asked = [place for place, each in enumerate(prepared) if isinstance(each, PreparedImage)]
+        to_send = {place: each for place, each in enumerate(prepared) if isinstance(each, PreparedImage)}
         outcomes: list[Any] = list(prepared)
         loop = asyncio.get_running_loop()
+        asked = list(to_send)
         while asked:
-            answers = await self._ask([prepared[place] for place in asked], priority, deadline)
+            answers = await self._ask([to_send[place] for place in asked], priority, deadline)
             for place, answer in zip(asked, answers, strict=True):
                 outcomes[place] = answer
             waits = [(place, outcomes[place].retry_after_s) for place in asked if _is_busy(outcomes[place])]
@@ -229,8 +230,8 @@ async def _grouped(
 ) -> AsyncIterator[list[ImageSource]]:
     """Groups of 1, 2, 4 … up to `most`, so that the first answer comes early.
 
-    A plain iterable is advanced in a thread of its own, because it may block (a list from a pipe, a slow disk);
-    an asynchronous one that stalls is not waited for: what it gave is sent.
+    A plain iterable is advanced in a thread of its own, because it may block (a list from a pipe, a slow
+    disk).
     """
     size = 1
     if isinstance(images, AsyncIterable):

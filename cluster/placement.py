@@ -41,7 +41,7 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
             ray.init(
                 address="local",
                 namespace=settings.cluster.namespace,
-                # One CPU, so that Ray does not start idle workers for every core: only the detector runs here.
+                # One CPU, so that Ray starts no idle workers for every core: only the detector runs here.
                 num_cpus=1,
                 resources={RESOURCE: 1},
                 object_store_memory=settings.cluster.object_store_bytes,
@@ -59,7 +59,8 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
     except Exception as error:
         # Ray raises ConnectionError, RuntimeError, ValueError, AuthenticationError and more here.
         raise ClusterUnavailable(_why_no_cluster(settings, error)) from error
-    return ray.shutdown
+    leave: Callable[[], None] = ray.shutdown
+    return leave
 
 
 def find(settings: Settings) -> Handle | None:
