@@ -68,6 +68,7 @@ def decode_centerface(heads: Heads, height: int, width: int, score_threshold: fl
         ys, xs = np.nonzero(heat > score_threshold)
         best = _best(heat[ys, xs])
         y, x = ys[best], xs[best]
+        _finite("offset", offset[:, y, x])
         with np.errstate(over="ignore", invalid="ignore"):
             box_h, box_w = stride * np.exp(scale[0, y, x]), stride * np.exp(scale[1, y, x])
             x1 = ((x + offset[1, y, x] + 0.5) * stride - box_w / 2).clip(0, width)
@@ -83,14 +84,15 @@ def decode_centerface(heads: Heads, height: int, width: int, score_threshold: fl
 
 
 def decode_yunet(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
-    """YuNet: one anchor a cell at strides 8, 16 and 32; the prior is the cell's corner (c, r).
+    """YuNet: one anchor a cell at strides 8, 16 and 32; the prior is the cell's corner.
 
-    score = sqrt(clip(cls) clip(obj)); centre = (c + b0) s, (r + b1) s; size = s exp(b2), s exp(b3); landmark =
-    (k_(2j) + c) s, (k_(2j+1) + r) s. Source: OpenCV, modules/objdetect/src/face_detect.cpp (Apache-2.0).
+    score = sqrt(clip(cls) clip(obj)); centre = (c + b0) s, (r + b1) s; size = s exp(b2), s exp(b3);
+    landmark = (k_(2j) + c) s, (k_(2j+1) + r) s. Source: OpenCV's
+    modules/objdetect/src/face_detect.cpp (Apache-2.0).
 
     Args:
-        heads: for each stride s: cls_s and obj_s [n, A, 1] (sigmoided), bbox_s [n, A, 4], kps_s [n, A, 10], with
-            A = (height / s) (width / s), row by row.
+        heads: for each stride s: cls_s and obj_s [n, A, 1] (sigmoided), bbox_s [n, A, 4], kps_s [n, A, 10],
+            with A = (height / s) (width / s), row by row.
         height: of the tensor, in pixels, a multiple of 32.
         width: likewise.
         score_threshold: least score, inclusive.
@@ -127,8 +129,8 @@ def decode_yunet(heads: Heads, height: int, width: int, score_threshold: float) 
 def decode_scrfd(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
     """SCRFD with landmarks: two anchors a cell at strides 8, 16 and 32, centred on (c s, r s).
 
-    x1, y1 = centre - (d0, d1) s; x2, y2 = centre + (d2, d3) s; landmark = centre + k s; the score is used as it
-    is. Source: deepinsight/insightface, detection/scrfd/tools/scrfd.py (MIT).
+    x1, y1 = centre - (d0, d1) s; x2, y2 = centre + (d2, d3) s; landmark = centre + k s; the score is used
+    as it is. Source: deepinsight/insightface, detection/scrfd/tools/scrfd.py (MIT).
 
     Args:
         heads: for each stride s: score_s [n, A, 1], bbox_s [n, A, 4], kps_s [n, A, 10], with
@@ -164,9 +166,9 @@ def decode_scrfd(heads: Heads, height: int, width: int, score_threshold: float) 
 def decode_retinaface(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
     """RetinaFace: two priors a cell at strides 8, 16 and 32, of sides 16, 32 | 64, 128 | 256, 512.
 
-    With the prior's centre ((c + 0.5) s, (r + 0.5) s) and side m: centre' = centre + 0.1 m l_(0,1); size = m
-    exp(0.2 l_(2,3)); landmark = centre + 0.1 m k. Source: biubug6/Pytorch_Retinaface, layers and utils (MIT), as
-    read in yakhyo/uniface (MIT).
+    With the prior's centre ((c + 0.5) s, (r + 0.5) s) and side m: centre' = centre + 0.1 m l_(0,1); size =
+    m exp(0.2 l_(2,3)); landmark = centre + 0.1 m k. Source: biubug6/Pytorch_Retinaface
+    (MIT), as read in yakhyo/uniface (MIT).
 
     Args:
         heads: loc [n, A, 4], conf [n, A, 2] (softmaxed; the face is the second), landmarks [n, A, 10].

@@ -184,6 +184,15 @@ class FaceDetector:
                 detail=fault.detail,
                 retry_after_s=fault.retry_after_s,
             )
+        except Exception as error:
+            # Not foreseen, so ours; it must not cost the other images of the call their outcomes.
+            self._counts["failed"] += 1
+            return Failed(
+                stamp=self.stamp(),
+                times=Times(prepare_ms),
+                reason=Failure.INTERNAL,
+                detail=f"Something failed that never should: {error!r}. Please report it.",
+            )
         self._counts["detected"] += 1
         return Detected(
             stamp=self.stamp(),

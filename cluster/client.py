@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
@@ -140,21 +141,36 @@ class FaceClient:
         priority: Priority,
         deadline: Callable[[], float],
     ) -> AsyncIterator[Outcome]:
-        """The calls in flight are a queue of fixed length; its oldest is answered before another begins."""
+        """The calls in flight are a queue of fixed length; what its oldest brings is given at once.
+
+        The next images are waited for meanwhile, so that a source that stalls holds no answer back.
+        """
+        most = self._settings.client.max_calls_in_flight
         calls: deque[asyncio.Task[list[Outcome]]] = deque()
+        groups = _grouped(images, self._settings.client.images_per_call)
+        taking: asyncio.Task[list[ImageSource]] | None = None
+        ended = False
         try:
-            async for taken in _grouped(images, self._settings.client.images_per_call):
-                calls.append(asyncio.create_task(self._call(taken, priority, deadline())))
-                while calls and (calls[0].done() or len(calls) >= self._settings.client.max_calls_in_flight):
-                    for outcome in await calls.popleft():
+            while calls or not ended:
+                if taking is None and not ended and len(calls) < most:
+                    taking = asyncio.create_task(anext(groups, []))
+                await asyncio.wait(
+                    {*([taking] if taking else ()), *islice(calls, 1)}, return_when="FIRST_COMPLETED"
+                )
+                if taking is not None and taking.done():
+                    taken, taking = taking.result(), None
+                    ended = not taken
+                    if taken:
+                        calls.append(asyncio.create_task(self._call(taken, priority, deadline())))
+                while calls and calls[0].done():
+                    for outcome in calls.popleft().result():
                         yield outcome
-            while calls:
-                for outcome in await calls.popleft():
-                    yield outcome
         finally:
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
+            under_way = [*calls, *([taking] if taking else ())]
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+            await groups.aclose()
 
     async def _call(
         self, images: Sequence[ImageSource], priority: Priority, deadline: float
@@ -178,24 +194,26 @@ class FaceClient:
         return outcomes
 
     async def _prepared(self, image: ImageSource, deadline: float) -> PreparedImage | Outcome:
-        loop = asyncio.get_running_loop()
-        max_enlargement = self._settings.detector.max_enlargement
-        work = partial(photos.prepare, image, self._shapes, self._limits, max_enlargement)
-        begun = loop.time()
         try:
             async with asyncio.timeout_at(deadline):
-                return await loop.run_in_executor(self._preparers, work)
-        except ImageFault as fault:
-            spent = Times(prepare=(loop.time() - begun) * 1000)
-            return Rejected(stamp=self._stamp, times=spent, reason=fault.reason, detail=fault.detail)
+                return await asyncio.get_running_loop().run_in_executor(self._preparers, self._prepare, image)
         except TimeoutError:
             return self._failed(
                 Failure.DEADLINE, "The time was up before the photo was prepared; it was not sent."
             )
         except Exception as error:
+            # Whatever it is, it must not cost the images beside this one their outcomes.
             return self._failed(
                 Failure.INTERNAL, f"Preparing the photo failed in an unforeseen way: {error!r}."
             )
+
+    def _prepare(self, image: ImageSource) -> PreparedImage | Rejected:
+        begun = time.perf_counter()
+        try:
+            return photos.prepare(image, self._shapes, self._limits, self._settings.detector.max_enlargement)
+        except ImageFault as fault:
+            spent = Times(prepare=(time.perf_counter() - begun) * 1000)
+            return Rejected(stamp=self._stamp, times=spent, reason=fault.reason, detail=fault.detail)
 
     async def _ask(
         self, images: Sequence[PreparedImage], priority: Priority, deadline: float
@@ -211,6 +229,11 @@ class FaceClient:
             answer = self._handle.detect.remote(images, priority=priority.value, deadline_s=left_s)
             async with asyncio.timeout(left_s + _GRACE_S):
                 outcomes: list[Outcome] = await answer
+            if len(outcomes) != len(images):
+                unasked = (
+                    f"The detector gave {len(outcomes)} outcomes for {len(images)} images. Please report it."
+                )
+                return [self._failed(Failure.INTERNAL, unasked)] * len(images)
             return outcomes
         except asyncio.CancelledError:
             _cancel(ray, answer)
@@ -227,29 +250,59 @@ class FaceClient:
 
 async def _grouped(
     images: Iterable[ImageSource] | AsyncIterable[ImageSource], most: int
-) -> AsyncIterator[list[ImageSource]]:
-    """Groups of 1, 2, 4 … up to `most`, so that the first answer comes early.
+) -> AsyncGenerator[list[ImageSource], None]:
+    """What the source has ready, at least 1 and at most `most` at a time, and read no further ahead.
 
-    A plain iterable is advanced in a thread of its own, because it may block (a list from a pipe, a slow
-    disk).
+    A plain iterable is advanced in a thread of its own, because it may block (a list
+    from a pipe, a slow disk).
     """
-    size = 1
-    if isinstance(images, AsyncIterable):
-        group: list[ImageSource] = []
-        async for image in images:
-            group.append(image)
-            if len(group) >= size:
-                yield group
-                group, size = [], min(most, size * 2)
-        if group:
-            yield group
-        return
-    iterator = iter(images)
-    with ThreadPoolExecutor(1, thread_name_prefix="rayface-source") as reader:
-        loop = asyncio.get_running_loop()
-        while group := await loop.run_in_executor(reader, lambda: list(islice(iterator, size))):  # noqa: B023
-            yield group
-            size = min(most, size * 2)
+    ready: asyncio.Queue[ImageSource | _End] = asyncio.Queue(most)
+
+    async def read() -> None:
+        try:
+            async for image in images if isinstance(images, AsyncIterable) else _in_thread(images):
+                await ready.put(image)
+        except Exception as error:
+            await ready.put(_End(error))
+        else:
+            await ready.put(_End())
+
+    reading = asyncio.create_task(read())
+    try:
+        while True:
+            group = [await ready.get()]
+            while len(group) < most and not ready.empty():
+                group.append(ready.get_nowait())
+            end = group.pop() if isinstance(group[-1], _End) else None
+            if group:
+                yield group  # type: ignore[misc]  # the end is the last, and was taken out
+            if isinstance(end, _End):
+                if end.error is not None:
+                    raise end.error
+                return
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The source gave its last image, or failed."""
+
+    error: Exception | None = None
+
+
+async def _in_thread(images: Iterable[ImageSource]) -> AsyncIterator[ImageSource]:
+    iterator, end = iter(images), _End()
+    reader = ThreadPoolExecutor(1, thread_name_prefix="rayface-source")
+    try:
+        while not isinstance(
+            image := await asyncio.get_running_loop().run_in_executor(reader, next, iterator, end), _End
+        ):
+            yield image
+    finally:
+        # Not waited for: a source that blocks would hold up whoever has had enough.
+        reader.shutdown(wait=False)
 
 
 def _is_busy(outcome: Outcome) -> bool:
