@@ -50,7 +50,7 @@ def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, said: s
     """The message holds the setting and what was expected, and is no traceback."""
     file = tmp_path / "wrong.toml"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigurationError, match="wrong.toml") as caught:
+    with pytest.raises(ConfigurationError, match=r"wrong\.toml") as caught:
         load_settings(file)
     assert said in str(caught.value)
 
@@ -64,5 +64,5 @@ def test_a_misspelt_variable_is_not_ignored(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     """The path is in the message."""
-    with pytest.raises(ConfigurationError, match="nowhere.toml"):
+    with pytest.raises(ConfigurationError, match=r"nowhere\.toml"):
         load_settings(tmp_path / "nowhere.toml")
