@@ -1,0 +1,240 @@
+"""Many calls, one run: batches, priorities, deadlines, bounds; all in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.batcher import Batcher
+from actors.errors import Busy, DeadlineMissed, DeviceFailed, NotReady
+from actors.faces import Priority
+from actors.images import PreparedImage
+from tests.fakes import prepared
+from tests.virtual_time import run
+
+LANDSCAPE = (480, 640)
+
+
+class Device:
+    """Takes a second a run and answers each image with its own number."""
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self.seconds = seconds
+        self.expected_s = 1.0
+        self.batches: list[list[int]] = []
+        self.shapes: list[set[tuple[int, int]]] = []
+        self.broken: Callable[[Sequence[PreparedImage]], Sequence[int] | None] = lambda batch: None
+
+    async def __call__(self, batch: Sequence[PreparedImage]) -> Sequence[int]:
+        numbers = [image.height - 80 for image in batch]
+        self.batches.append(numbers)
+        self.shapes.append({image.shape for image in batch})
+        await asyncio.sleep(self.seconds)
+        spoiled = self.broken(batch)
+        return numbers if spoiled is None else spoiled
+
+    def batcher(self, size: int = 4, lanes: int = 1, most: int = 100) -> Batcher[int]:
+        return Batcher(
+            self,
+            best_batch=lambda shape: size,
+            expected_s=lambda num, shape: self.expected_s,
+            num_lanes=lanes,
+            max_queued=most,
+        )
+
+
+async def answers(batcher: Batcher[int], numbers: Sequence[int], **options: Any) -> list[Any]:
+    calls = (batcher.submit(prepared(n), **options) for n in numbers)
+    return [getattr(a, "value", a) for a in await asyncio.gather(*calls, return_exceptions=True)]
+
+
+def test_a_lone_image_is_taken_at_once_and_later_ones_together() -> None:
+    """No timer: what comes while the device works is the next batch."""
+    device = Device()
+
+    async def story() -> float:
+        assert await answers(device.batcher(), range(6)) == list(range(6))
+        return asyncio.get_running_loop().time()
+
+    assert run(story()) == pytest.approx(3, abs=0.01)
+    assert device.batches == [[0], [1, 2, 3, 4], [5]]
+
+
+def test_interactive_overtakes_bulk() -> None:
+    """A person waits for the run under way and no more."""
+    device = Device()
+
+    async def story() -> None:
+        batcher = device.batcher(size=2)
+        bulk = asyncio.create_task(answers(batcher, range(6), priority=Priority.BULK))
+        await asyncio.sleep(0.5)
+        assert await answers(batcher, [50], priority=Priority.INTERACTIVE) == [50]
+        assert asyncio.get_running_loop().time() == pytest.approx(2, abs=0.01)
+        assert await bulk == list(range(6))
+
+    run(story())
+    assert device.batches[1] == [50, 1]
+
+
+def test_shapes_are_never_mixed() -> None:
+    """A run has one tensor."""
+    device = Device()
+
+    async def story() -> None:
+        batcher = device.batcher()
+        both = [prepared(n, LANDSCAPE if n % 2 else (640, 640)) for n in range(8)]
+        got = await asyncio.gather(*(batcher.submit(image) for image in both))
+        assert [each.value for each in got] == list(range(8))
+
+    run(story())
+    assert all(len(shapes) == 1 for shapes in device.shapes)
+
+
+def test_what_cannot_be_in_time_is_never_run() -> None:
+    """I6: the device's time goes to images that somebody still wants."""
+    device = Device()
+
+    async def story() -> None:
+        batcher = device.batcher(size=1)
+        first = asyncio.create_task(answers(batcher, [0]))
+        await asyncio.sleep(0)
+        late = (await answers(batcher, [1], deadline=1.5))[0]
+        assert isinstance(late, DeadlineMissed)
+        assert asyncio.get_running_loop().time() <= 1.6
+        assert await first == [0]
+        assert batcher.num_queued == 0
+
+    run(story())
+    assert device.batches == [[0]]
+
+
+def test_a_deadline_during_the_run_is_kept() -> None:
+    """I6: a device slower than it was measured does not hold the caller."""
+    device = Device(seconds=60.0)
+
+    async def story() -> None:
+        assert isinstance((await answers(device.batcher(), [0], deadline=5.0))[0], DeadlineMissed)
+        assert asyncio.get_running_loop().time() == pytest.approx(5, abs=0.01)
+
+    run(story())
+
+
+def test_a_full_queue_says_how_long_to_wait() -> None:
+    """I6: memory is bounded; one running, two waiting, the rest told to come again."""
+    device = Device()
+
+    async def story() -> None:
+        got = await answers(device.batcher(size=2, most=2), range(6))
+        assert got[:3] == [0, 1, 2]
+        assert all(isinstance(each, Busy) and each.retry_after_s == pytest.approx(1.0) for each in got[3:])
+
+    run(story())
+
+
+def test_a_caller_who_leaves_frees_its_place() -> None:
+    """Cancelled while waiting: not run, not counted."""
+    device = Device()
+
+    async def story() -> None:
+        batcher = device.batcher()
+        staying = asyncio.create_task(answers(batcher, [0]))
+        leaving = asyncio.create_task(answers(batcher, [1]))
+        await asyncio.sleep(0.2)
+        assert batcher.num_queued == 1
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        assert batcher.num_queued == 0
+        assert await staying == [0]
+
+    run(story())
+    assert device.batches == [[0]]
+
+
+def test_a_failing_run_costs_its_own_batch_only() -> None:
+    """I3: the batches before and after are answered."""
+    device = Device()
+
+    def broken(batch: Sequence[PreparedImage]) -> None:
+        if len(batch) == 2:
+            raise DeviceFailed("out of order")
+
+    device.broken = broken
+
+    async def story() -> None:
+        got = await answers(device.batcher(size=2), range(4))
+        assert [type(each) for each in got] == [int, DeviceFailed, DeviceFailed, int]
+
+    run(story())
+
+
+@pytest.mark.parametrize("spoiled", [[], [1, 2, 3]])
+def test_a_wrong_number_of_answers_is_a_fault(spoiled: list[int]) -> None:
+    """I1: nobody gets another image's answer."""
+    device = Device()
+    device.broken = lambda batch: spoiled
+
+    async def story() -> None:
+        assert isinstance((await answers(device.batcher(), [0]))[0], DeviceFailed)
+
+    run(story())
+
+
+def test_closing_answers_what_was_accepted() -> None:
+    """And takes no more."""
+    device = Device()
+
+    async def story() -> None:
+        batcher = device.batcher(size=1)
+        accepted = asyncio.create_task(answers(batcher, range(3)))
+        await asyncio.sleep(0.1)
+        closing = asyncio.create_task(batcher.close())
+        await asyncio.sleep(0.1)
+        assert isinstance((await answers(batcher, [9]))[0], NotReady)
+        await closing
+        assert await accepted == [0, 1, 2]
+
+    run(story())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 20), st.booleans(), st.booleans(), st.none() | st.floats(0, 10)), max_size=40
+    ),
+    st.integers(1, 8),
+    st.integers(1, 3),
+)
+def test_every_image_gets_its_own_answer_once(
+    arrivals: list[tuple[float, bool, bool, float | None]], size: int, lanes: int
+) -> None:
+    """I1: whatever the order of arrivals, an answer is the image's own, or one error; the counts end at 0."""
+    device = Device()
+
+    async def story() -> None:
+        batcher = device.batcher(size, lanes, most=10)
+
+        async def call(number: int, at: float, bulk: bool, landscape: bool, within: float | None) -> None:
+            await asyncio.sleep(at)
+            priority = Priority.BULK if bulk else Priority.INTERACTIVE
+            deadline = asyncio.get_running_loop().time() + within if within is not None else float("inf")
+            try:
+                got = await batcher.submit(
+                    prepared(number, LANDSCAPE if landscape else (640, 640)), priority, deadline
+                )
+            except (Busy, DeadlineMissed):
+                return
+            assert got.value == number
+
+        await asyncio.gather(*(call(n, *each) for n, each in enumerate(arrivals)))
+        await asyncio.sleep(5)
+        assert (batcher.num_queued, batcher.num_running) == (0, 0)
+
+    run(story())
+    assert all(len(batch) <= size for batch in device.batches)
+    numbers = [n for batch in device.batches for n in batch]
+    assert len(numbers) == len(set(numbers))
