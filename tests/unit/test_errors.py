@@ -1,0 +1,70 @@
+"""Errors keep what they carry across processes, and every error of Ray's is mapped once."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+import ray.exceptions as rex
+
+from actors import errors as actor_errors
+from actors.errors import ActorError, Busy, DeviceFailed, ImageFault
+from actors.faces import Failure, Rejection
+from cluster import errors as cluster_errors
+from cluster.errors import DetectorNotReady, RayfaceError, fault_of, ray_faults
+
+
+def test_every_error_of_rays_is_mapped() -> None:
+    """Fails when Ray grows an error that nobody has thought about, or loses one."""
+    known = {
+        kind for _, kind in inspect.getmembers(rex, inspect.isclass) if issubclass(kind, rex.RayError)
+    } | {kind for kind in ray_faults() if not issubclass(kind, rex.RayError)}
+    assert known == set(ray_faults())
+
+
+def ours() -> list[Exception]:
+    made: list[Exception] = [
+        ImageFault(Rejection.TRUNCATED, "cut short"),
+        Busy("full", 1.5),
+        DetectorNotReady("no", Failure.DEVICE_LIES),
+    ]
+    for module, base in ((actor_errors, ActorError), (cluster_errors, RayfaceError)):
+        for _, kind in inspect.getmembers(module, inspect.isclass):
+            if issubclass(kind, base) and kind not in {type(each) for each in made}:
+                made.append(kind("what happened"))
+    return made
+
+
+@pytest.mark.parametrize("error", ours(), ids=lambda error: type(error).__name__)
+def test_errors_cross_processes_whole(error: Exception) -> None:
+    """Ray pickles them; nothing may be lost on the way."""
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is type(error)
+    assert (str(back), back.args, vars(back)) == (str(error), error.args, vars(error))
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (rex.ActorDiedError(), Failure.DETECTOR_LOST),
+        (rex.GetTimeoutError(), Failure.DEADLINE),
+        (TimeoutError(), Failure.DEADLINE),
+        (DeviceFailed("gone"), Failure.DEVICE_FAILED),
+        (rex.RayTaskError("detect", "trace", TypeError("unexpected argument")), Failure.VERSION_MISMATCH),
+        (rex.RayTaskError("detect", "trace", KeyError("odd")), Failure.INTERNAL),
+        (ValueError("odd"), Failure.INTERNAL),
+        (type("NewerThanUs", (rex.NodeDiedError,), {})("x"), Failure.DETECTOR_LOST),
+    ],
+)
+def test_an_error_becomes_the_failure_that_a_caller_sees(error: Exception, failure: Failure) -> None:
+    """The most exact class decides, and every failure has a sentence."""
+    fault = fault_of(error)
+    assert fault.failure is failure
+    assert fault.advice
+
+
+def test_errors_as_ray_wraps_them() -> None:
+    """What the actor raised is recognised under Ray's wrapping."""
+    wrapped = rex.RayTaskError("detect", "trace", DeviceFailed("gone")).as_instanceof_cause()
+    assert fault_of(wrapped).failure is Failure.DEVICE_FAILED
