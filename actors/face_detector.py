@@ -214,9 +214,10 @@ class FaceDetector:
                 raise NotReady(
                     f"{self._name} was still starting when the time was up; ask again in a moment."
                 )
-        if self._fault is not None:
-            raise self._fault
-        return self._starting.result()
+        model = self._starting.result()
+        if self._fault is not None or model is None:
+            raise self._fault or NotReady(f"{self._name} did not start; ask again in a moment.")
+        return model
 
     async def _prepared(self, image: object) -> PreparedImage:
         if isinstance(image, PreparedImage):
@@ -255,7 +256,7 @@ class FaceDetector:
     def _batches(self, model: FaceModel) -> Batcher[tuple[Face, ...]]:
         if self._batcher is None:
             self._batcher = Batcher(
-                self._run,
+                partial(self._run, model),
                 best_batch=model.best_batch,
                 expected_s=model.expected_s,
                 num_lanes=self._num_workers,
@@ -263,8 +264,7 @@ class FaceDetector:
             )
         return self._batcher
 
-    async def _run(self, batch: Sequence[PreparedImage]) -> Sequence[tuple[Face, ...]]:
-        model = self._starting.result()
+    async def _run(self, model: FaceModel, batch: Sequence[PreparedImage]) -> Sequence[tuple[Face, ...]]:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._runners, model.detect, batch)
         except (DeviceFailed, DeviceLies) as fault:
@@ -296,10 +296,11 @@ class FaceDetector:
     def _start_again(self) -> None:
         self._fault = None
         self._batcher = None
-        self._starting: Future[FaceModel] = Future()
+        # Holds the model, or None after a fault: an exception in it would be logged wherever it is waited for.
+        self._starting: Future[FaceModel | None] = Future()
         threading.Thread(target=self._start, args=(self._starting,), name="start", daemon=True).start()
 
-    def _start(self, starting: Future[FaceModel]) -> None:
+    def _start(self, starting: Future[FaceModel | None]) -> None:
         """Model, session, warm-up with the golden photo; in a thread, so that health can answer."""
         try:
             begun = self._clock()
@@ -319,13 +320,12 @@ class FaceDetector:
                 error if isinstance(error, DetectorFault) else DetectorFault(f"Starting failed: {error!r}")
             )
             self._fault, self._fault_at = fault, self._clock()
-            starting.set_exception(fault)
+            starting.set_result(None)
         else:
             starting.set_result(model)
 
     def _ready_model(self) -> FaceModel | None:
-        done = self._starting.done() and self._starting.exception() is None
-        return self._starting.result() if done and self._fault is None else None
+        return self._starting.result() if self._starting.done() and self._fault is None else None
 
     def _state(self) -> State:
         if self._draining:
