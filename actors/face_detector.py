@@ -296,7 +296,7 @@ class FaceDetector:
     def _start_again(self) -> None:
         self._fault = None
         self._batcher = None
-        # Holds the model, or None after a fault: an exception in it would be logged wherever it is waited for.
+        # Holds the model, or None after a fault: an exception would be logged at every wait for it.
         self._starting: Future[FaceModel | None] = Future()
         threading.Thread(target=self._start, args=(self._starting,), name="start", daemon=True).start()
 

@@ -30,8 +30,6 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
     embedded = settings.cluster.address is None
     if embedded:
         _prepare_embedded()
-    else:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():
@@ -108,12 +106,14 @@ def place(settings: Settings) -> Handle:
 
 
 def _prepare_embedded() -> None:
-    """What Ray reads from the environment when it is imported or started here."""
+    """What Ray reads from the environment when it is imported or started here.
+
+    The token needs nothing: Ray asks for one in a cluster that `ray.init` starts, and makes it if need be.
+    """
     defaults = {
         # The switch that makes Ray take 127.0.0.1 as its node's address, so that nothing of an embedded
         # cluster listens on any other interface. Read when Ray is imported.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_AUTH_MODE": "token",
         # Nothing leaves the machine unasked.
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray hides GPUs from actors that ask for none; DirectML is not among what it counts. Be explicit.
@@ -121,6 +121,10 @@ def _prepare_embedded() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    import ray._private.ray_constants as constants
+
+    # A backend may have imported Ray before it asked us. Private, but Ray is pinned and a live test looks.
+    constants.ENABLE_RAY_CLUSTER = os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] != "0"
 
 
 def _why_no_cluster(settings: Settings, error: Exception) -> str:
