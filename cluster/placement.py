@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from cluster.settings import Settings
 RESOURCE = "directml"
 
 Handle = Any
+
+_KNOCK_TIMEOUT_S = 10.0
 
 
 def join_or_start(settings: Settings) -> Callable[[], None]:
@@ -30,6 +33,8 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
     embedded = settings.cluster.address is None
     if embedded:
         _prepare_embedded()
+    else:
+        _knock(settings)
     import ray
 
     if ray.is_initialized():
@@ -125,6 +130,18 @@ def _prepare_embedded() -> None:
 
     # A backend may have imported Ray before it asked us. Private, but Ray is pinned and a live test looks.
     constants.ENABLE_RAY_CLUSTER = os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] != "0"
+
+
+def _knock(settings: Settings) -> None:
+    """Where nobody listens, Ray itself would go on trying for minutes."""
+    host, _, port = (settings.cluster.address or "").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        with socket.create_connection((host, int(port)), timeout=_KNOCK_TIMEOUT_S):
+            return
+    except OSError as error:
+        raise ClusterUnavailable(_why_no_cluster(settings, error)) from error
 
 
 def _why_no_cluster(settings: Settings, error: Exception) -> str:

@@ -1,0 +1,165 @@
+"""`rayface` as a process of its own, as a person or a script meets it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.live.conftest import HERE, command, ray_processes, rows
+
+DETECT = [sys.executable, "-m", "cluster", "detect"]
+NO_INDEX = {
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_NO_INDEX": "1",
+    "PIP_FIND_LINKS": "",
+    "PIP_INDEX_URL": "http://127.0.0.1:9/",
+    "PIP_EXTRA_INDEX_URL": "",
+}
+
+
+def test_json_has_one_object_a_photo_and_nothing_else(photos: Path) -> None:
+    """Exit code 0, in order, the fields of the README, no bar and no colours in a pipe."""
+    done = command("detect", str(photos), "--json")
+    assert done.returncode == 0, done.stderr
+    found = rows(done.stdout)
+    assert [Path(row["image"]).name for row in found] == sorted(path.name for path in photos.glob("*.jpg"))
+    assert [len(row["faces"]) for row in found] == [1, 1, 0, 0, 1, 7, 0]
+    first = found[0]
+    assert (first["status"], first["reason"]) == ("detected", None)
+    assert first["served_by"] == "FaceDetector on CPUExecutionProvider"
+    (face,) = first["faces"]
+    assert (len(face["box"]), len(face["landmarks"]), len(face["landmarks"][0])) == (4, 5, 2)
+    assert 0 < face["score"] <= 1
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "warn" not in done.stderr.lower()
+
+
+def test_bad_photos_are_listed_with_their_reason(photos: Path, tmp_path: Path) -> None:
+    """I3: exit code 1, each named, the good one detected; drawn copies of what was detected."""
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "letter.jpg").write_text("not a photo", encoding="ascii")
+    (tmp_path / "cut.jpg").write_bytes((photos / "astronaut.jpg").read_bytes()[:20_000])
+    drawn = tmp_path / "drawn"
+    done = command(
+        "detect", str(tmp_path), "missing.jpg", str(photos / "astronaut.jpg"), "--annotate", str(drawn)
+    )
+    assert done.returncode == 1
+    for said in ("zero_sized", "not_an_image", "truncated", "unreadable", "1 detected (1 faces), 4 rejected"):
+        assert said in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert [path.name for path in drawn.iterdir()] == ["astronaut.jpg"]
+    assert (drawn / "astronaut.jpg").read_bytes() != (photos / "astronaut.jpg").read_bytes()
+
+
+def test_answers_come_while_the_list_goes_on(photos: Path) -> None:
+    """`-`: whoever feeds it by hand sees each answer before giving the next path."""
+    with subprocess.Popen(
+        [*DETECT, "--json", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for name in ("astronaut.jpg", "coffee.jpg", "camera.jpg"):
+            process.stdin.write(f"{photos / name}\n")
+            process.stdin.flush()
+            (row,) = rows(process.stdout.readline())
+            assert Path(row["image"]).name == name
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["detect"], "Missing argument"),
+        (["detect", "--modle", "yunet", "x.jpg"], "--model"),
+        (["detect", "--model", "nonesuch", "x.jpg"], "neither a model"),
+        (["detect", "EMPTY"], "no photo"),
+        (["detect", "--config", "nowhere.toml", "x.jpg"], "nowhere.toml"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_wrong_use_is_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
+    """A sentence, quickly, and no traceback."""
+    done = command(*(str(tmp_path) if each == "EMPTY" else each for each in arguments))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_model_is_exit_code_3(tmp_path: Path, photos: Path) -> None:
+    """Nothing could be asked: what was missing, and the remedy."""
+    done = command("detect", str(photos), variables=NO_INDEX | {"RAYFACE_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 3
+    assert "could not be fetched" in done.stderr
+    assert "--model PATH" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_cluster_is_exit_code_3(photos: Path) -> None:
+    """At an address where nobody is."""
+    done = command("detect", str(photos), "--address", "127.0.0.1:9")
+    assert done.returncode == 3
+    assert "127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_commands_at_once(photos: Path) -> None:
+    """Each has its embedded Ray; neither disturbs the other."""
+    both = [
+        subprocess.Popen([*DETECT, "--json", str(photos)], stdout=subprocess.PIPE, text=True, cwd=HERE)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=180)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert [sum(len(row["faces"]) for row in rows(text)) for text in said] == [10, 10]
+
+
+def test_a_person_sees_a_bar_and_ctrl_c_ends_it_all(photos: Path) -> None:
+    """On a terminal: progress; interrupted: exit code 130, a word, and no Ray left behind."""
+    parent, child = pty.openpty()
+    many = [str(photos / "montage_faces.jpg")] * 3000
+    process = subprocess.Popen(
+        [*DETECT, *many],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        cwd=HERE,
+        start_new_session=True,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(child)
+    said = b""
+    ours: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + 120
+        while b"/s" not in said and time.monotonic() < deadline:
+            said += os.read(parent, 65536)
+        assert b"/s" in said
+        ours = ray_processes(process.pid)
+        assert ours
+        process.send_signal(signal.SIGINT)
+        os.set_blocking(parent, False)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+            try:
+                said += os.read(parent, 65536)
+            except (BlockingIOError, OSError):
+                continue
+        assert process.returncode == 130
+        assert b"Traceback" not in said
+        assert psutil.wait_procs(ours, timeout=20)[1] == []
+    finally:
+        os.close(parent)
+        for left in [*ours, process]:
+            if left.pid in psutil.pids() and isinstance(left, psutil.Process) and left.is_running():
+                left.kill()
+        if process.poll() is None:
+            process.kill()
