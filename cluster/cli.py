@@ -157,8 +157,12 @@ def main() -> None:
     # Pillow warns of photos above 89 megapixels; we have a limit of our own, and say so per photo.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        cli.main(standalone_mode=True)
-    except KeyboardInterrupt:
+        # Not click's own ending: it knows no exit code for an interruption but 1, which has a meaning here.
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:

@@ -143,7 +143,9 @@ def centerface_on_photo(
             if axis != 1:
                 dim.dim_param = f"{value.name}_{axis}"
     del model.graph.value_info[:]
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     scale = min(size / pixels.shape[0], size / pixels.shape[1])
     small = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR

@@ -1,0 +1,85 @@
+"""Start to first outcome on a cold embedded Ray, and what it is made of.
+
+python -m tests.benchmarks.start [NUM_ROUNDS]
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parents[2]
+
+_RAYS_OWN = """
+import json, time
+begun = time.perf_counter()
+import ray
+ray.init(include_dashboard=False, num_cpus=1, log_to_driver=False, logging_level="ERROR")
+started = time.perf_counter()
+@ray.remote
+class Empty:
+    def answer(self): return 1
+ray.get(Empty.remote().answer.remote())
+print(json.dumps({"import and ray.init": started - begun, "an empty actor": time.perf_counter() - started}))
+"""
+
+_LOAD = """
+import json, time
+begun = time.perf_counter()
+from actors.face_model import FaceModel
+from actors.models import ready_model
+from actors.session import OnnxSessionOpener
+from actors.settings import DetectorSettings
+settings = DetectorSettings()
+model = FaceModel(ready_model(settings), OnnxSessionOpener("cpu"), settings, 2)
+loaded = time.perf_counter()
+model.warm_up()
+print(json.dumps({"imports, model and session": loaded - begun, "warm-up": time.perf_counter() - loaded}))
+"""
+
+_OURS = """
+import json, sys, time
+begun = time.perf_counter()
+from cluster import BlockingFaceClient
+client = BlockingFaceClient()
+connected = time.perf_counter()
+(outcome,) = client.detect([sys.argv[1]])
+ended = time.perf_counter()
+assert outcome.status == "detected"
+inside = {f"of it, in the detector: {name}": ms / 1000 for name, ms in client.health().start_ms.items()}
+client.close()
+print(json.dumps({"until READY": connected - begun, "first outcome": ended - connected} | inside))
+"""
+
+
+def _run(program: str) -> dict[str, float]:
+    photo = HERE / "tests" / "photos" / "astronaut.jpg"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(photo)], cwd=HERE, capture_output=True, text=True, check=True
+    )
+    parts: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return parts
+
+
+def main(num_rounds: int = 5) -> None:
+    """Print the parts and the ratio of each round."""
+    ratios: list[Any] = []
+    for number in range(num_rounds):
+        rays, load, ours = _run(_RAYS_OWN), _run(_LOAD), _run(_OURS)
+        whole = ours["until READY"] + ours["first outcome"]
+        ratios.append(whole / (sum(rays.values()) + sum(load.values())))
+        print(f"round {number + 1}: ratio {ratios[-1]:.3f}")
+        for title, parts in (("Ray alone", rays), ("model alone", load), ("rayface", ours)):
+            print(f"  {title:<12}" + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in parts.items()))
+    print(
+        "start to first outcome : (Ray's own start + the model's load and warm-up), "
+        f"median of {num_rounds} = {statistics.median(ratios):.3f} (wanted: at most 1.5)"
+    )
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
