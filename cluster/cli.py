@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import warnings
 from importlib.metadata import version
@@ -163,12 +164,22 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Stopped.", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        _end_interrupted()
     except BrokenPipeError:
         # Whoever read our output has gone (`rayface detect … | head`).
         sys.stderr.close()
         sys.exit(EXIT_SOME_NOT_DETECTED)
+
+
+def _end_interrupted() -> NoReturn:
+    """End now: Python itself would first wait for the thread that reads standard input, perhaps for ever."""
+    if ray := sys.modules.get("ray"):
+        # An interruption while it was starting found nobody yet who would end it.
+        ray.shutdown()
+    click.echo("Stopped.", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _show_licence(settings: Settings) -> None:

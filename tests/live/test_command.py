@@ -75,6 +75,22 @@ def test_answers_come_while_the_list_goes_on(photos: Path) -> None:
         assert process.wait(60) == 0
 
 
+def test_ctrl_c_ends_a_list_that_nobody_goes_on_with(photos: Path) -> None:
+    """The thread that waits for the next line holds nothing up; no Ray is left behind."""
+    with subprocess.Popen(
+        [*DETECT, "--json", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{photos / 'coffee.jpg'}\n")
+        process.stdin.flush()
+        assert rows(process.stdout.readline())
+        ours = ray_processes(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert psutil.wait_procs(ours, timeout=20)[1] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -17,6 +17,7 @@ import ray
 
 from actors.faces import Detected, Outcome, Rejected, State
 from actors.golden import iou
+from app.face_service import FaceService
 from cluster import BlockingFaceClient
 from tests.live.conftest import HERE, ray_processes
 
@@ -182,3 +183,16 @@ def test_nobody_gets_in_without_the_token(client: BlockingFaceClient) -> None:
     )
     assert done.returncode != 0
     assert "in\n" not in done.stdout
+
+
+def test_the_backend_asks_through_its_own_room(client: BlockingFaceClient, photos: Path) -> None:
+    """`app` on the cluster that this process is in already: one photo, a scan, and it leaves Ray alone."""
+    service = FaceService()
+    outcome = service.faces_of((photos / "astronaut.jpg").read_bytes())
+    assert len(boxes(outcome)) == 1
+    paths = [photos / name for name in FACES]
+    assert {path.name: len(boxes(each)) for path, each in service.scan(paths)} == {
+        name: len(found) for name, found in FACES.items()
+    }
+    service.close()
+    assert client.health().state is State.READY
