@@ -81,6 +81,22 @@ def test_interactive_overtakes_bulk() -> None:
     assert device.batches[1] == [50, 1]
 
 
+def test_interactive_overtakes_bulk_of_another_shape() -> None:
+    """A portrait for a person goes before any number of landscapes that came earlier."""
+    device = Device()
+
+    async def story() -> None:
+        batcher = device.batcher(size=2)
+        bulk = [batcher.submit(prepared(n, LANDSCAPE), Priority.BULK) for n in range(6)]
+        scan = asyncio.gather(*bulk)
+        await asyncio.sleep(0.5)
+        assert await answers(batcher, [50]) == [50]
+        await scan
+
+    run(story())
+    assert device.batches[1] == [50]
+
+
 def test_shapes_are_never_mixed() -> None:
     """A run has one tensor."""
     device = Device()
