@@ -19,7 +19,7 @@ from actors.faces import Detected, Outcome, Rejected, State
 from actors.golden import iou
 from app.face_service import FaceService
 from cluster import BlockingFaceClient
-from tests.live.conftest import HERE, ray_processes
+from tests.live.conftest import HERE, command, ray_processes, rows
 
 # Wide boxes by eye, from photos/SOURCES.md; CenterFace misses the smallest of the montage, 18 x 23 px.
 FACES = {
@@ -196,3 +196,13 @@ def test_the_backend_asks_through_its_own_room(client: BlockingFaceClient, photo
     }
     service.close()
     assert client.health().state is State.READY
+
+
+def test_the_command_joins_a_ray_that_runs(client: BlockingFaceClient, photos: Path) -> None:
+    """`--address`: the detector that is there answers, and stays there when the command ends."""
+    address = ray.get_runtime_context().gcs_address
+    done = command("detect", str(photos / "astronaut.jpg"), "--json", "--address", address)
+    assert done.returncode == 0, done.stderr
+    (row,) = rows(done.stdout)
+    assert row["incarnation"] == client.health().stamp.incarnation
+    assert len(boxes(client.detect([photos / "astronaut.jpg"])[0])) == 1
