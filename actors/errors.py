@@ -5,6 +5,8 @@
     └── DetectorFault        ours: failed, with a reason
         ├── ModelUnavailable     weights missing, altered or of an unknown family
         ├── DeviceUnavailable    the provider asked for is not there
+        ├── DeviceHeld           another process has the device; says which
+        ├── LeaseOver            the cluster was not heard for too long, or has another owner
         ├── DeviceLies           it computes, but wrongly (the golden photo says so)
         ├── DeviceFailed         a run raised; the device may be gone
         ├── OutOfMemory          the bucket was too big
@@ -63,6 +65,27 @@ class DeviceUnavailable(DetectorFault):
     """The provider or adapter that was asked for cannot be had."""
 
     failure = Failure.DEVICE_UNAVAILABLE
+
+
+class DeviceHeld(DetectorFault):
+    """Another process has the device open; `holder` says which, where its record can be read."""
+
+    failure = Failure.DEVICE_HELD
+
+    def __init__(self, device: str, holder: object = None) -> None:
+        super().__init__(
+            f"The device {device} belongs to {holder or 'another process, which left no readable record'}. "
+            "One process owns a device at a time: use that one, or end it first."
+        )
+        self.args = (device, holder)
+        self.device = device
+        self.holder = holder
+
+
+class LeaseOver(DetectorFault):
+    """The owner was cut off from its cluster and stopped, or was succeeded by another."""
+
+    failure = Failure.DETECTOR_LOST
 
 
 class DeviceLies(DetectorFault):

@@ -7,6 +7,7 @@ asked for. Until then, and when that fails, every image is answered with the rea
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import platform
@@ -20,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from actors import images as photos
 from actors.batcher import Answered, Batcher
-from actors.errors import Busy, DetectorFault, DeviceFailed, DeviceLies, ImageFault, NotReady
+from actors.device import Device, Lease, opener_for, own_a_device
+from actors.errors import DetectorFault, DeviceFailed, DeviceLies, ImageFault, NotReady
 from actors.face_model import FaceModel
 from actors.faces import (
     Detected,
@@ -33,27 +34,19 @@ from actors.faces import (
     Outcome,
     Priority,
     Rejected,
-    Rejection,
     Stamp,
     State,
     Times,
 )
-from actors.images import Limits, PreparedImage
-from actors.models import ready_model
-from actors.session import OnnxSessionOpener, ProviderNames, SessionOpener
+from actors.images import PreparedImage
+from actors.models import ReadyModel, ready_model
+from actors.ownership import DeviceLock
+from actors.preparing import Encoded, Preparer, num_cores
+from actors.session import SessionOpener
 from actors.settings import DetectorSettings
 
 #: A detector that could not start tries again when asked, but not more often than this.
 _START_AGAIN_S = 30.0
-
-Encoded = bytes | bytearray | memoryview
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class FaceDetector:
@@ -62,7 +55,9 @@ class FaceDetector:
     Args:
         name: how it calls itself on outcomes.
         settings: `DetectorSettings`, or the same as a mapping (what travels through Ray).
-        opener: opens sessions; None takes ONNX Runtime on the provider in the settings.
+        opener: opens sessions; None takes what the settings say.
+        devices: those of this machine that may be owned, the first free one is; None takes the settings'.
+        cluster: which one it serves, in words, for whoever finds the device taken.
     """
 
     def __init__(
@@ -71,8 +66,12 @@ class FaceDetector:
         settings: DetectorSettings | Mapping[str, Any] | None = None,
         opener: SessionOpener | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        devices: Sequence[Device] | None = None,
+        cluster: str = "",
     ) -> None:
         self._name = name
+        self._cluster = cluster
         self._settings = (
             settings
             if isinstance(settings, DetectorSettings)
@@ -82,29 +81,34 @@ class FaceDetector:
         self._born = clock()
         self._host = platform.node()
         self._incarnation = f"{self._host}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        on_gpu = self._settings.provider != "cpu"
+        self._devices = devices or [Device(self._settings.provider, self._settings.device_id)]
+        on_gpu = self._devices[0].provider != "cpu"
+        self._exclusive = bool(devices) or (
+            on_gpu if self._settings.exclusive is None else self._settings.exclusive
+        )
+        self._device = self._devices[0]
+        self._lock: DeviceLock | None = None
+        self.lease = Lease(clock)
+        self.epoch = 0
         self._num_lanes = self._settings.num_lanes or (1 if on_gpu else num_cores())
         # On a GPU one thread more than lanes: it assembles the next batch while the device runs this one.
         self._num_workers = self._num_lanes + (1 if on_gpu else 0)
-        self._opener = opener or OnnxSessionOpener(self._settings.provider, self._settings.device_id)
+        self._opener = opener
         self._runners = ThreadPoolExecutor(self._num_workers, thread_name_prefix="run")
-        self._preparers = ThreadPoolExecutor(
-            self._settings.num_prepare_threads or num_cores(), thread_name_prefix="prepare"
-        )
-        self._limits = Limits(self._settings.max_image_pixels, self._settings.max_image_bytes)
+        self._preparer = Preparer(self._settings)
         self._start_ms: dict[str, float] = {}
         self._golden_at: float | None = None
         self._fault: DetectorFault | None = None
         self._fault_at = 0.0
         self._draining = False
-        self._num_preparing = 0
         self._counts = {"detected": 0, "rejected": 0, "failed": 0}
         self._batcher: Batcher[tuple[Face, ...]] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._checker: asyncio.Task[None] | None = None
         self._start_again()
 
     def __repr__(self) -> str:
-        return f"{self._name}({self._state()}, {ProviderNames[self._settings.provider]})"
+        return f"{self._name}({self._state()}, {self._device.provider_name})"
 
     async def detect(
         self,
@@ -149,25 +153,28 @@ class FaceDetector:
         return self._health()
 
     async def drain(self) -> Health:
-        """Take no more images, answer those accepted, and say how it went."""
+        """Take no more images, answer those accepted, close the device, and say how it went."""
         self._draining = True
         if self._checker is not None:
             self._checker.cancel()
         if self._batcher is not None:
             await self._batcher.close()
+        await asyncio.to_thread(self._let_go)
         return self._health()
 
     def stamp(self) -> Stamp:
         """What is put on every outcome."""
         model = self._ready_model()
-        provider = model.provider if model else ProviderNames[self._settings.provider]
-        return Stamp(f"{self._name} on {provider}", model.model.label if model else "", self._incarnation)
+        provider = model.provider if model else self._device.provider_name
+        label = model.model.label if model else ""
+        return Stamp(f"{self._name} on {provider}", label, self._incarnation, self.epoch)
 
     async def _answer(self, image: object, priority: Priority, deadline: float) -> Outcome:
         prepare_ms = 0.0
         try:
             model = await self._ready(deadline)
-            prepared = await self._prepared(image)
+            queued = self._batcher.num_queued if self._batcher else 0
+            prepared = await self._preparer.prepare(image, queued)
             prepare_ms = prepared.prepare_ms
             done: Answered[tuple[Face, ...]] = await self._batches(model).submit(prepared, priority, deadline)
         except ImageFault as fault:
@@ -219,40 +226,6 @@ class FaceDetector:
             raise self._fault or NotReady(f"{self._name} did not start; ask again in a moment.")
         return model
 
-    async def _prepared(self, image: object) -> PreparedImage:
-        if isinstance(image, PreparedImage):
-            self._check_prepared(image)
-            return image
-        if not isinstance(image, Encoded | np.ndarray):
-            raise ImageFault(
-                Rejection.UNSUPPORTED,
-                f"It is a {type(image).__name__}; send an encoded photo as bytes, a uint8[height, width, 3] "
-                "array or a PreparedImage. (Paths are read by the client, not by the detector.)",
-            )
-        queued = self._batcher.num_queued if self._batcher else 0
-        if queued + self._num_preparing >= self._settings.max_queued_images:
-            raise Busy(f"{queued + self._num_preparing} images are waiting already; ask again in 1 s.", 1.0)
-        work = partial(
-            photos.prepare, image, self._settings.shapes, self._limits, self._settings.max_enlargement
-        )
-        self._num_preparing += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._preparers, work)
-        finally:
-            self._num_preparing -= 1
-
-    def _check_prepared(self, image: PreparedImage) -> None:
-        """A caller of another version or with other settings must not reach the device."""
-        pixels = photos.check_pixels(image.pixels, self._limits)
-        if image.shape not in self._settings.shapes or any(
-            size > room for size, room in zip(pixels.shape[:2], image.shape, strict=True)
-        ):
-            raise ImageFault(
-                Rejection.UNSUPPORTED,
-                f"The photo was prepared as {pixels.shape[0]} x {pixels.shape[1]} for a tensor of "
-                f"{image.shape}; this detector takes {list(self._settings.shapes)}.",
-            )
-
     def _batches(self, model: FaceModel) -> Batcher[tuple[Face, ...]]:
         if self._batcher is None:
             self._batcher = Batcher(
@@ -282,6 +255,7 @@ class FaceDetector:
 
     def _watch(self) -> None:
         """Begin proving the idle device from time to time; here, because only now a loop is running."""
+        self._loop = asyncio.get_running_loop()
         if self._checker is None and not self._draining:
             self._checker = asyncio.get_running_loop().create_task(self._check_when_idle())
 
@@ -306,7 +280,7 @@ class FaceDetector:
             begun = self._clock()
             ready = ready_model(self._settings)
             modelled = self._clock()
-            model = FaceModel(ready, self._opener, self._settings, self._num_lanes)
+            model = self._open(ready)
             opened = self._clock()
             model.warm_up()
             self._golden_at = self._clock()
@@ -324,6 +298,41 @@ class FaceDetector:
         else:
             starting.set_result(model)
 
+    def _open(self, ready: ReadyModel) -> FaceModel:
+        """The one place where a device is opened: first the right to it, then the session."""
+        if self._exclusive and self._lock is None:
+            self._device, self._lock = own_a_device(
+                self._devices, self._name, self._cluster, 2 * self._settings.lease_s
+            )
+        opener = self._opener or opener_for(self._device, self._settings)
+        return FaceModel(ready, opener, self._settings, self._num_lanes, may_run=self.lease.check)
+
+    def _let_go(self) -> None:
+        """Close the device, and only then give up the right to it."""
+        self._starting.result()
+        self._batcher = None
+        self._starting = Future()
+        self._starting.set_result(None)
+        gc.collect()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def drain_from_outside(self) -> None:
+        """`drain`, asked for by a thread of this process and not by a caller; returns when it is done."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self.drain(), self._loop).result()
+        else:
+            # Nobody has asked anything yet, so there is nothing to answer.
+            self._draining = True
+            self._let_go()
+
+    def keep_fresh(self) -> None:
+        """The cluster was heard: go on, and show whoever waits for the device that its owner is well."""
+        self.lease.renew()
+        if self._lock is not None:
+            self._lock.refresh()
+
     def _ready_model(self) -> FaceModel | None:
         return self._starting.result() if self._starting.done() and self._fault is None else None
 
@@ -336,6 +345,7 @@ class FaceDetector:
 
     def _health(self) -> Health:
         state, fault, model = self._state(), self._fault, self._ready_model()
+        holder = self._lock.holder() if self._lock else None
         now = self._clock()
         reasons = {
             State.READY: "",
@@ -349,7 +359,9 @@ class FaceDetector:
             reason=reasons[state],
             failure=fault.failure if fault else Failure.NOT_READY if state is State.DRAINING else None,
             provider=model.provider if model else "",
-            provider_requested=ProviderNames[self._settings.provider],
+            provider_requested=self._device.provider_name,
+            device=str(self._device),
+            owner_since=holder.since if holder else None,
             stamp=self.stamp(),
             host=self._host,
             pid=os.getpid(),

@@ -32,6 +32,7 @@ class FaceModel:
     """One model on one device. `detect` may be called from several threads; at most `num_lanes` run at once.
 
     While one thread is on the device, others assemble the next batch and decode the last one.
+    `may_run` is asked before each run and after it, and raises where the device is no longer ours.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class FaceModel:
         settings: DetectorSettings,
         num_lanes: int,
         clock: Callable[[], float] = time.perf_counter,
+        may_run: Callable[[], None] = lambda: None,
     ) -> None:
         family = model.family
         self.model = model
         self.num_lanes = num_lanes
         self._settings = settings
         self._opener = opener
+        self._may_run = may_run
         self._clock = clock
         self._device = threading.BoundedSemaphore(num_lanes)
         self._sessions: dict[_Bucket | None, Session] = {}
@@ -111,7 +114,10 @@ class FaceModel:
         shape = images[0].shape
         session, tensor = self._assemble(images, shape)
         with self._device:
+            self._may_run()
             heads = session.run(tensor)
+            # A process that was stopped in the middle of a run wakes up with an answer nobody may have.
+            self._may_run()
         settings = self._settings
         try:
             found = self.model.family.decode(heads, *shape, self._score_threshold)

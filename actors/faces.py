@@ -34,6 +34,7 @@ class Failure(StrEnum):
     NOT_READY = "not_ready"
     MODEL_UNAVAILABLE = "model_unavailable"
     DEVICE_UNAVAILABLE = "device_unavailable"
+    DEVICE_HELD = "device_held"
     DEVICE_LIES = "device_lies"
     DEVICE_FAILED = "device_failed"
     OUT_OF_MEMORY = "out_of_memory"
@@ -90,11 +91,13 @@ class Stamp:
             "client" for an image that was refused before it was sent.
         model: name and sha256 of the weights as published, "centerface@09189deaaf86…" in full.
         incarnation: names one life of one detector process; a new process gets a new one.
+        epoch: of that life, from the cluster; a later owner has a greater one. 0 outside any cluster.
     """
 
     served_by: str
     model: str = ""
     incarnation: str = ""
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +207,8 @@ class Health:
         failure: the same as a `Failure`, None when ready or still starting.
         provider: the ONNX Runtime provider that the session really uses; empty before it is open.
         provider_requested: the one that was asked for.
+        device: the one it owns or wants, for example "directml:0".
+        owner_since: when it took the device for itself, seconds since 1970; None if it has no lock on it.
         golden_age_s: seconds since the golden photo was last detected correctly; None if never.
         shapes: tensor sizes it takes, (height, width); the client prepares images to fit one.
         buckets: what was measured at start.
@@ -217,6 +222,8 @@ class Health:
     failure: Failure | None
     provider: str
     provider_requested: str
+    device: str
+    owner_since: float | None
     stamp: Stamp
     host: str
     pid: int

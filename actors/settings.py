@@ -18,6 +18,11 @@ class DetectorSettings(BaseModel):
         model_path: a file of a known family, used instead of `model`.
         provider: what the session must run on; it never falls back by itself.
         device_id: the adapter's number, for DirectML.
+        exclusive: whether one process of this machine at a time may have the device open; None: a GPU
+            yes, the CPU no. On a machine that joined with `rayface join` it is always so.
+        lease_s: how long it uses the device without having heard from the cluster.
+        opener: "module:name" of a `SessionOpener` of your own, made with (provider, device_id); for another
+            runtime, or for a simulated device.
         score_threshold: least score of a face, 0..1; None takes the family's own.
         nms_threshold: greatest IoU of two faces that are both kept; None takes the family's own.
         max_faces: kept per image, best first.
@@ -39,6 +44,9 @@ class DetectorSettings(BaseModel):
     model_path: Path | None = None
     provider: Provider = "cpu"
     device_id: Annotated[int, Field(ge=0)] = 0
+    exclusive: bool | None = None
+    lease_s: Annotated[float, Field(gt=0)] = 10.0
+    opener: str | None = None
     score_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     nms_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     max_faces: Annotated[int, Field(gt=0)] = 1000

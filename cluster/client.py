@@ -20,9 +20,9 @@ from typing import Any, Self
 
 from actors import images as photos
 from actors.errors import ImageFault
-from actors.face_detector import num_cores
 from actors.faces import Failed, Failure, Health, Outcome, Priority, Rejected, Stamp, State, Times
 from actors.images import ImageSource, Limits, PreparedImage
+from actors.preparing import num_cores
 from cluster import placement
 from cluster.errors import DetectorNotReady, fault_of
 from cluster.settings import Settings, load_settings

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from actors.face_detector import FaceDetector
+from cluster.detector_actor import DetectorActor
 from cluster.errors import ClusterUnavailable, DetectorNotReady
 from cluster.settings import Settings
 
@@ -94,7 +94,7 @@ def place(settings: Settings) -> Handle:
         )
     name = settings.cluster.detector_name
     return (
-        ray.remote(FaceDetector)
+        ray.remote(DetectorActor)
         .options(
             name=name,
             namespace=settings.cluster.namespace,

@@ -12,10 +12,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from actors.face_detector import num_cores
 from actors.face_model import FaceModel
 from actors.images import Limits, prepare
 from actors.models import ready_model
+from actors.preparing import num_cores
 from actors.session import OnnxSessionOpener
 from cluster import BlockingFaceClient, load_settings
 from tests.benchmarks.large_photos import write_large_photos

@@ -28,6 +28,8 @@ def health() -> Health:
         failure=None,
         provider="CPUExecutionProvider",
         provider_requested="CPUExecutionProvider",
+        device="cpu:0",
+        owner_since=None,
         stamp=STAMP,
         host="here",
         pid=1,

@@ -1,0 +1,154 @@
+"""Which device a detector runs on, and the right to open it."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from actors.errors import DeviceHeld, DeviceUnavailable, LeaseOver
+from actors.ownership import DeviceLock
+from actors.session import OnnxSessionOpener, ProviderNames, SessionOpener
+from actors.settings import DetectorSettings, Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One adapter (or the CPU) of this machine.
+
+    Attributes:
+        provider: "cpu" or "directml".
+        number: the adapter's, for DirectML; for the CPU it only tells detectors apart.
+    """
+
+    provider: Provider
+    number: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Device:
+        """ "directml:1" → adapter 1; without a number, the first.
+
+        Raises:
+            ValueError: no such provider, or no number.
+        """
+        provider, _, number = text.strip().partition(":")
+        if provider not in get_args(Provider) or not (number or "0").isdigit():
+            raise ValueError(f"{text!r} is no device; expected for example 'directml:0' or 'cpu'.")
+        return cls(cast(Provider, provider), int(number or 0))
+
+    def __str__(self) -> str:
+        return f"{self.provider}:{self.number}"
+
+    @property
+    def provider_name(self) -> str:
+        """What ONNX Runtime calls the provider."""
+        return ProviderNames[self.provider]
+
+    @property
+    def lock_name(self) -> str:
+        """What the machine-wide lock of the device is called."""
+        return f"{self.provider}-{self.number}"
+
+
+class Lease:
+    """How long this process may use its device without having heard from the cluster.
+
+    One that is never shortened by `limit` is endless: a detector outside any cluster.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._renewed = clock()
+        self._seconds: float | None = None
+        self._reason = ""
+
+    def limit(self, seconds: float) -> None:
+        """From now on it ends `seconds` after the last renewal; this is one."""
+        with self._lock:
+            self._seconds, self._renewed = seconds, self._clock()
+
+    def renew(self) -> None:
+        """The cluster was heard."""
+        with self._lock:
+            self._renewed = self._clock()
+
+    def end(self, reason: str) -> None:
+        """For good: somebody else is the owner now."""
+        with self._lock:
+            self._reason = reason
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the cluster was heard."""
+        with self._lock:
+            return self._clock() - self._renewed
+
+    def check(self) -> None:
+        """Called before and after every run on the device.
+
+        Raises:
+            LeaseOver: the device must not be used now, or what it just answered must not be given out.
+        """
+        with self._lock:
+            if self._reason:
+                raise LeaseOver(self._reason)
+            silent_s = self._clock() - self._renewed
+            if self._seconds is not None and silent_s > self._seconds:
+                raise LeaseOver(
+                    f"The detector has not heard from its cluster for {silent_s:.0f} s (its lease is "
+                    f"{self._seconds:g} s) and stopped using the device, because another may own it by now."
+                )
+
+
+def own_a_device(
+    devices: Sequence[Device],
+    name: str,
+    cluster: str,
+    patience_s: float,
+    folder: Path | None = None,
+) -> tuple[Device, DeviceLock]:
+    """Lock the first device that is free, or else one whose holder is our predecessor and does not leave.
+
+    Raises:
+        DeviceHeld: others hold them all; says who.
+    """
+    locks = [(device, DeviceLock(device.lock_name, folder)) for device in devices]
+    for device, lock in locks:
+        try:
+            lock.acquire(name, cluster)
+        except DeviceHeld:
+            continue
+        return device, lock
+    faults = []
+    for device, lock in locks:
+        try:
+            lock.acquire_from_predecessor(name, cluster, patience_s)
+        except DeviceHeld as held:
+            faults.append(held)
+            continue
+        return device, lock
+    raise faults[0]
+
+
+def opener_for(device: Device, settings: DetectorSettings) -> SessionOpener:
+    """ONNX Runtime on the device, or what the settings name in its place.
+
+    Raises:
+        DeviceUnavailable: `settings.opener` names nothing that can be imported.
+    """
+    if settings.opener is None:
+        return OnnxSessionOpener(device.provider, device.number)
+    module, _, name = settings.opener.partition(":")
+    try:
+        made: SessionOpener = getattr(importlib.import_module(module), name)(device.provider, device.number)
+    except (ImportError, AttributeError) as error:
+        raise DeviceUnavailable(
+            f"The session opener {settings.opener!r} cannot be had: {error}. Expected 'module:name', "
+            "importable where the detector runs."
+        ) from error
+    return made

@@ -1,0 +1,199 @@
+"""One process per device on this machine: a lock that dies with its process, and who holds it.
+
+Elsewhere than on Windows it is `flock` on a file in /tmp, on Windows a `Global\\` mutex, which every session
+of the machine sees. Both end with the process that holds them, however it ends; a lock file alone would not.
+Beside the lock lies a record for people: who, since when, for which cluster. Nothing but words depends on
+it, with one exception: a predecessor of the same cluster and name that no longer keeps its record fresh (it
+hangs, or was stopped) may be ended by its successor, so that it does not hold the device for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from actors.errors import DeviceHeld
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock.
+
+    Attributes:
+        pid: of the process.
+        born: when that process was made, seconds since 1970, so that a pid used again is not taken for it.
+        since: when it took the lock, seconds since 1970.
+        name: of the detector or command.
+        cluster: which it serves, in words.
+    """
+
+    pid: int
+    born: float
+    since: float
+    name: str
+    cluster: str
+
+    @classmethod
+    def here(cls, name: str, cluster: str) -> Holder:
+        """This process, from now on."""
+        return cls(os.getpid(), psutil.Process().create_time(), time.time(), name, cluster)
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"{self.name} (pid {self.pid}, since {since}, for {self.cluster or 'no cluster'})"
+
+
+class DeviceLock:
+    """The right to open one device; held by a thread of its own until `release` or the process's end.
+
+    A Windows mutex belongs to a thread and is abandoned with it, so the holding thread is ours and stays.
+
+    Args:
+        device: what is locked, for example "directml-0"; letters, digits and hyphens.
+        folder: for lock and record; None takes the one that every process of this machine agrees on.
+    """
+
+    def __init__(self, device: str, folder: Path | None = None) -> None:
+        if not device.replace("-", "").isalnum():
+            raise ValueError(f"A device is named with letters, digits and hyphens, not {device!r}.")
+        self.device = device
+        self._folder = folder or _machine_folder()
+        self._record = self._folder / f"rayface-{device}.json"
+        self._end = threading.Event()
+        self._holding: threading.Thread | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._holding is not None
+
+    def acquire(self, name: str, cluster: str = "") -> None:
+        """Take the lock at once or not at all.
+
+        Raises:
+            DeviceHeld: another process, or another part of this one, has it; says who.
+        """
+        if self._holding is not None:
+            return
+        taken: list[bool] = []
+        asked = threading.Event()
+        self._end.clear()
+        holding = threading.Thread(
+            target=self._hold, args=(taken, asked), name=f"hold-{self.device}", daemon=True
+        )
+        holding.start()
+        asked.wait()
+        if not taken:
+            holding.join()
+            raise DeviceHeld(self.device, self.holder())
+        self._holding = holding
+        self._write(Holder.here(name, cluster))
+
+    def acquire_from_predecessor(
+        self,
+        name: str,
+        cluster: str,
+        patience_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Take the lock; from a predecessor of the same name and cluster that is only leaving, wait for it.
+
+        One that neither leaves nor refreshes its record within `patience_s` seconds is ended.
+
+        Raises:
+            DeviceHeld: somebody else has it, or a predecessor that is alive and well.
+        """
+        begun, seen = clock(), self._freshness()
+        while True:
+            try:
+                return self.acquire(name, cluster)
+            except DeviceHeld as held:
+                holder = held.holder
+                if (
+                    not isinstance(holder, Holder)
+                    or (holder.name, holder.cluster) != (name, cluster)
+                    or self._freshness() != seen
+                ):
+                    raise
+                if clock() - begun >= patience_s:
+                    _end_process(holder)
+                    begun = clock()
+                sleep(0.2)
+
+    def refresh(self) -> None:
+        """Say in the record that the holder is alive; costs one system call."""
+        if self._holding is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self._record)
+
+    def holder(self) -> Holder | None:
+        """Who holds the lock, if anybody does and its record can be read."""
+        try:
+            return Holder(**json.loads(self._record.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def release(self) -> None:
+        """Give the lock back; the record goes first, so that it never speaks of nobody."""
+        if self._holding is None:
+            return
+        with contextlib.suppress(OSError):
+            self._record.unlink()
+        self._end.set()
+        self._holding.join()
+        self._holding = None
+
+    def _freshness(self) -> int:
+        try:
+            return self._record.stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _hold(self, taken: list[bool], asked: threading.Event) -> None:
+        with _system_lock(self.device, self._folder) as is_ours:
+            if is_ours:
+                taken.append(True)
+            asked.set()
+            if is_ours:
+                self._end.wait()
+
+    def _write(self, holder: Holder) -> None:
+        # Whole or not at all, and readable by all; that it cannot be written costs only the words.
+        with contextlib.suppress(OSError):
+            draft = self._record.with_suffix(f".{holder.pid}")
+            draft.write_text(json.dumps(asdict(holder)), encoding="utf-8")
+            draft.chmod(0o644)
+            draft.replace(self._record)
+
+
+def _machine_folder() -> Path:
+    """The same for every user and every setting of TMPDIR, or two owners would hold two locks."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("PROGRAMDATA") or tempfile.gettempdir())
+    return Path("/tmp")
+
+
+def _end_process(holder: Holder) -> None:
+    """End the process of the record, and no other that was given its pid since."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(holder.pid)
+        if abs(process.create_time() - holder.born) < 1.0:
+            process.kill()
+            process.wait(5)
+
+
+if sys.platform == "win32":
+    from actors.windows_mutex import mutex as _system_lock
+else:
+    from actors.file_lock import file_lock as _system_lock

@@ -1,0 +1,77 @@
+"""What a thin caller sent, made ready for the device in the detector's own threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+
+from actors import images as photos
+from actors.errors import Busy, ImageFault
+from actors.faces import Rejection
+from actors.images import Limits, PreparedImage
+from actors.settings import DetectorSettings
+
+Encoded = bytes | bytearray | memoryview
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Preparer:
+    """Checks prepared images and prepares the others, as many at once as there are threads."""
+
+    def __init__(self, settings: DetectorSettings) -> None:
+        self._settings = settings
+        self._limits = Limits(settings.max_image_pixels, settings.max_image_bytes)
+        self._threads = ThreadPoolExecutor(
+            settings.num_prepare_threads or num_cores(), thread_name_prefix="prepare"
+        )
+        self._num_preparing = 0
+
+    async def prepare(self, image: object, num_queued: int) -> PreparedImage:
+        """The image as one run takes it; `num_queued` others wait behind this step already.
+
+        Raises:
+            ImageFault: it cannot be used.
+            Busy: too many wait.
+        """
+        if isinstance(image, PreparedImage):
+            self._check(image)
+            return image
+        if not isinstance(image, Encoded | np.ndarray):
+            raise ImageFault(
+                Rejection.UNSUPPORTED,
+                f"It is a {type(image).__name__}; send an encoded photo as bytes, a uint8[height, width, 3] "
+                "array or a PreparedImage. (Paths are read by the client, not by the detector.)",
+            )
+        waiting = num_queued + self._num_preparing
+        if waiting >= self._settings.max_queued_images:
+            raise Busy(f"{waiting} images are waiting already; ask again in 1 s.", 1.0)
+        work = partial(
+            photos.prepare, image, self._settings.shapes, self._limits, self._settings.max_enlargement
+        )
+        self._num_preparing += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._num_preparing -= 1
+
+    def _check(self, image: PreparedImage) -> None:
+        """A caller of another version or with other settings must not reach the device."""
+        pixels = photos.check_pixels(image.pixels, self._limits)
+        if image.shape not in self._settings.shapes or any(
+            size > room for size, room in zip(pixels.shape[:2], image.shape, strict=True)
+        ):
+            raise ImageFault(
+                Rejection.UNSUPPORTED,
+                f"The photo was prepared as {pixels.shape[0]} x {pixels.shape[1]} for a tensor of "
+                f"{image.shape}; this detector takes {list(self._settings.shapes)}.",
+            )

@@ -1,0 +1,58 @@
+"""A named mutex of Windows, through kernel32. Nothing here runs elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+# Results of WaitForSingleObject and GetLastError, winbase.h and winerror.h.
+_WAIT_OBJECT_0 = 0x0
+_WAIT_ABANDONED = 0x80
+_WAIT_TIMEOUT = 0x102
+_ERROR_ACCESS_DENIED = 5
+
+
+@contextlib.contextmanager
+def mutex(name: str, folder: Path) -> Iterator[bool]:
+    """Hold `Global\\rayface-<name>` while the block runs, if it was free; yields whether it was.
+
+    `Global\\` is seen by every session, the services' session 0 included. A mutex that its owner abandoned by
+    dying is ours (WAIT_ABANDONED): what it guarded, the device, died with that process. One that belongs to
+    another user cannot even be opened, and counts as held.
+
+    Args:
+        name: of the device.
+        folder: not used; the mutex lives in no file.
+
+    Raises:
+        OSError: Windows gave no mutex at all.
+    """
+    del folder
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]
+    kernel.CreateMutexW.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_wchar_p)
+    kernel.CreateMutexW.restype = ctypes.c_void_p
+    kernel.WaitForSingleObject.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
+    kernel.WaitForSingleObject.restype = ctypes.c_uint32
+    kernel.ReleaseMutex.argtypes = (ctypes.c_void_p,)
+    kernel.CloseHandle.argtypes = (ctypes.c_void_p,)
+    handle = kernel.CreateMutexW(None, False, f"Global\\rayface-{name}")
+    if not handle:
+        code = ctypes.get_last_error()  # type: ignore[attr-defined,unused-ignore]
+        if code == _ERROR_ACCESS_DENIED:
+            yield False
+            return
+        raise OSError(code, f"Windows gave no mutex for {name} (error {code}).")
+    try:
+        waited = kernel.WaitForSingleObject(handle, 0)
+        if waited not in (_WAIT_OBJECT_0, _WAIT_ABANDONED, _WAIT_TIMEOUT):
+            raise OSError(waited, f"Windows could not wait for the mutex of {name}.")
+        is_ours = waited != _WAIT_TIMEOUT
+        try:
+            yield is_ours
+        finally:
+            if is_ours:
+                kernel.ReleaseMutex(handle)
+    finally:
+        kernel.CloseHandle(handle)
