@@ -3,6 +3,7 @@
     RayfaceError
     ├── ConfigurationError     a setting or an argument cannot be used
     ├── ClusterUnavailable     no Ray to talk to, or it does not let us in
+    ├── DeviceTaken            another process of this machine owns the device, or the machine is joined
     └── DetectorNotReady       the cluster is there; the detector is not, or cannot prove itself
 
 These are raised where nothing can be asked at all. Once images are on their way nothing is raised: each gets
@@ -28,6 +29,10 @@ class ConfigurationError(RayfaceError):
 
 class ClusterUnavailable(RayfaceError):
     """There is no Ray to talk to, or it does not let us in."""
+
+
+class DeviceTaken(RayfaceError):
+    """Another process of this machine owns the device, or has joined the machine already."""
 
 
 class DetectorNotReady(RayfaceError):

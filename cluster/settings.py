@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -16,12 +16,15 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from actors.device import Device
 from actors.settings import DetectorSettings
 from cluster.errors import ConfigurationError
 
 _PREFIX = "RAYFACE_"
 #: Variables of ours that are no settings: where the settings file and the model cache are; what tests need.
-_OTHER_VARIABLES = frozenset({"RAYFACE_CONFIG", "RAYFACE_CACHE_DIR"})
+_OTHER_VARIABLES = frozenset(
+    {"RAYFACE_CONFIG", "RAYFACE_CACHE_DIR", "RAYFACE_NODE_DEVICES", "RAYFACE_NODE_NOTES"}
+)
 _TEST_PREFIX = "RAYFACE_TEST_"
 
 
@@ -69,6 +72,74 @@ class ClientSettings(BaseModel):
     num_prepare_threads: Annotated[int, Field(ge=1)] | None = None
 
 
+class NodeSettings(BaseModel):
+    """What a head and a machine that joins have in common.
+
+    Attributes:
+        address: of this machine, or its name, as every other machine of the cluster reaches it.
+        first_port: of six in a row: node manager, object manager, runtime environment, agent, metrics, logs.
+        first_worker_port: of those that processes of this machine are reached at, drivers too.
+        num_worker_ports: how many of them; must not overlap another machine's where both share an address.
+        num_cpus: for Ray's bookkeeping; detectors ask for none.
+        object_store_bytes: of this machine.
+        temp_dir: for Ray's session, logs and sockets; a short path.
+        log_folder: for the keeper's own log; None takes the user's log folder.
+        drain_s: how long detectors may take to finish what they have accepted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str | None = None
+    first_port: Annotated[int, Field(gt=0, lt=65000)] = 7380
+    first_worker_port: Annotated[int, Field(gt=0, lt=65000)] = 11002
+    num_worker_ports: Annotated[int, Field(ge=5, le=500)] = 20
+    num_cpus: Annotated[int, Field(ge=0)] = 1
+    object_store_bytes: Annotated[int, Field(ge=80_000_000)] = 256_000_000
+    temp_dir: Path | None = None
+    log_folder: Path | None = None
+    drain_s: Annotated[float, Field(ge=0)] = 10.0
+
+
+class HeadSettings(NodeSettings):
+    """The head.
+
+    Attributes:
+        gcs_port: where everybody finds the cluster.
+        dashboard_host: loopback: who may see the dashboard may run code.
+        dashboard_port: of Ray's own pages.
+        storage: a folder in which the head remembers its detectors across a restart (Ray's RocksDB
+            storage: alpha, Linux only, one writer); None forgets.
+    """
+
+    address: str | None = "127.0.0.1"
+    first_port: Annotated[int, Field(gt=0, lt=65000)] = 6380
+    first_worker_port: Annotated[int, Field(gt=0, lt=65000)] = 10002
+    gcs_port: Annotated[int, Field(gt=0, lt=65536)] = 6379
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: Annotated[int, Field(gt=0, lt=65536)] = 8265
+    storage: Path | None = None
+
+
+class JoinSettings(NodeSettings):
+    """A machine that lends its devices.
+
+    Attributes:
+        devices: what it lends, one detector each: "directml:0" is the first adapter; "cpu" for a trial.
+        node_lock: of the machine; another name lets a second node live on one machine, for tests.
+    """
+
+    devices: tuple[str, ...] = ("directml:0",)
+    node_lock: str = "node"
+
+    @field_validator("devices")
+    @classmethod
+    def _known_and_different(cls, devices: tuple[str, ...]) -> tuple[str, ...]:
+        parsed = [str(Device.parse(device)) for device in devices]
+        if not parsed or len(set(parsed)) != len(parsed) or len({d.split(":")[0] for d in parsed}) > 1:
+            raise ValueError("must be at least one device, each once, and all of one kind")
+        return tuple(parsed)
+
+
 class Settings(BaseSettings):
     """Everything that can be set; `RAYFACE_CLUSTER__ADDRESS=auto` sets `cluster.address`."""
 
@@ -79,6 +150,8 @@ class Settings(BaseSettings):
     detector: DetectorSettings = DetectorSettings()
     cluster: ClusterSettings = ClusterSettings()
     client: ClientSettings = ClientSettings()
+    head: HeadSettings = HeadSettings()
+    join: JoinSettings = JoinSettings()
 
 
 def load_settings(config: str | Path | None = None, **overrides: dict[str, Any]) -> Settings:

@@ -1,0 +1,70 @@
+"""`python -m actors.prove DEVICE SETTINGS_JSON`: one device proves itself, in a process of its own.
+
+Prints one JSON object and ends, so that a driver that crashes takes only this process with it, and the device
+is free again afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from actors.device import Device, opener_for
+from actors.errors import DetectorFault, DeviceHeld
+from actors.face_model import FaceModel
+from actors.models import ready_model
+from actors.ownership import DeviceLock, Holder
+from actors.settings import DetectorSettings
+
+
+def prove(device: Device, settings: DetectorSettings) -> dict[str, Any]:
+    """Open the device, detect the golden photo in every bucket, and say how long a run takes.
+
+    Raises:
+        DeviceHeld: another process owns it.
+        DetectorFault: model or device are of no use; says why.
+    """
+    lock = DeviceLock(device.lock_name)
+    lock.acquire("rayface's check of the device")
+    try:
+        begun = time.monotonic()
+        model = FaceModel(ready_model(settings), opener_for(device, settings), settings, 1)
+        model.warm_up()
+        best = model.best_batch(settings.shapes[0])
+        return {
+            "ok": True,
+            "device": str(device),
+            "provider": model.provider,
+            "model": model.model.label,
+            "start_s": round(time.monotonic() - begun, 2),
+            "best_batch": best,
+            "ms_per_image": round(model.expected_s(best, settings.shapes[0]) / best * 1000, 2),
+        }
+    finally:
+        lock.release()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns 0 if the device proved itself."""
+    device, settings = Device.parse(arguments[0]), DetectorSettings.model_validate_json(arguments[1])
+    try:
+        answer = prove(device, settings)
+    except DetectorFault as fault:
+        holder = fault.holder if isinstance(fault, DeviceHeld) else None
+        answer = {
+            "ok": False,
+            "device": str(device),
+            "failure": fault.failure,
+            "detail": fault.detail,
+            "holder": asdict(holder) if isinstance(holder, Holder) else None,
+        }
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 0 if answer["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

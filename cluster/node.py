@@ -1,0 +1,179 @@
+"""The exact `ray start` of a head and of a machine that joins, with every port fixed.
+
+The ports are fixed because they have to be published, forwarded and let through by firewalls. The times are
+chosen for a home network: a blip of 10 s must not cost the machine, a dead one must be known within 20 s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster.detector_actor import DEVICES_VARIABLE, NOTES_VARIABLE
+from cluster.errors import ClusterUnavailable
+from cluster.settings import HeadSettings, JoinSettings, NodeSettings
+
+#: Each unit is one device that a detector may own.
+RESOURCE = "directml"
+
+#: For every process of the cluster, drivers included, because Ray reads these on both sides of a call.
+COMMON: Mapping[str, str] = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Names of machines come from hosts files; gRPC's own resolver does not read them when DNS is away.
+    "GRPC_DNS_RESOLVER": "native",
+    # A link that is cut without a word is noticed after 5 + 10 s, idle or not.
+    "RAY_grpc_client_keepalive_time_ms": "5000",
+    "RAY_grpc_client_keepalive_timeout_ms": "10000",
+    # The photos of one call travel inside it, and not by way of the object store, which across a NAT is
+    # slower and needs further ports both ways.
+    "RAY_max_direct_call_object_size": "12000000",
+    "RAY_task_rpc_inlined_bytes_limit": "64000000",
+    # Ray's default refuses a node of another patch version of Python.
+    "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
+    # Ray hides GPUs from actors that ask for none; DirectML is not among what it counts.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+_NODES: Mapping[str, str] = {
+    # Five checks in a row, each at most 2 s, one second apart: 15 s of silence.
+    "RAY_health_check_initial_delay_ms": "5000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "5",
+    # A machine that was given up, or whose head stays away, ends its Ray, and its keeper begins anew.
+    "RAY_raylet_liveness_self_check_interval_ms": "2000",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
+    # The keeper lets detectors finish; Ray has nothing more to wait for.
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A `ray start` and the variables that it needs; the token is never among them.
+
+    Attributes:
+        arguments: of `ray`.
+        variables: beside those of this process.
+    """
+
+    arguments: tuple[str, ...]
+    variables: Mapping[str, str]
+
+    @property
+    def command(self) -> list[str]:
+        """To run it with this Python, whatever `ray` is on the path."""
+        return [sys.executable, "-m", "ray.scripts.scripts", *self.arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Ours first: a variable that the person has set stays as it is."""
+        return {**self.variables, **os.environ}
+
+    def __str__(self) -> str:
+        """As a person would type it, in the shell of this system."""
+        if sys.platform == "win32":
+            lines = [f"set {name}={value}" for name, value in self.variables.items()]
+            return "\n".join([*lines, subprocess.list2cmdline(["ray", *self.arguments])])
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in self.variables.items()]
+        return "\n".join([*lines, shlex.join(["ray", *self.arguments])])
+
+
+def head(settings: HeadSettings) -> Launch:
+    """The head: its dashboard on `dashboard_host`, no CPUs for anybody's tasks but its own."""
+    address = settings.address or "127.0.0.1"
+    variables = {**COMMON, **_NODES}
+    if settings.storage is not None:
+        variables |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(settings.storage)}
+    return Launch(
+        (
+            "start",
+            "--head",
+            "--block",
+            f"--port={settings.gcs_port}",
+            f"--dashboard-host={settings.dashboard_host}",
+            f"--dashboard-port={settings.dashboard_port}",
+            "--ray-client-server-port=0",
+            *_common_arguments(settings, address),
+        ),
+        variables,
+    )
+
+
+def join(head_address: str, settings: JoinSettings, notes: str = "") -> Launch:
+    """A machine that lends its devices to the head at `HOST:PORT`."""
+    address = settings.address or own_address(head_address)
+    units = {RESOURCE: len(settings.devices)}
+    variables = {**COMMON, **_NODES, DEVICES_VARIABLE: ",".join(settings.devices)}
+    if notes:
+        variables[NOTES_VARIABLE] = notes
+    return Launch(
+        (
+            "start",
+            "--block",
+            f"--address={head_address}",
+            f"--resources={json.dumps(units)}",
+            *_common_arguments(settings, address),
+        ),
+        variables,
+    )
+
+
+def own_address(head_address: str) -> str:
+    """This machine's address on the way to the head.
+
+    Raises:
+        ClusterUnavailable: the head's name has no address, or there is no way to it.
+    """
+    host, port = split_address(head_address)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            # Of a datagram socket this sends nothing; it only chooses the way.
+            probe.connect((host, port))
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise ClusterUnavailable(
+            f"There is no way to the head at {head_address}: {error.strerror or error}. Check the name and "
+            "the network; a name of your own belongs into the hosts file (README, Two machines)."
+        ) from error
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """ "HOST:PORT" → its parts; without a port, Ray's own 6379.
+
+    Raises:
+        ClusterUnavailable: it is no address.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return address, 6379
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ClusterUnavailable(f"{address!r} is no address of a head; expected HOST:PORT.")
+    return host, int(port)
+
+
+def _common_arguments(settings: NodeSettings, address: str) -> tuple[str, ...]:
+    base, first = settings.first_port, settings.first_worker_port
+    return (
+        f"--node-ip-address={address}",
+        f"--node-manager-port={base}",
+        f"--object-manager-port={base + 1}",
+        f"--runtime-env-agent-port={base + 2}",
+        f"--dashboard-agent-grpc-port={base + 3}",
+        f"--metrics-export-port={base + 4}",
+        f"--dashboard-agent-listen-port={base + 5}",
+        f"--min-worker-port={first}",
+        f"--max-worker-port={first + settings.num_worker_ports - 1}",
+        f"--num-cpus={settings.num_cpus}",
+        f"--object-store-memory={settings.object_store_bytes}",
+        *([f"--temp-dir={settings.temp_dir}"] if settings.temp_dir else []),
+        "--disable-usage-stats",
+    )

@@ -1,0 +1,183 @@
+"""A process and everything that it ever starts, ended together, however this process itself ends.
+
+Windows: a Job Object that kills what is in it when its last handle is closed, by us or by our death. Linux:
+the child gets SIGTERM when we die (PR_SET_PDEATHSIG; `ray start` then ends its own), and what loses its
+parent becomes our child (PR_SET_CHILD_SUBREAPER), so that we can find it. Elsewhere only what psutil finds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+import psutil
+
+# linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+# winnt.h, processthreadsapi.h
+_JOB_EXTENDED_LIMIT_INFORMATION = 9
+_JOB_KILL_ON_CLOSE = 0x2000
+_CREATE_SUSPENDED = 0x4
+_CREATE_NEW_PROCESS_GROUP = 0x200
+
+
+class Family:
+    """One command, and all its descendants.
+
+    Args:
+        command: program and arguments.
+        environment: whole.
+        output: where its output goes.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: IO[Any]) -> None:
+        self._job: int | None = None
+        streams: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": output,
+            "stderr": subprocess.STDOUT,
+            "env": dict(environment),
+        }
+        if sys.platform == "win32":
+            self._job = _new_job()
+            self._process = subprocess.Popen(
+                command, creationflags=_CREATE_SUSPENDED | _CREATE_NEW_PROCESS_GROUP, **streams
+            )
+            # Suspended until it is in the job, or what it starts first would be outside.
+            _assign(self._job, int(self._process._handle))
+            psutil.Process(self._process.pid).resume()
+        else:
+            _adopt_orphans()
+            self._process = subprocess.Popen(
+                # A session of its own: Ctrl+C is for us, who let the detectors finish first.
+                command,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  (one system call, which takes no lock)
+                **streams,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the command itself."""
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """None while the command runs."""
+        return self._process.poll()
+
+    def end(self, grace_s: float) -> list[str]:
+        """Ask the command to end, give it `grace_s` seconds, and kill what is left; returns what that was."""
+        if self._process.poll() is None and sys.platform != "win32":
+            self._process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace_s)
+        if sys.platform == "win32":
+            # Windows has no gentle way for a process without a console.
+            _kernel().TerminateJobObject(self._job, 1)
+            _kernel().CloseHandle(self._job)
+            self._process.wait(10)
+            return []
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(10)
+        return _end_descendants()
+
+
+def _end_descendants() -> list[str]:
+    """Kill all that descends from us until nothing does; a tree that is being killed may still grow."""
+    names = []
+    until = time.monotonic() + 10.0
+    while time.monotonic() < until:
+        left = [
+            each
+            for each in psutil.Process().children(recursive=True)
+            if each.status() != psutil.STATUS_ZOMBIE
+        ]
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                names.append(process.name())
+                process.kill()
+        psutil.wait_procs(psutil.Process().children(recursive=True), timeout=1)
+        if not left:
+            break
+    return names
+
+
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _adopt_orphans() -> None:
+    if sys.platform == "linux":
+        _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+class _BasicLimits(ctypes.Structure):
+    _fields_ = (
+        ("per_process_user_time", ctypes.c_int64),
+        ("per_job_user_time", ctypes.c_int64),
+        ("limit_flags", ctypes.c_uint32),
+        ("min_working_set", ctypes.c_size_t),
+        ("max_working_set", ctypes.c_size_t),
+        ("active_process_limit", ctypes.c_uint32),
+        ("affinity", ctypes.c_size_t),
+        ("priority_class", ctypes.c_uint32),
+        ("scheduling_class", ctypes.c_uint32),
+    )
+
+
+class _ExtendedLimits(ctypes.Structure):
+    _fields_ = (
+        ("basic", _BasicLimits),
+        ("io_counters", ctypes.c_uint64 * 6),
+        ("process_memory", ctypes.c_size_t),
+        ("job_memory", ctypes.c_size_t),
+        ("peak_process_memory", ctypes.c_size_t),
+        ("peak_job_memory", ctypes.c_size_t),
+    )
+
+
+def _kernel() -> Any:
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]
+    kernel.CreateJobObjectW.restype = ctypes.c_void_p
+    kernel.CreateJobObjectW.argtypes = (ctypes.c_void_p, ctypes.c_wchar_p)
+    kernel.SetInformationJobObject.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_uint32,
+    )
+    kernel.AssignProcessToJobObject.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    kernel.TerminateJobObject.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
+    kernel.CloseHandle.argtypes = (ctypes.c_void_p,)
+    return kernel
+
+
+def _new_job() -> int:
+    kernel = _kernel()
+    job = kernel.CreateJobObjectW(None, None)
+    limits = _ExtendedLimits()
+    limits.basic.limit_flags = _JOB_KILL_ON_CLOSE
+    done = job and kernel.SetInformationJobObject(
+        job, _JOB_EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
+    )
+    if not done:
+        raise OSError("Windows gave no Job Object, so nothing could promise that Ray ends with rayface.")
+    return int(job)
+
+
+def _assign(job: int, process: int) -> None:
+    if not _kernel().AssignProcessToJobObject(job, process):
+        raise OSError("Windows did not take Ray into the Job Object.")

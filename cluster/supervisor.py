@@ -1,0 +1,179 @@
+"""Keeps one Ray node up: starts it, watches it, starts it again after growing pauses, and ends it in order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Protocol
+
+import platformdirs
+
+from cluster.detector_actor import DRAIN_NOTE
+from cluster.errors import RayfaceError
+from cluster.node import Launch
+from cluster.processes import Family
+
+_LOOK_EVERY_S = 0.5
+_TERMINATE_S = 10.0
+
+
+@dataclass
+class Backoff:
+    """Pauses between starts: doubled each time up to a limit, with jitter, forgotten after a good life.
+
+    Attributes:
+        first_s: the first pause.
+        most_s: the longest one.
+        good_life_s: a node that lived this long begins again with the first.
+        jitter: 0..1, so that machines that lost their head together do not all come back at once.
+    """
+
+    first_s: float = 1.0
+    most_s: float = 30.0
+    good_life_s: float = 60.0
+    jitter: Callable[[], float] = random.random
+    _next_s: float = field(default=0.0, init=False)
+
+    def pause_s(self, lived_s: float) -> float:
+        """How long to wait after a life of `lived_s` seconds: half of the step, and up to as much again."""
+        if self._next_s == 0.0 or lived_s >= self.good_life_s:
+            self._next_s = self.first_s
+        step, self._next_s = self._next_s, min(self.most_s, self._next_s * 2)
+        return step / 2 + self.jitter() * step / 2
+
+
+class Running(Protocol):
+    """What the keeper needs of a started node; `Family` is one."""
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        ...
+
+    def end(self, grace_s: float) -> list[str]:
+        """End it and all that it started."""
+        ...
+
+
+class Supervisor:
+    """Keeps a node up until `stop` is called.
+
+    Args:
+        launch: makes the command of the next start; called each time, because an address may change.
+        start: starts it.
+        log: where every event goes.
+        may_start: raises where a start would be of no use now; asked before each.
+        drain: lets the detectors of this machine finish; called once, at the end.
+        changed: whether the launch is out of date (this machine's address is another now).
+    """
+
+    def __init__(
+        self,
+        launch: Callable[[], Launch],
+        start: Callable[[Launch], Running],
+        log: logging.Logger,
+        *,
+        may_start: Callable[[], None] = lambda: None,
+        drain: Callable[[], None] = lambda: None,
+        changed: Callable[[Launch], bool] = lambda launch: False,
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], bool] | None = None,
+    ) -> None:
+        self._launch = launch
+        self._start = start
+        self._log = log
+        self._may_start = may_start
+        self._drain = drain
+        self._changed = changed
+        self._backoff = backoff or Backoff()
+        self._clock = clock
+        self._stopped = threading.Event()
+        self._wait = wait or self._stopped.wait
+        self.num_starts = 0
+
+    def stop(self) -> None:
+        """From a signal handler or another thread: end in order."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Returns after `stop`, when nothing of the node is left."""
+        while not self._stopped.is_set():
+            begun = self._clock()
+            try:
+                self._may_start()
+                self._live_once()
+            except RayfaceError as error:
+                self._log.warning("%s", error)
+            if self._stopped.is_set():
+                return
+            pause_s = self._backoff.pause_s(self._clock() - begun)
+            self._log.warning("Starting again in %.1f s.", pause_s)
+            self._wait(pause_s)
+
+    def _live_once(self) -> None:
+        launch = self._launch()
+        self.num_starts += 1
+        self._log.info("Start %d: ray %s", self.num_starts, " ".join(launch.arguments))
+        node = self._start(launch)
+        try:
+            while node.exit_code() is None and not self._stopped.is_set():
+                self._wait(_LOOK_EVERY_S)
+                if self._changed(launch):
+                    self._log.warning("This machine's address has changed; Ray is started again with it.")
+                    break
+            if self._stopped.is_set() and node.exit_code() is None:
+                self._log.info("Stopping: detectors finish what they have accepted.")
+                self._drain()
+        finally:
+            code = node.exit_code()
+            remains = node.end(_TERMINATE_S)
+            if code is not None:
+                self._log.warning("Ray ended by itself with code %s.", code)
+            if remains:
+                self._log.info("Ended what Ray had left behind: %s.", ", ".join(sorted(remains)))
+
+
+def start_family(launch: Launch, output: Path) -> Family:
+    """`ray start` with all that it starts, its output in a file that does not grow without end."""
+    with contextlib.suppress(OSError):
+        if output.stat().st_size > 5_000_000:
+            output.replace(output.with_suffix(".1.log"))
+    with output.open("ab") as file:
+        return Family(launch.command, launch.environment, file)
+
+
+def drain_by_note(notes: Path, is_done: Callable[[], bool], seconds: float) -> Callable[[], None]:
+    """Asks this machine's detectors by a file, which works without the cluster too, and waits for them."""
+
+    def drain() -> None:
+        (notes / DRAIN_NOTE).touch()
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not is_done():
+            time.sleep(0.2)
+
+    return drain
+
+
+def keeper_log(name: str, folder: Path | None) -> tuple[logging.Logger, Path]:
+    """A log on standard error and in a file of at most 5 MB with three before it; and its folder."""
+    where = folder or Path(platformdirs.user_log_path("rayface", appauthor=False))
+    where.mkdir(parents=True, exist_ok=True)
+    log = logging.getLogger(f"rayface.{name}")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    for handler in (
+        RotatingFileHandler(where / f"{name}.log", maxBytes=5_000_000, backupCount=3, encoding="utf-8"),
+        logging.StreamHandler(sys.stderr),
+    ):
+        handler.setFormatter(lines)
+        log.addHandler(handler)
+    return log, where

@@ -1,0 +1,71 @@
+"""The cluster's token: made once, kept where Ray itself looks for it, never on a command line or in a log."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from cluster.errors import ConfigurationError
+
+#: Ray's own names for it, in the order in which Ray looks.
+_VALUE, _PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+def token_file() -> Path:
+    """Where the token is kept, or would be."""
+    return Path(os.environ.get(_PATH) or "~/.ray/auth_token").expanduser()
+
+
+def read_token() -> str:
+    """The token that Ray will use here.
+
+    Raises:
+        ConfigurationError: there is none; says how to get it.
+    """
+    token = (os.environ.get(_VALUE) or "").strip()
+    if token:
+        return token
+    path = token_file()
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"There is no token to enter the cluster with: {path} cannot be read ({error.strerror}). On the "
+            "head, `rayface token show` shows it; here, `rayface token save` asks for it and keeps it."
+        ) from error
+    if not token:
+        raise ConfigurationError(f"The token file {path} is empty. `rayface token save` writes it anew.")
+    return token
+
+
+def have_token() -> tuple[str, bool]:
+    """The token, made and kept if there is none yet; and whether it is new."""
+    if os.environ.get(_VALUE) or token_file().is_file():
+        return read_token(), False
+    token = secrets.token_hex(32)
+    save_token(token)
+    return token, True
+
+
+def save_token(token: str) -> Path:
+    """Keep the token where Ray looks, for this user alone.
+
+    Raises:
+        ConfigurationError: it is no token, or cannot be written.
+    """
+    token = token.strip()
+    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigurationError("That is no token: expected at least 16 letters and digits in one piece.")
+    path = token_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Made for this user alone from the first moment on, not narrowed afterwards.
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(token)
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"The token cannot be kept in {path}: {error.strerror}.") from error
+    return path
