@@ -1,4 +1,4 @@
-"""`rayface`: what `ray` lacks. detect · models."""
+"""`rayface`: what `ray` lacks. detect · models · head · join · place · token · install · uninstall."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from rich.table import Table
 
 from actors import models
 from actors.errors import ModelUnavailable
-from cluster.errors import ConfigurationError, RayfaceError
+from cluster import node_commands
+from cluster.errors import ConfigurationError, DeviceTaken, RayfaceError
 from cluster.settings import Settings, load_settings
 
 EXIT_SOME_NOT_DETECTED = 1
 EXIT_WRONG_USE = 2
 EXIT_NOTHING_COULD_BE_ASKED = 3
+EXIT_TAKEN = 4
 EXIT_INTERRUPTED = 130
 
 
@@ -153,6 +155,14 @@ def fetch(name: str) -> None:
     click.echo(f"{ready.label} is ready: {ready.prepared}")
 
 
+cli.add_command(node_commands.head)
+cli.add_command(node_commands.join)
+cli.add_command(node_commands.place)
+cli.add_command(node_commands.token)
+cli.add_command(node_commands.install)
+cli.add_command(node_commands.uninstall)
+
+
 def main() -> None:
     """The command's entry: errors become a sentence and an exit code, never a traceback."""
     # Pillow warns of photos above 89 megapixels; we have a limit of our own, and say so per photo.
@@ -163,6 +173,8 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except RayfaceError as error:
+        _end(error)
     except (click.Abort, KeyboardInterrupt):
         _end_interrupted()
     except BrokenPipeError:
@@ -190,6 +202,8 @@ def _show_licence(settings: Settings) -> None:
 
 def _end(error: Exception) -> NoReturn:
     click.echo(f"Error: {error}", err=True)
+    if isinstance(error, DeviceTaken):
+        sys.exit(EXIT_TAKEN)
     sys.exit(EXIT_WRONG_USE if isinstance(error, ConfigurationError) else EXIT_NOTHING_COULD_BE_ASKED)
 
 

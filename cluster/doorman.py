@@ -1,8 +1,8 @@
 """Whether the way between a head and another machine is open, both ways, before that machine joins.
 
-A machine that wants to join can try the head's ports, but not whether the head reaches its own. So beside the
-head lives a doorman, who reads requests from the cluster's key-value store, knocks at the ports they name, and
-writes down what he found. Both sides speak to the head's store only, with the token, and need no Ray node.
+A machine that wants to join can try the head's ports, but not whether the head reaches its own. So beside
+the head lives a doorman, who reads requests from the cluster's key-value store, knocks at the ports they
+name, and writes down what was found. Both speak to the head's store only, with the token, and need no Ray node.
 
     python -m cluster.doorman HEAD                      the doorman, until the head is gone
     python -m cluster.doorman HEAD ask HOST PORT…       one question; prints one JSON object
@@ -51,7 +51,7 @@ def answer_requests(client: Any) -> int:
             continue
         ports: list[int] = request["ports"]
         with ThreadPoolExecutor(16) as pool:
-            found = dict(zip(ports, pool.map(lambda port: knock(request["host"], port), ports), strict=True))
+            found = dict(zip(ports, pool.map(knock, [request["host"]] * len(ports), ports), strict=True))
         client.internal_kv_put(
             _ANSWER + key.removeprefix(_REQUEST),
             json.dumps(found).encode(),
@@ -91,9 +91,9 @@ def ask(client: Any, host: str, ports: Sequence[int]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     """Returns 0; any fault of Ray's is an exception, which the caller of this process reads."""
-    from ray._raylet import GcsClient
+    import ray._raylet
 
-    client = GcsClient(address=arguments[0])
+    client = ray._raylet.GcsClient(address=arguments[0])  # type: ignore[attr-defined]
     if len(arguments) > 1:
         answer = ask(client, arguments[2], [int(port) for port in arguments[3:]])
         sys.stdout.write(json.dumps(answer) + "\n")

@@ -1,4 +1,4 @@
-"""What `rayface join` finds out before it lends the machine: one function a check, a sentence for people each."""
+"""What `rayface join` finds out before it lends the machine: one sentence for people a check."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def _listening(settings: JoinSettings) -> Iterator[list[int]]:
                 listener = stack.enter_context(socket.create_server(("", port)))
             except OSError as error:
                 raise ClusterUnavailable(
-                    f"Port {port} of this machine is taken ({error.strerror}). End what uses it, or choose other "
-                    "ports with join.first_port and join.first_worker_port."
+                    f"Port {port} of this machine is taken ({error.strerror}). End what uses it, or choose "
+                    "other ports with join.first_port and join.first_worker_port."
                 ) from error
             listener.settimeout(0)
         yield ports

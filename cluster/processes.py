@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
@@ -27,6 +28,9 @@ _JOB_KILL_ON_CLOSE = 0x2000
 _CREATE_SUSPENDED = 0x4
 _CREATE_NEW_PROCESS_GROUP = 0x200
 
+#: Tells one family's orphans from another's, once both are our children.
+_MARK = "_RAYFACE_FAMILY"
+
 
 class Family:
     """One command, and all its descendants.
@@ -39,11 +43,12 @@ class Family:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: IO[Any]) -> None:
         self._job: int | None = None
+        self._mark = uuid.uuid4().hex
         streams: dict[str, Any] = {
             "stdin": subprocess.DEVNULL,
             "stdout": output,
             "stderr": subprocess.STDOUT,
-            "env": dict(environment),
+            "env": {**environment, _MARK: self._mark},
         }
         if sys.platform == "win32":
             self._job = _new_job()
@@ -87,27 +92,31 @@ class Family:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait(10)
-        return _end_descendants()
+        return _end_all(self._mark)
 
 
-def _end_descendants() -> list[str]:
-    """Kill all that descends from us until nothing does; a tree that is being killed may still grow."""
+def _end_all(mark: str) -> list[str]:
+    """Kill our descendants that carry the mark until there are none; a tree being killed may still grow."""
     names = []
     until = time.monotonic() + 10.0
     while time.monotonic() < until:
-        left = [
-            each
-            for each in psutil.Process().children(recursive=True)
-            if each.status() != psutil.STATUS_ZOMBIE
-        ]
+        left = [each for each in psutil.Process().children(recursive=True) if _carries(each, mark)]
         for process in left:
             with contextlib.suppress(psutil.Error):
                 names.append(process.name())
                 process.kill()
-        psutil.wait_procs(psutil.Process().children(recursive=True), timeout=1)
         if not left:
             break
+        psutil.wait_procs(left, timeout=1)
     return names
+
+
+def _carries(process: psutil.Process, mark: str) -> bool:
+    # A zombie has no environment left, and nothing that could be ended.
+    try:
+        return bool(process.environ().get(_MARK) == mark)
+    except psutil.Error:
+        return False
 
 
 def _libc() -> Any:

@@ -164,7 +164,7 @@ def load_settings(config: str | Path | None = None, **overrides: dict[str, Any])
     Raises:
         ConfigurationError: a file or a value cannot be used; says which, and what is expected.
     """
-    path = Path(config or os.environ.get("RAYFACE_CONFIG") or _own_config("local.toml")).expanduser()
+    path = Path(config or os.environ.get("RAYFACE_CONFIG") or own_config("local.toml")).expanduser()
     if not path.is_file():
         raise ConfigurationError(f"There is no settings file at {path}. Check --config or RAYFACE_CONFIG.")
     _refuse_unknown_variables()
@@ -195,7 +195,7 @@ def load_settings(config: str | Path | None = None, **overrides: dict[str, Any])
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from None
 
 
-def _own_config(name: str) -> Path:
+def own_config(name: str) -> Path:
     """In an installed wheel beside this module, in a checkout at its top level."""
     shipped = Path(__file__).parent / "configs" / name
     return shipped if shipped.exists() else Path(__file__).parent.parent / "configs" / name

@@ -1,4 +1,4 @@
-"""Keeps one Ray node up: starts it, watches it, starts it again after growing pauses, and ends it in order."""
+"""Keeps one Ray node up: starts it, watches it, starts it again after growing pauses, ends it in order."""
 
 from __future__ import annotations
 

@@ -1,0 +1,277 @@
+"""`rayface head`, `join`, `place`, `token`, `install`, `uninstall`: the machines of a cluster."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from actors.device import Device
+from actors.errors import DeviceHeld
+from actors.ownership import DeviceLock
+from cluster import node, supervisor, windows_task
+from cluster import token as tokens
+from cluster.detector_actor import DRAIN_NOTE
+from cluster.doorman import knock
+from cluster.errors import ClusterUnavailable, ConfigurationError, DeviceTaken, RayfaceError
+from cluster.join_checks import check_join
+from cluster.processes import Family
+from cluster.settings import Settings, load_settings, own_config
+
+_config = click.option(
+    "--config", type=click.Path(path_type=Path), help="A settings file instead of the shipped one."
+)
+_print = click.option("--print", "only_print", is_flag=True, help="Show what would be run, and run nothing.")
+
+
+@click.command()
+@click.option("--address", help="This machine's address or name, as all others reach it.")
+@_print
+@_config
+def head(address: str | None, only_print: bool, config: Path | None) -> None:
+    """Run the head of a cluster on this machine, until Ctrl+C.
+
+    Without --address only this machine can join. The dashboard is on loopback either way.
+    """
+    chosen = {"head": {"address": address}} if address else {}
+    settings = load_settings(config or own_config("head.toml"), **chosen).head
+    launch = node.head(settings)
+    if only_print:
+        click.echo(str(launch))
+        return
+    _, is_new = tokens.have_token()
+    log, folder = supervisor.keeper_log("head", settings.log_folder)
+    if is_new and sys.stdout.isatty():
+        click.echo(f"The cluster's new token, shown this once: {tokens.read_token()}")
+    elif is_new:
+        log.info("A new token was made; `rayface token show` shows it.")
+    at = f"127.0.0.1:{settings.gcs_port}" if settings.address in (None, "127.0.0.1") else settings.address
+    home = at if ":" in str(at) else f"{at}:{settings.gcs_port}"
+
+    def head_answers() -> None:
+        if problem := knock(*node.split_address(home)):
+            raise ClusterUnavailable(f"The doorman waits for the head at {home}: {problem}")
+
+    def start_doorman(_: node.Launch) -> Family:
+        with (folder / "doorman-output.log").open("wb") as output:
+            return Family([sys.executable, "-m", "cluster.doorman", home], launch.environment, output)
+
+    ray = supervisor.Supervisor(
+        lambda: launch, partial(supervisor.start_family, output=folder / "head-ray.log"), log
+    )
+    quiet = log.getChild("doorman")
+    quiet.setLevel("ERROR")
+    doorman = supervisor.Supervisor(lambda: launch, start_doorman, quiet, may_start=head_answers)
+    _stop_on_signals(ray, doorman)
+    beside = threading.Thread(target=doorman.run, name="doorman")
+    beside.start()
+    log.info("Head at %s, dashboard http://%s:%d", home, settings.dashboard_host, settings.dashboard_port)
+    ray.run()
+    doorman.stop()
+    beside.join()
+
+
+@click.command()
+@click.argument("head_address", metavar="HEAD")
+@click.option("--address", help="This machine's address or name, as the head reaches it.")
+@click.option("--device", "devices", multiple=True, help="'directml:0', 'directml:1', …; 'cpu' for a trial.")
+@click.option("--check", "only_check", is_flag=True, help="Look whether joining would work, and end.")
+@click.option("--wait", is_flag=True, help="Wait for a head that is away instead of ending (at boot).")
+@_print
+@_config
+def join(
+    head_address: str,
+    address: str | None,
+    devices: tuple[str, ...],
+    only_check: bool,
+    wait: bool,
+    only_print: bool,
+    config: Path | None,
+) -> None:
+    """Lend this machine's GPU to the cluster whose head is at HEAD (HOST:PORT), until Ctrl+C.
+
+    Looks first whether that will work: token, versions, the way there and back, model, device.
+
+    Exit code: 0 ended in order, 2 wrong use, 3 it would not work (said why), 4 another process of this
+    machine owns the device or has joined already.
+    """
+    chosen: dict[str, Any] = {}
+    if address:
+        chosen["address"] = address
+    if devices:
+        chosen["devices"] = devices
+    settings = load_settings(config or own_config("windows.toml"), **({"join": chosen} if chosen else {}))
+    if only_print:
+        click.echo(str(node.join(head_address, settings.join)))
+        return
+    lock = DeviceLock(settings.join.node_lock)
+    try:
+        lock.acquire("rayface join", head_address)
+    except DeviceHeld as held:
+        raise DeviceTaken(
+            f"This machine has joined already: {held.holder or 'by another process'}. End that one first."
+        ) from held
+    try:
+        if not wait or only_check:
+            for finding in check_join(head_address, settings):
+                mark = "ok     " if finding.ok else "mind   "
+                click.echo(f"{mark} {finding.name}: {finding.sentence}")
+        if not only_check:
+            _keep_joined(head_address, settings, wait)
+    finally:
+        lock.release()
+
+
+def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> None:
+    log, folder = supervisor.keeper_log("join", settings.join.log_folder)
+    notes = folder / f"notes-{settings.join.node_lock}"
+    notes.mkdir(exist_ok=True)
+    (notes / DRAIN_NOTE).unlink(missing_ok=True)
+    unchecked = [check_first]
+    locks = [DeviceLock(Device.parse(device).lock_name) for device in settings.join.devices]
+
+    def look_first() -> None:
+        if problem := knock(*node.split_address(head_address), 5.0):
+            raise ClusterUnavailable(f"The head at {head_address} does not answer: {problem}")
+        if unchecked[0]:
+            for finding in check_join(head_address, settings):
+                log.info("%s: %s", finding.name, finding.sentence)
+            unchecked[0] = False
+
+    def moved(launch: node.Launch) -> bool:
+        if settings.join.address is not None:
+            return False
+        try:
+            return f"--node-ip-address={node.own_address(head_address)}" not in launch.arguments
+        except RayfaceError:
+            return False
+
+    keeper = supervisor.Supervisor(
+        lambda: node.join(head_address, settings.join, str(notes)),
+        partial(supervisor.start_family, output=folder / "join-ray.log"),
+        log,
+        may_start=look_first,
+        drain=supervisor.drain_by_note(
+            notes, lambda: all(lock.holder() is None for lock in locks), settings.join.drain_s
+        ),
+        changed=moved,
+    )
+    _stop_on_signals(keeper)
+    log.info("Lending %s to %s; Ctrl+C ends it.", ", ".join(settings.join.devices), head_address)
+    keeper.run()
+    log.info("Ended; nothing of Ray is left here.")
+
+
+def _stop_on_signals(*keepers: supervisor.Supervisor) -> None:
+    def stop(*_: object) -> None:
+        for keeper in keepers:
+            keeper.stop()
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), stop)
+
+
+@click.command()
+@click.option("--address", help="Of the head; without it that of the settings.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@_config
+def place(address: str | None, as_json: bool, config: Path | None) -> None:
+    """Give each lent device its detector, and show them.
+
+    Exit code: 0 all are ready, 3 there is none, or one is not.
+    """
+    from cluster import fleet, placement
+
+    settings = load_settings(
+        config or own_config("backend.toml"), **({"cluster": {"address": address}} if address else {})
+    )
+    if settings.cluster.address is None:
+        raise ConfigurationError(
+            "Detectors of an embedded Ray place themselves; name a cluster by --address."
+        )
+    leave = placement.join_or_start(settings)
+    try:
+        rows = fleet.place_and_look(settings)
+    finally:
+        leave()
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        table = Table("detector", "state", "device", "host", "pid", "reason", box=None, header_style="bold")
+        for row in rows:
+            table.add_row(*(str(row[key]) for key in ("name", "state", "device", "host", "pid", "reason")))
+        Console(highlight=False, soft_wrap=True).print(table)
+    if not rows or any(row["state"] != "ready" for row in rows):
+        sys.exit(3)
+
+
+@click.group()
+def token() -> None:
+    """The cluster's token: whoever has it may run code on every machine of the cluster."""
+
+
+@token.command()
+def new() -> None:
+    """Make a token, keep it where Ray looks for it, and show it this once."""
+    path = tokens.token_file()
+    if path.exists():
+        raise ConfigurationError(f"There is a token in {path} already; remove that file to make another.")
+    value, _ = tokens.have_token()
+    click.echo(f"Kept in {path}. On the other machines, `rayface token save` asks for it:", err=True)
+    click.echo(value)
+
+
+@token.command()
+def show() -> None:
+    """Show the token that is used here."""
+    click.echo(tokens.read_token())
+
+
+@token.command()
+def save() -> None:
+    """Ask for the head's token and keep it where Ray looks for it."""
+    # Hidden on a terminal; from a pipe it is read as it comes, never from the command line.
+    hidden = sys.stdin.isatty()
+    value = click.prompt("Token", hide_input=True) if hidden else sys.stdin.readline()
+    click.echo(f"Kept in {tokens.save_token(value)}.")
+
+
+@click.command()
+@click.argument("head_address", metavar="HEAD")
+@click.option("--at-boot", is_flag=True, help="At boot instead of at log-on; some drivers show no GPU then.")
+@_print
+@_config
+def install(head_address: str, at_boot: bool, only_print: bool, config: Path | None) -> None:
+    """Let Windows join HEAD by itself: a scheduled task, at log-on, started again when it fails."""
+    task = windows_task.describe(head_address, at_boot, config)
+    if at_boot:
+        click.echo(
+            "Mind: before anybody logs on, the task runs in session 0, where some drivers show no GPU. "
+            "`rayface join` then says so in its log; take the task at log-on.",
+            err=True,
+        )
+    if only_print:
+        click.echo(task)
+        return
+    windows_task.register(task)
+    click.echo("Registered. `schtasks /Run /TN rayface` starts it now, `rayface uninstall` takes it away.")
+
+
+@click.command()
+@_print
+def uninstall(only_print: bool) -> None:
+    """Take the scheduled task away, and end what it runs."""
+    if only_print:
+        click.echo(windows_task.removal())
+        return
+    windows_task.remove()
+    click.echo("The scheduled task is gone.")
