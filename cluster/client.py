@@ -7,7 +7,6 @@ flow control and no failure: those images were not looked at, and are asked for 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections import deque
@@ -20,11 +19,12 @@ from typing import Any, Self
 
 from actors import images as photos
 from actors.errors import ImageFault
-from actors.faces import Failed, Failure, Health, Outcome, Priority, Rejected, Stamp, State, Times
+from actors.faces import Failed, Failure, Health, Outcome, Priority, Rejected, Stamp, Times
 from actors.images import ImageSource, Limits, PreparedImage
 from actors.preparing import num_cores
 from cluster import placement
-from cluster.errors import DetectorNotReady, fault_of
+from cluster.errors import fault_of
+from cluster.fleet import Fleet, ask_health, cancel
 from cluster.settings import Settings, load_settings
 
 #: An answer that is due when the deadline is up still has to travel.
@@ -34,14 +34,15 @@ _GRACE_S = 0.5
 class FaceClient:
     """Asks the detector; made by `connect`, ended by `close` (or `async with`)."""
 
-    def __init__(
-        self, handle: placement.Handle, health: Health, settings: Settings, leave: Callable[[], None]
-    ) -> None:
-        self._handle = handle
+    def __init__(self, fleet: Fleet, settings: Settings, leave: Callable[[], None]) -> None:
+        self._fleet = fleet
+        first = fleet.choose().health
+        if first is None:
+            raise ValueError("A client needs a fleet that has started.")
         self._settings = settings
         self._leave = leave
-        self._shapes = health.shapes
-        self._stamp = Stamp("client", health.stamp.model, health.stamp.incarnation)
+        self._shapes = first.shapes
+        self._stamp = Stamp("client", first.stamp.model)
         self._limits = Limits(settings.detector.max_image_pixels, settings.detector.max_image_bytes)
         self._preparers = ThreadPoolExecutor(
             settings.client.num_prepare_threads or num_cores(), thread_name_prefix="rayface-prepare"
@@ -57,12 +58,11 @@ class FaceClient:
         settings = settings or load_settings()
         leave = await asyncio.to_thread(placement.join_or_start, settings)
         try:
-            handle = await asyncio.to_thread(placement.place, settings)
-            health = await _ready(handle, settings)
+            fleet = await Fleet.connect(settings)
         except BaseException:
             await asyncio.to_thread(leave)
             raise
-        return cls(handle, health, settings, leave)
+        return cls(fleet, settings, leave)
 
     async def detect(
         self,
@@ -115,15 +115,16 @@ class FaceClient:
         return self._answers(images, Priority(priority), lambda: asyncio.get_running_loop().time() + seconds)
 
     async def health(self, wait_s: float = 0.0) -> Health:
-        """How the detector is.
+        """How the detector is that would be asked next.
 
         Raises:
             DetectorNotReady: it does not answer.
         """
-        return await _health(self._handle, wait_s)
+        return await ask_health(self._fleet.choose().handle, wait_s, wait_s + 30.0)
 
     async def close(self) -> None:
         """End what `connect` began: the threads, and the embedded Ray if there is one."""
+        await self._fleet.close()
         self._preparers.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._leave)
 
@@ -218,15 +219,15 @@ class FaceClient:
     async def _ask(
         self, images: Sequence[PreparedImage], priority: Priority, deadline: float
     ) -> Sequence[Outcome]:
-        import ray
-
         left_s = deadline - asyncio.get_running_loop().time()
         if left_s <= 0:
             late = self._failed(Failure.DEADLINE, "The time was up before the photo was sent.")
             return [late] * len(images)
         answer = None
+        detector = self._fleet.choose()
+        detector.num_in_flight += len(images)
         try:
-            answer = self._handle.detect.remote(images, priority=priority.value, deadline_s=left_s)
+            answer = detector.handle.detect.remote(images, priority=priority.value, deadline_s=left_s)
             async with asyncio.timeout(left_s + _GRACE_S):
                 outcomes: list[Outcome] = await answer
             if len(outcomes) != len(images):
@@ -234,15 +235,17 @@ class FaceClient:
                     f"The detector gave {len(outcomes)} outcomes for {len(images)} images. Please report it."
                 )
                 return [self._failed(Failure.INTERNAL, unasked)] * len(images)
-            return outcomes
+            return detector.refuse_late(outcomes)
         except asyncio.CancelledError:
-            _cancel(ray, answer)
+            cancel(answer)
             raise
         except Exception as error:
             if isinstance(error, TimeoutError):
-                _cancel(ray, answer)
+                cancel(answer)
             fault = fault_of(error)
             return [self._failed(fault.failure, fault.advice)] * len(images)
+        finally:
+            detector.num_in_flight -= len(images)
 
     def _failed(self, failure: Failure, detail: str) -> Failed:
         return Failed(stamp=self._stamp, reason=failure, detail=detail)
@@ -309,30 +312,3 @@ def _is_busy(outcome: Outcome) -> bool:
     return (
         isinstance(outcome, Failed) and outcome.reason is Failure.BUSY and outcome.retry_after_s is not None
     )
-
-
-def _cancel(ray: Any, answer: Any) -> None:
-    """Tell the detector that nobody waits any more; images not yet run are dropped there."""
-    if answer is not None:
-        with contextlib.suppress(Exception):
-            ray.cancel(answer)
-
-
-async def _ready(handle: placement.Handle, settings: Settings) -> Health:
-    health = await _health(handle, settings.cluster.start_timeout_s)
-    if health.state is not State.READY:
-        raise DetectorNotReady(
-            f"{health.name} on {health.host} is {health.state}: {health.reason}",
-            health.failure or Failure.NOT_READY,
-        )
-    return health
-
-
-async def _health(handle: placement.Handle, wait_s: float) -> Health:
-    try:
-        async with asyncio.timeout(wait_s + 30.0):
-            health: Health = await handle.health.remote(wait_s)
-    except Exception as error:
-        fault = fault_of(error)
-        raise DetectorNotReady(f"The detector does not answer. {fault.advice}", fault.failure) from error
-    return health

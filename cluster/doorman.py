@@ -2,7 +2,7 @@
 
 A machine that wants to join can try the head's ports, but not whether the head reaches its own. So beside
 the head lives a doorman, who reads requests from the cluster's key-value store, knocks at the ports they
-name, and writes down what was found. Both speak to the head's store only, with the token, and need no Ray node.
+name, and writes down what was found. Both speak to the head's store only, with the token, and need no node.
 
     python -m cluster.doorman HEAD                      the doorman, until the head is gone
     python -m cluster.doorman HEAD ask HOST PORT…       one question; prints one JSON object
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     """Returns 0; any fault of Ray's is an exception, which the caller of this process reads."""
     import ray._raylet
 
-    client = ray._raylet.GcsClient(address=arguments[0])  # type: ignore[attr-defined]
+    client = ray._raylet.GcsClient(address=arguments[0])
     if len(arguments) > 1:
         answer = ask(client, arguments[2], [int(port) for port in arguments[3:]])
         sys.stdout.write(json.dumps(answer) + "\n")

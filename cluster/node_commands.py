@@ -196,7 +196,7 @@ def place(address: str | None, as_json: bool, config: Path | None) -> None:
     )
     if settings.cluster.address is None:
         raise ConfigurationError(
-            "Detectors of an embedded Ray place themselves; name a cluster by --address."
+            "An embedded Ray places its detector by itself; name a cluster by --address."
         )
     leave = placement.join_or_start(settings)
     try:

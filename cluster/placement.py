@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from cluster.detector_actor import DetectorActor
 from cluster.errors import ClusterUnavailable, DetectorNotReady
+from cluster.node import COMMON, RESOURCE
 from cluster.settings import Settings
-
-#: Each unit is one device that a detector may own.
-RESOURCE = "directml"
 
 Handle = Any
 
 _KNOCK_TIMEOUT_S = 10.0
+#: Ray's core would end a driver's whole process, without an exception, after a minute without the head.
+_DRIVER = {**COMMON, "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000"}
 
 
 def join_or_start(settings: Settings) -> Callable[[], None]:
@@ -34,6 +36,8 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
     if embedded:
         _prepare_embedded()
     else:
+        for name, value in _DRIVER.items():
+            os.environ.setdefault(name, value)
         _knock(settings)
     import ray
 
@@ -66,33 +70,40 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
     return leave
 
 
-def find(settings: Settings) -> Handle | None:
-    """The detector's handle, or None if there is none by that name."""
-    import ray
+def place_all(settings: Settings) -> dict[str, Handle]:
+    """Every detector of the cluster, by name; one is placed for each lent device that has none.
 
-    try:
-        return ray.get_actor(settings.cluster.detector_name, namespace=settings.cluster.namespace)
-    except ValueError:
-        return None
-
-
-def place(settings: Settings) -> Handle:
-    """The detector's handle; placed now on a node with a free `directml` unit if it was not there.
+    Named FaceDetector, FaceDetector-2, …; one whose machine left keeps its name and waits for a device.
 
     Raises:
-        DetectorNotReady: no node offers the resource.
+        DetectorNotReady: there is no detector, and no machine lends a device.
     """
     import ray
 
-    handle = find(settings)
-    if handle is not None:
-        return handle
-    if ray.cluster_resources().get(RESOURCE, 0) < 1:
+    first = settings.cluster.detector_name
+    namespace = settings.cluster.namespace
+    ours = re.compile(rf"{re.escape(first)}(-[0-9]+)?")
+    found = {
+        each["name"]
+        for each in ray.util.list_named_actors(all_namespaces=True)
+        if each["namespace"] == namespace and ours.fullmatch(each["name"])
+    }
+    num_units = int(ray.cluster_resources().get(RESOURCE, 0))
+    if not found and num_units < 1:
         raise DetectorNotReady(
-            f"No machine of the cluster offers a `{RESOURCE}` unit, so there is no device for the detector. "
-            f"Start Ray on the machine with the GPU with --resources='{{\"{RESOURCE}\": 1}}'."
+            f"No machine of the cluster offers a `{RESOURCE}` unit, so there is no device for a detector. "
+            "Run `rayface join HEAD` on the machine with the GPU."
         )
-    name = settings.cluster.detector_name
+    names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
+    missing = (name for name in names if name not in found)
+    found.update(itertools.islice(missing, max(0, num_units - len(found))))
+    in_order = sorted(found, key=lambda name: (len(name), name))
+    return {name: _place(name, settings) for name in in_order}
+
+
+def _place(name: str, settings: Settings) -> Handle:
+    import ray
+
     return (
         ray.remote(DetectorActor)
         .options(

@@ -22,6 +22,7 @@ def describe(head_address: str, at_boot: bool, config: Path | None) -> str:
     if config is not None:
         arguments += ["--config", str(config.resolve())]
     user = escape(getpass.getuser())
+    purpose = f"Lends this machine's GPU to {escape(head_address)}"
     # S-1-5-18 is the system account, the only one that needs neither a log-on nor a stored password.
     principal = (
         "<UserId>S-1-5-18</UserId><RunLevel>HighestAvailable</RunLevel>"
@@ -31,7 +32,7 @@ def describe(head_address: str, at_boot: bool, config: Path | None) -> str:
     trigger = "<BootTrigger/>" if at_boot else f"<LogonTrigger><UserId>{user}</UserId></LogonTrigger>"
     return f"""<?xml version="1.0" encoding="UTF-16"?>
 <Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
-  <RegistrationInfo><Description>Lends this machine's GPU to {escape(head_address)}</Description></RegistrationInfo>
+  <RegistrationInfo><Description>{purpose}</Description></RegistrationInfo>
   <Triggers>{trigger}</Triggers>
   <Principals><Principal id="Author">{principal}</Principal></Principals>
   <Settings>
@@ -94,5 +95,6 @@ def _schtasks(*arguments: str) -> None:
     if done.returncode:
         said = (done.stderr or done.stdout).strip()
         raise ConfigurationError(
-            f"Windows refused: {said} (schtasks {' '.join(arguments)}). A task at boot needs an administrator."
+            f"Windows refused: {said} (schtasks {' '.join(arguments)}). "
+            "A task at boot needs an administrator."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,14 +15,16 @@ import pytest
 import ray.exceptions as rex
 
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Rejected, Stamp, State
+from cluster import fleet as fleet_module
 from cluster.client import FaceClient
+from cluster.fleet import Fleet
 from cluster.settings import load_settings
 
 STAMP = Stamp("FaceDetector on a test", "fake@0", "life-1")
 
 
-def health() -> Health:
-    return Health(
+def health(**changes: Any) -> Health:
+    known = Health(
         name="FaceDetector",
         state=State.READY,
         reason="",
@@ -45,6 +48,7 @@ def health() -> Health:
         num_rejected=0,
         num_failed=0,
     )
+    return replace(known, **changes)
 
 
 class Detector:
@@ -94,7 +98,10 @@ def photo(width: int) -> np.ndarray[Any, Any]:
 
 def client(detector: Detector, **changes: Any) -> FaceClient:
     settings = load_settings(client={"num_prepare_threads": 1, **changes})
-    return FaceClient(detector, health(), settings, lambda: None)
+    fleet = Fleet(dict, 1.0)
+    fleet.detectors["FaceDetector"] = known = fleet_module.Detector("FaceDetector", detector)
+    known.hear(health())
+    return FaceClient(fleet, settings, lambda: None)
 
 
 def widths(outcomes: Sequence[Outcome]) -> list[Any]:

@@ -1,0 +1,111 @@
+"""The keeper of a node: starts again with growing pauses, and lets nothing behind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.errors import ClusterUnavailable
+from cluster.node import Launch
+from cluster.supervisor import Backoff, Supervisor
+
+LAUNCH = Launch(("start",), {})
+
+
+class _Node:
+    """Ends by itself after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+        self.ended = 0
+
+    def exit_code(self) -> int | None:
+        self.looks -= 1
+        return 1 if self.looks < 0 else None
+
+    def end(self, grace_s: float) -> list[str]:
+        self.ended += 1
+        return []
+
+
+class _World:
+    """Time that passes only where the keeper waits."""
+
+    def __init__(self, looks: list[int], stop_at_s: float) -> None:
+        self.now = 0.0
+        self.stop_at_s = stop_at_s
+        self.nodes = [_Node(each) for each in looks]
+        self.started: list[float] = []
+        self.pauses: list[float] = []
+        self.drained = 0
+        self.keeper: Supervisor | None = None
+
+    def start(self, launch: Launch) -> _Node:
+        self.started.append(self.now)
+        return self.nodes[len(self.started) - 1]
+
+    def wait(self, seconds: float) -> bool:
+        self.now += seconds
+        if seconds != 0.5:
+            self.pauses.append(seconds)
+        if self.now >= self.stop_at_s and self.keeper:
+            self.keeper.stop()
+        return False
+
+    def drain(self) -> None:
+        self.drained += 1
+
+    def run(self, may_start: Callable[[], None] = lambda: None) -> None:
+        self.keeper = Supervisor(
+            lambda: LAUNCH,
+            self.start,
+            logging.getLogger("rayface.test"),
+            may_start=may_start,
+            drain=self.drain,
+            backoff=Backoff(jitter=lambda: 1.0),
+            clock=lambda: self.now,
+            wait=self.wait,
+        )
+        self.keeper.run()
+
+
+def test_a_node_that_ends_is_started_again_and_its_remains_are_ended() -> None:
+    world = _World([3, 3, 10_000], stop_at_s=60.0)
+    world.run()
+    assert len(world.started) == 3
+    assert [node.ended for node in world.nodes] == [1, 1, 1]
+    assert world.pauses == [1.0, 2.0]
+
+
+def test_only_a_node_that_lives_is_drained() -> None:
+    alive = _World([10_000], stop_at_s=5.0)
+    alive.run()
+    assert alive.drained == 1
+    dead = _World([0, 0, 0, 0, 0, 0], stop_at_s=5.0)
+    dead.run()
+    assert dead.drained == 0
+
+
+def test_a_head_that_is_away_is_waited_for() -> None:
+    world = _World([10_000], stop_at_s=40.0)
+
+    def refuse() -> None:
+        if world.now < 10:
+            raise ClusterUnavailable("away")
+
+    world.run(refuse)
+    assert len(world.started) == 1
+    assert world.started[0] >= 10
+
+
+@given(st.lists(st.floats(0, 59), min_size=1, max_size=20), st.floats(0, 1))
+def test_pauses_grow_to_a_limit_and_jitter_stays_inside(lives: list[float], jitter: float) -> None:
+    backoff = Backoff(jitter=lambda: jitter)
+    steps = [min(30.0, 2.0**number) for number in range(len(lives))]
+    for lived_s, step in zip(lives, steps, strict=True):
+        pause_s = backoff.pause_s(lived_s)
+        assert step / 2 <= pause_s <= step
+    assert backoff.pause_s(60.0) <= 1.0
