@@ -41,6 +41,9 @@ COMMON: Mapping[str, str] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
+#: An address that nobody has (RFC 5737): the way to it leaves by the interface that the others see.
+_ANYWHERE = "203.0.113.1:9"
+
 _NODES: Mapping[str, str] = {
     # Five checks in a row, each at most 2 s, one second apart: 15 s of silence.
     "RAY_health_check_initial_delay_ms": "5000",
@@ -52,7 +55,6 @@ _NODES: Mapping[str, str] = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
     # The keeper lets detectors finish; Ray has nothing more to wait for.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
 }
 
 
@@ -88,9 +90,12 @@ class Launch:
 
 
 def head(settings: HeadSettings) -> Launch:
-    """The head: its dashboard on `dashboard_host`, no CPUs for anybody's tasks but its own."""
-    address = settings.address or "127.0.0.1"
-    variables = {**COMMON, **_NODES}
+    """The head, with its dashboard on `dashboard_host`; at a loopback address it is for itself alone."""
+    address = settings.address or own_address(_ANYWHERE)
+    variables = {**COMMON, **_NODES, **_reach(address)}
+    # Ray opens these three on every head; unnamed, they would be the same for any two heads of a machine.
+    client, autoscaler, dashboard = range(settings.first_port + 6, settings.first_port + 9)
+    variables |= {"AUTOSCALER_METRIC_PORT": str(autoscaler), "DASHBOARD_METRIC_PORT": str(dashboard)}
     if settings.storage is not None:
         variables |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(settings.storage)}
     return Launch(
@@ -101,7 +106,7 @@ def head(settings: HeadSettings) -> Launch:
             f"--port={settings.gcs_port}",
             f"--dashboard-host={settings.dashboard_host}",
             f"--dashboard-port={settings.dashboard_port}",
-            "--ray-client-server-port=0",
+            f"--ray-client-server-port={client}",
             *_common_arguments(settings, address),
         ),
         variables,
@@ -109,10 +114,19 @@ def head(settings: HeadSettings) -> Launch:
 
 
 def join(head_address: str, settings: JoinSettings, notes: str = "") -> Launch:
-    """A machine that lends its devices to the head at `HOST:PORT`."""
+    """A machine that lends its devices to the head at `HOST:PORT`.
+
+    Raises:
+        ClusterUnavailable: one of the two would be known by a loopback address, or there is no way there.
+    """
     address = settings.address or own_address(head_address)
     units = {RESOURCE: len(settings.devices)}
-    variables = {**COMMON, **_NODES, DEVICES_VARIABLE: ",".join(settings.devices)}
+    if is_loopback(split_address(head_address)[0]) or is_loopback(address):
+        raise ClusterUnavailable(
+            f"Ray lets nobody join by a loopback address ({head_address}, as {address}), not even on one "
+            "machine. Use the address that `rayface head` says at its start."
+        )
+    variables = {**COMMON, **_NODES, **_reach(address), DEVICES_VARIABLE: ",".join(settings.devices)}
     if notes:
         variables[NOTES_VARIABLE] = notes
     return Launch(
@@ -158,6 +172,20 @@ def split_address(address: str) -> tuple[str, int]:
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ClusterUnavailable(f"{address!r} is no address of a head; expected HOST:PORT.")
     return host, int(port)
+
+
+def _reach(address: str) -> dict[str, str]:
+    """Lets Windows into a cluster of several machines, and a head that is for itself stay on loopback.
+
+    Where the switch is on, as it is by default on Linux, Ray takes the machine's outer address for 127.0.0.1.
+    Where it is off, nobody can join.
+    """
+    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if is_loopback(address) else "1"}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine, by an address that no other can use."""
+    return host == "localhost" or host.startswith("127.")
 
 
 def _common_arguments(settings: NodeSettings, address: str) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ _print = click.option("--print", "only_print", is_flag=True, help="Show what wou
 def head(address: str | None, only_print: bool, config: Path | None) -> None:
     """Run the head of a cluster on this machine, until Ctrl+C.
 
-    Without --address only this machine can join. The dashboard is on loopback either way.
+    Without --address it is this machine's address on the way out. The dashboard is on loopback either way.
     """
     chosen = {"head": {"address": address}} if address else {}
     settings = load_settings(config or own_config("head.toml"), **chosen).head
@@ -53,19 +53,23 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
         click.echo(f"The cluster's new token, shown this once: {tokens.read_token()}")
     elif is_new:
         log.info("A new token was made; `rayface token show` shows it.")
-    at = f"127.0.0.1:{settings.gcs_port}" if settings.address in (None, "127.0.0.1") else settings.address
-    home = at if ":" in str(at) else f"{at}:{settings.gcs_port}"
+    at = next(each for each in launch.arguments if each.startswith("--node-ip-address=")).partition("=")[2]
+    home = f"{at}:{settings.gcs_port}"
 
     def head_answers() -> None:
         if problem := knock(*node.split_address(home)):
             raise ClusterUnavailable(f"The doorman waits for the head at {home}: {problem}")
 
     def start_doorman(_: node.Launch) -> Family:
-        with (folder / "doorman-output.log").open("wb") as output:
-            return Family([sys.executable, "-m", "cluster.doorman", home], launch.environment, output)
+        with (folder / "doorman-output.log").open("wb") as said:
+            return Family([sys.executable, "-m", "cluster.doorman", home], launch.environment, said)
 
+    output = folder / "head-ray.log"
     ray = supervisor.Supervisor(
-        lambda: launch, partial(supervisor.start_family, output=folder / "head-ray.log"), log
+        lambda: launch,
+        partial(supervisor.start_family, output=output),
+        log,
+        last_words=partial(supervisor.last_line, output),
     )
     quiet = log.getChild("doorman")
     quiet.setLevel("ERROR")
@@ -73,7 +77,8 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
     _stop_on_signals(ray, doorman)
     beside = threading.Thread(target=doorman.run, name="doorman")
     beside.start()
-    log.info("Head at %s, dashboard http://%s:%d", home, settings.dashboard_host, settings.dashboard_port)
+    log.info("Dashboard: http://%s:%d", settings.dashboard_host, settings.dashboard_port)
+    log.info("On the machine with the GPU: rayface join %s", home)
     ray.run()
     doorman.stop()
     beside.join()
@@ -135,6 +140,7 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
     notes = folder / f"notes-{settings.join.node_lock}"
     notes.mkdir(exist_ok=True)
     (notes / DRAIN_NOTE).unlink(missing_ok=True)
+    output = folder / "join-ray.log"
     unchecked = [check_first]
     locks = [DeviceLock(Device.parse(device).lock_name) for device in settings.join.devices]
 
@@ -156,13 +162,14 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
 
     keeper = supervisor.Supervisor(
         lambda: node.join(head_address, settings.join, str(notes)),
-        partial(supervisor.start_family, output=folder / "join-ray.log"),
+        partial(supervisor.start_family, output=output),
         log,
         may_start=look_first,
         drain=supervisor.drain_by_note(
             notes, lambda: all(lock.holder() is None for lock in locks), settings.join.drain_s
         ),
         changed=moved,
+        last_words=partial(supervisor.last_line, output),
     )
     _stop_on_signals(keeper)
     log.info("Lending %s to %s; Ctrl+C ends it.", ", ".join(settings.join.devices), head_address)

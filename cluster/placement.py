@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cluster.detector_actor import DetectorActor
 from cluster.errors import ClusterUnavailable, DetectorNotReady
-from cluster.node import COMMON, RESOURCE
+from cluster.node import COMMON, RESOURCE, is_loopback
 from cluster.settings import Settings
 
 Handle = Any
@@ -36,8 +38,7 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
     if embedded:
         _prepare_embedded()
     else:
-        for name, value in _DRIVER.items():
-            os.environ.setdefault(name, value)
+        _prepare_driver(settings.cluster.address or "")
         _knock(settings)
     import ray
 
@@ -127,9 +128,6 @@ def _prepare_embedded() -> None:
     The token needs nothing: Ray asks for one in a cluster that `ray.init` starts, and makes it if need be.
     """
     defaults = {
-        # The switch that makes Ray take 127.0.0.1 as its node's address, so that nothing of an embedded
-        # cluster listens on any other interface. Read when Ray is imported.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # Nothing leaves the machine unasked.
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray hides GPUs from actors that ask for none; DirectML is not among what it counts. Be explicit.
@@ -137,6 +135,29 @@ def _prepare_embedded() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    _stay_on_loopback("127.0.0.1")
+
+
+def _prepare_driver(address: str) -> None:
+    for name, value in _DRIVER.items():
+        os.environ.setdefault(name, value)
+    if address == "auto":
+        # Where `ray start` notes the cluster of this machine.
+        with contextlib.suppress(OSError):
+            noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+            address = noted.read_text(encoding="utf-8").strip()
+    _stay_on_loopback(address.rpartition(":")[0] or address)
+
+
+def _stay_on_loopback(host: str) -> None:
+    """Let Ray take 127.0.0.1 for what it is where the cluster is known by it; it would take an outer address.
+
+    For an embedded cluster this means that nothing of it listens on any other interface.
+    """
+    if not is_loopback(host):
+        return
+    # Read when Ray is imported.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray._private.ray_constants as constants
 
     # A backend may have imported Ray before it asked us. Private, but Ray is pinned and a live test looks.

@@ -77,7 +77,8 @@ class NodeSettings(BaseModel):
 
     Attributes:
         address: of this machine, or its name, as every other machine of the cluster reaches it.
-        first_port: of six in a row: node manager, object manager, runtime environment, agent, metrics, logs.
+        first_port: of six in a row: node manager, object manager, runtime environment, agent, metrics,
+            logs; of nine on a head: Ray Client, and metrics of autoscaler and dashboard.
         first_worker_port: of those that processes of this machine are reached at, drivers too.
         num_worker_ports: how many of them; must not overlap another machine's where both share an address.
         num_cpus: for Ray's bookkeeping; detectors ask for none.
@@ -111,7 +112,6 @@ class HeadSettings(NodeSettings):
             storage: alpha, Linux only, one writer); None forgets.
     """
 
-    address: str | None = "127.0.0.1"
     first_port: Annotated[int, Field(gt=0, lt=65000)] = 6380
     first_worker_port: Annotated[int, Field(gt=0, lt=65000)] = 10002
     gcs_port: Annotated[int, Field(gt=0, lt=65536)] = 6379

@@ -72,6 +72,7 @@ class Supervisor:
         may_start: raises where a start would be of no use now; asked before each.
         drain: lets the detectors of this machine finish; called once, at the end.
         changed: whether the launch is out of date (this machine's address is another now).
+        last_words: what the node wrote before it ended.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Supervisor:
         may_start: Callable[[], None] = lambda: None,
         drain: Callable[[], None] = lambda: None,
         changed: Callable[[Launch], bool] = lambda launch: False,
+        last_words: Callable[[], str] = lambda: "",
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool] | None = None,
@@ -93,6 +95,7 @@ class Supervisor:
         self._may_start = may_start
         self._drain = drain
         self._changed = changed
+        self._last_words = last_words
         self._backoff = backoff or Backoff()
         self._clock = clock
         self._stopped = threading.Event()
@@ -130,13 +133,13 @@ class Supervisor:
                     self._log.warning("This machine's address has changed; Ray is started again with it.")
                     break
             if self._stopped.is_set() and node.exit_code() is None:
-                self._log.info("Stopping: detectors finish what they have accepted.")
+                self._log.info("Stopping.")
                 self._drain()
         finally:
             code = node.exit_code()
             remains = node.end(_TERMINATE_S)
             if code is not None:
-                self._log.warning("Ray ended by itself with code %s.", code)
+                self._log.warning("Ray ended by itself with code %s. %s", code, self._last_words())
             if remains:
                 self._log.info("Ended what Ray had left behind: %s.", ", ".join(sorted(remains)))
 
@@ -150,11 +153,21 @@ def start_family(launch: Launch, output: Path) -> Family:
         return Family(launch.command, launch.environment, file)
 
 
+def last_line(output: Path) -> str:
+    """The last line in the file and where to read on, for people."""
+    with contextlib.suppress(OSError), output.open("rb") as file:
+        file.seek(max(0, output.stat().st_size - 2000))
+        lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        return f"Its last words: {lines[-1][:300] if lines else 'none'} (all of them: {output})"
+    return ""
+
+
 def drain_by_note(notes: Path, is_done: Callable[[], bool], seconds: float) -> Callable[[], None]:
     """Asks this machine's detectors by a file, which works without the cluster too, and waits for them."""
 
     def drain() -> None:
         (notes / DRAIN_NOTE).touch()
+        # Detectors look for the note about once a second.
         until = time.monotonic() + seconds
         while time.monotonic() < until and not is_done():
             time.sleep(0.2)

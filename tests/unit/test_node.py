@@ -17,18 +17,18 @@ def test_the_ports_of_head_and_machine_do_not_overlap() -> None:
 
     def ports(settings: HeadSettings | JoinSettings) -> set[int]:
         first, workers = settings.first_port, settings.first_worker_port
-        return {*range(first, first + 6), *range(workers, workers + settings.num_worker_ports)}
+        return {*range(first, first + 9), *range(workers, workers + settings.num_worker_ports)}
 
     head = ports(HeadSettings()) | {6379, 8265}
     assert not head & ports(JoinSettings())
 
 
-def test_the_head_stays_on_loopback_unless_told() -> None:
+def test_a_head_for_itself_stays_on_loopback() -> None:
     """I7."""
-    arguments = node.head(HeadSettings()).arguments
-    assert "--node-ip-address=127.0.0.1" in arguments
+    launch = node.head(HeadSettings(address="127.0.0.1"))
+    arguments = launch.arguments
+    assert launch.variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
     assert "--dashboard-host=127.0.0.1" in arguments
-    assert "--ray-client-server-port=0" in arguments
 
 
 def test_the_token_is_in_no_command_and_in_nothing_printed(monkeypatch: pytest.MonkeyPatch) -> None:
