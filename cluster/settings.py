@@ -23,7 +23,7 @@ from cluster.errors import ConfigurationError
 _PREFIX = "RAYFACE_"
 #: Variables of ours that are no settings: where the settings file and the model cache are; what tests need.
 _OTHER_VARIABLES = frozenset(
-    {"RAYFACE_CONFIG", "RAYFACE_CACHE_DIR", "RAYFACE_NODE_DEVICES", "RAYFACE_NODE_NOTES"}
+    {"RAYFACE_CONFIG", "RAYFACE_CACHE_DIR", "RAYFACE_APP_HOST", "RAYFACE_NODE_DEVICES", "RAYFACE_NODE_NOTES"}
 )
 _TEST_PREFIX = "RAYFACE_TEST_"
 
