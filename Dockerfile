@@ -2,9 +2,6 @@
 FROM python:3.11-slim-bookworm
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
-# An init that reaps: a raylet that nobody reaps keeps its actors alive (compose's own init does it too).
-RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/*
-
 # A plain user with the number that a first user has on most Linux machines, so that it can read that user's
 # token file.
 RUN useradd --create-home --uid 1000 rayface \
@@ -20,5 +17,5 @@ RUN pip install --no-deps --no-build-isolation --editable .
 
 USER rayface
 ENV RAYFACE_CACHE_DIR=/var/lib/rayface/models
-ENTRYPOINT ["/usr/bin/tini", "--"]
+# docker-compose.yml adds an init that reaps (`init: true`); a raylet that nobody reaps keeps its actors alive.
 CMD ["rayface", "--help"]

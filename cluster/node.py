@@ -12,8 +12,10 @@ import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from cluster.detector_actor import DEVICES_VARIABLE, NOTES_VARIABLE
 from cluster.errors import ClusterUnavailable
@@ -190,6 +192,10 @@ def is_loopback(host: str) -> bool:
 
 def _common_arguments(settings: NodeSettings, address: str) -> tuple[str, ...]:
     base, first = settings.first_port, settings.first_worker_port
+    temp_dir = settings.temp_dir
+    if temp_dir is None and sys.platform == "win32":
+        # Left to itself Ray takes over the head's folder, which on Windows is no path.
+        temp_dir = Path(tempfile.gettempdir()) / "ray"
     return (
         f"--node-ip-address={address}",
         f"--node-manager-port={base}",
@@ -202,6 +208,6 @@ def _common_arguments(settings: NodeSettings, address: str) -> tuple[str, ...]:
         f"--max-worker-port={first + settings.num_worker_ports - 1}",
         f"--num-cpus={settings.num_cpus}",
         f"--object-store-memory={settings.object_store_bytes}",
-        *([f"--temp-dir={settings.temp_dir}"] if settings.temp_dir else []),
+        *([f"--temp-dir={temp_dir}"] if temp_dir else []),
         "--disable-usage-stats",
     )
