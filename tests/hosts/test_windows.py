@@ -1,0 +1,206 @@
+"""A real Windows Python and Ray under Wine: mutex, Job Object, `rayface join`, photos, a device that lies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from actors.models import cache_dir
+from tests.hosts.conftest import Machine, eventually, processes_with, rows
+from tests.hosts.lab import need
+from tests.hosts.wine import Wine
+
+_HOLDS = """
+import sys
+from actors.ownership import DeviceLock
+DeviceLock("probe").acquire("FaceDetector", "home")
+print("held", flush=True)
+import time
+time.sleep(600)
+"""
+_TAKES = """
+from actors.errors import DeviceHeld
+from actors.ownership import DeviceLock
+try:
+    DeviceLock("probe").acquire("FaceDetector", "elsewhere")
+    print("TAKEN")
+except DeviceHeld as held:
+    print("HELD", held)
+"""
+#: A family whose command starts a grandchild; then this process ends without a word.
+_FAMILY = """
+import os, subprocess, sys, time
+from pathlib import Path
+from cluster.processes import Family
+sleep = "import time; time.sleep(600)"
+child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}]); {sleep}"
+with open("family.log", "wb") as log:
+    family = Family([sys.executable, "-c", child], dict(os.environ), log)
+print("started", flush=True)
+if sys.argv[1] == "end":
+    time.sleep(3)
+    family.end(1.0)
+    print("ended", flush=True)
+    time.sleep(600)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def wine() -> Iterator[Wine]:
+    need("wine", "wine", "wineserver", "x86_64-w64-mingw32-gcc")
+    folder = Path(tempfile.mkdtemp(prefix="rfw", dir="/var/tmp"))
+    made = Wine(folder)
+    try:
+        made.make()
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _background(wine: Wine, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        wine.command(*arguments),
+        env=wine.environment(**variables),
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+
+
+def _kill_in_wine(wine: Wine, *words: str) -> int:
+    """Kill, from outside and without a warning, the Windows processes whose command line holds the words."""
+    num_killed = 0
+    for process in processes_with(wine.variables["WINEPREFIX"]):
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            if all(word in line for word in words) and process.name() not in ("bash", "cat"):
+                process.kill()
+                num_killed += 1
+    return num_killed
+
+
+def test_a_mutex_is_seen_by_all_and_ends_with_its_owner(wine: Wine) -> None:
+    """I2: `Global\\\\`, held, and abandoned by a killed owner."""
+    holder = _background(wine, "-c", _HOLDS)
+    assert holder.stdout is not None
+    assert holder.stdout.readline().strip() == "held"
+    told = wine.run("-c", _TAKES)
+    assert "HELD" in told
+    assert "for home" in told
+    assert _kill_in_wine(wine, "DeviceLock", "time.sleep(600)")
+    eventually(lambda: "TAKEN" in wine.run("-c", _TAKES), 30)
+    holder.wait(20)
+
+
+@pytest.mark.parametrize("how", ["end", "killed"])
+def test_a_job_ends_with_all_that_is_in_it(wine: Wine, how: str) -> None:
+    """No orphan, whether the keeper ends its family or is itself killed."""
+    keeper = _background(wine, "-c", _FAMILY, how)
+    assert keeper.stdout is not None
+    assert keeper.stdout.readline().strip() == "started"
+    eventually(lambda: len(wine.processes()) >= 3, 30, lambda: str(wine.processes()))
+    if how == "end":
+        assert keeper.stdout.readline().strip() == "ended"
+        eventually(lambda: len(wine.processes()) == 1, 20, lambda: str(wine.processes()))
+    _kill_in_wine(wine, "family.log")
+    eventually(lambda: not wine.processes(), 20, lambda: str(wine.processes()))
+    keeper.wait(20)
+
+
+@pytest.fixture(scope="module")
+def head(make_machine: Callable[..., Machine], wine: Wine) -> Machine:
+    machine = make_machine()
+    machine.start("head", "head")
+    eventually(lambda: "rayface join" in machine.said("head"), 30)
+    return machine
+
+
+def _address(head: Machine) -> str:
+    return head.said("head").partition("rayface join ")[2].split()[0]
+
+
+def _variables(head: Machine) -> dict[str, str]:
+    return {
+        "RAY_AUTH_TOKEN": head.variables["RAY_AUTH_TOKEN"],
+        "RAYFACE_CACHE_DIR": "Z:" + str(cache_dir()).replace("/", "\\"),
+        "RAYFACE_JOIN__OBJECT_STORE_BYTES": "80000000",
+        "RAYFACE_JOIN__FIRST_PORT": str(head.ports + 110),
+        "RAYFACE_JOIN__FIRST_WORKER_PORT": str(head.ports + 120),
+    }
+
+
+def _detectors(head: Machine) -> list[dict[str, Any]]:
+    done = head.run("place", "--address", _address(head), "--json")
+    found: list[dict[str, Any]] = json.loads(done.stdout) if done.stdout else [{"state": "none", "pid": 0}]
+    return found
+
+
+def test_a_device_that_cannot_prove_itself_is_refused(wine: Wine, head: Machine) -> None:
+    """I4, I5: under Wine DirectML is not what it says; joining with it ends with the reason."""
+    said = wine.run("-m", "cluster", "join", _address(head), "--check", **_variables(head))
+    assert "ok      way back" in said, said
+    assert "ok      device" not in said
+    assert "Error: " in said
+    assert "fell back to CPUExecutionProvider" in said or "golden photo" in said, said
+    assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def joined(wine: Wine, head: Machine) -> Iterator[Path]:
+    """`rayface join` on Windows, lending the CPU of the onnxruntime-directml wheel; its output."""
+    output = wine.folder / "join"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            wine.command("-m", "cluster", "join", _address(head), "--device", "cpu:7"),
+            env=wine.environment(**_variables(head)),
+            stdout=file,
+            start_new_session=True,
+        )
+    yield output
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_photos_are_detected_on_windows(wine: Wine, head: Machine, joined: Path, photos: Path) -> None:
+    eventually(lambda: _detectors(head)[0]["state"] == "ready", 180, joined.read_text)
+    found = rows(head.run("detect", str(photos), "--json", "--address", _address(head)).stdout)
+    assert [row["status"] for row in found] == ["detected"] * 7
+    assert sum(len(row["faces"]) for row in found) == 10
+
+
+def test_a_second_join_on_windows_says_who_has_joined(wine: Wine, head: Machine, joined: Path) -> None:
+    said = wine.run("-m", "cluster", "join", _address(head), "--device", "cpu:7", **_variables(head))
+    assert "has joined already: rayface join (pid" in said
+
+
+def test_a_killed_owner_on_windows_is_replaced(wine: Wine, head: Machine, joined: Path, photos: Path) -> None:
+    before = _detectors(head)[0]
+    wine.run("-c", f"import os, signal; os.kill({before['pid']}, signal.SIGTERM)")
+
+    def replaced() -> bool:
+        now = _detectors(head)[0]
+        return bool(now["state"] == "ready" and now["pid"] != before["pid"])
+
+    eventually(replaced, 120, joined.read_text)
+    found = rows(head.run("detect", str(photos), "--json", "--address", _address(head)).stdout)
+    assert [row["status"] for row in found] == ["detected"] * 7
+
+
+def test_join_killed_on_windows_leaves_nothing(wine: Wine, head: Machine, joined: Path) -> None:
+    assert "raylet.exe" in wine.processes()
+    assert _kill_in_wine(wine, "cluster", "join")
+    eventually(lambda: not wine.processes(), 40, lambda: str(wine.processes()))
