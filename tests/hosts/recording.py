@@ -1,0 +1,77 @@
+"""A simulated device that writes down each open, run and close, with a clock that all processes share.
+
+Plugged in by the setting `detector.opener = "tests.hosts.recording:RecordingOpener"`; the record is the file
+in RAYFACE_TEST_RECORD. A device is closed when its session is, or else when its process is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.fakes import golden_heads
+
+
+class RecordingOpener:
+    """Opens sessions on the one simulated device of this machine."""
+
+    fixed_shapes = False
+
+    def __init__(self, provider: str, device_id: int) -> None:
+        self._device = f"{provider}:{device_id}"
+
+    def open(self, path: Path, bucket: tuple[int, int, int] | None) -> RecordingSession:
+        """One more session."""
+        return RecordingSession(self._device)
+
+
+class RecordingSession:
+    """Finds the golden face; a run takes a few milliseconds, so that runs could overlap."""
+
+    provider = "CPUExecutionProvider"
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._file = os.open(os.environ["RAYFACE_TEST_RECORD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._note("open")
+
+    def run(self, tensor: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        """As the real device would, with a note before and after."""
+        self._note("run")
+        time.sleep(0.005)
+        heads = golden_heads(tensor)
+        self._note("ran")
+        return heads
+
+    def __del__(self) -> None:
+        self._note("close")
+        os.close(self._file)
+
+    def _note(self, event: str) -> None:
+        note = {"at": time.clock_gettime(time.CLOCK_MONOTONIC), "pid": os.getpid(), "event": event}
+        # One short write to a file opened for appending is whole, whoever else writes.
+        os.write(self._file, (json.dumps(note | {"device": self._device}) + "\n").encode())
+
+
+def overlaps(record: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Pairs of notes by which two processes had the device open at one moment.
+
+    A process has it open from its first note to its last; a kill leaves the last one a little early, which
+    can hide an overlap only as long as the process did nothing more.
+    """
+    notes = [json.loads(line) for line in record.read_text().splitlines()]
+    lives: dict[int, list[dict[str, Any]]] = {}
+    for note in notes:
+        lives.setdefault(note["pid"], []).append(note)
+    spans = [(life[0], life[-1]) for life in lives.values()]
+    return [
+        (one[0], other[0])
+        for number, one in enumerate(spans)
+        for other in spans[number + 1 :]
+        if one[0]["at"] <= other[1]["at"] and other[0]["at"] <= one[1]["at"]
+    ]
