@@ -206,6 +206,7 @@ def place(address: str | None, as_json: bool, config: Path | None) -> None:
             "An embedded Ray places its detector by itself; name a cluster by --address."
         )
     leave = placement.join_or_start(settings)
+    placement.keep_output_clean()
     try:
         rows = fleet.place_and_look(settings)
     finally:

@@ -71,6 +71,18 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
     return leave
 
 
+def keep_output_clean() -> None:
+    """For our own commands: Ray must not write among their lines.
+
+    It prints errors of the cluster ("node … marked dead") on a driver's standard output whatever
+    `log_to_driver` says, which would break JSON. Private, but Ray is pinned and a test looks. Not for a
+    backend's process, which may want to see them.
+    """
+    import ray._private.worker as worker
+
+    worker._worker_logs_enabled = False
+
+
 def place_all(settings: Settings) -> dict[str, Handle]:
     """Every detector of the cluster, by name; one is placed for each lent device that has none.
 

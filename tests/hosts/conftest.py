@@ -146,6 +146,23 @@ def make_machine() -> Iterator[Callable[..., Machine]]:
         machine.close()
 
 
+def started_head(make: Callable[..., Machine], **variables: str) -> tuple[Machine, str]:
+    """A head that answers, and the address that it says others join by."""
+    machine = make(**variables)
+    machine.start("head", "head")
+
+    def address() -> str:
+        said = machine.said("head").partition("rayface join ")[2].split()
+        if said:
+            host, port = said[0].split(":")
+            with socket.socket() as probe:
+                if probe.connect_ex((host, int(port))) == 0:
+                    return said[0]
+        return ""
+
+    return machine, str(eventually(address, 60, lambda: machine.said("head")))
+
+
 def _free_base() -> int:
     """Far from the ports that systems hand out, and different for sessions side by side."""
     for base in range(20000 + os.getpid() % 50 * 200, 32000, 200):

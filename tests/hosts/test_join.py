@@ -178,6 +178,12 @@ def test_a_killed_raylet_is_started_again(head: Machine, host: Machine) -> None:
     assert "Ray ended by itself" in host.said("join")
 
 
+def test_ray_writes_nothing_among_our_lines(head: Machine, host: Machine) -> None:
+    """It has just lost a node and says so to every driver, on standard output."""
+    done = head.run("place", "--address", _address(head), "--json")
+    assert json.loads(done.stdout)[0]["state"] == "ready"
+
+
 def test_join_killed_outright_leaves_no_orphan(head: Machine, host: Machine) -> None:
     joined = host.started[-1]
     joined.kill()

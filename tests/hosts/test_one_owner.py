@@ -17,17 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.hosts.conftest import HERE, Machine, eventually
+from tests.hosts.conftest import HERE, Machine, eventually, started_head
 from tests.hosts.recording import overlaps
 
 Make = Callable[..., Machine]
-
-
-def _head(make_machine: Make, record: Path) -> tuple[Machine, str]:
-    machine = make_machine(**_simulated(record))
-    machine.start("head", "head")
-    eventually(lambda: "rayface join" in machine.said("head"), 30)
-    return machine, machine.said("head").partition("rayface join ")[2].split()[0]
 
 
 def _simulated(record: Path) -> dict[str, str]:
@@ -48,7 +41,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def site(make_machine: Make, record: Path) -> tuple[Machine, str, Machine]:
     """A head and a machine that lends one device, whose owner is the detector of namespace `rayface`."""
-    head, address = _head(make_machine, record)
+    head, address = started_head(make_machine, **_simulated(record))
     host = make_machine(**_simulated(record))
     host.start("join", "join", address, "--device", f"cpu:{host.ports}", "--wait")
     eventually(lambda: head.run("place", "--address", address).returncode == 0, 90, lambda: host.said("join"))
@@ -103,7 +96,7 @@ def test_a_second_cluster_on_the_machine_is_told_who_owns(
     site: tuple[Machine, str, Machine], make_machine: Make, record: Path
 ) -> None:
     _, _, host = site
-    head, address = _head(make_machine, record)
+    head, address = started_head(make_machine, **_simulated(record))
     second = make_machine(**_simulated(record))
     done = second.run("join", address, "--device", f"cpu:{host.ports}", "--check")
     assert done.returncode == 4

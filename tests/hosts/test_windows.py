@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from actors.models import cache_dir
-from tests.hosts.conftest import Machine, eventually, processes_with, rows
+from tests.hosts.conftest import Machine, eventually, processes_with, rows, started_head
 from tests.hosts.lab import need
 from tests.hosts.wine import Wine
 
@@ -123,10 +123,7 @@ def test_a_job_ends_with_all_that_is_in_it(wine: Wine, how: str) -> None:
 
 @pytest.fixture(scope="module")
 def head(make_machine: Callable[..., Machine], wine: Wine) -> Machine:
-    machine = make_machine()
-    machine.start("head", "head")
-    eventually(lambda: "rayface join" in machine.said("head"), 30)
-    return machine
+    return started_head(make_machine)[0]
 
 
 def _address(head: Machine) -> str:

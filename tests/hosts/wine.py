@@ -118,10 +118,10 @@ class Wine:
         """Wine's server, which would otherwise inherit, and keep open, the pipes of whoever comes first."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "prefix").mkdir(exist_ok=True)
-        # It stays, and would keep open whatever pipe it was given.
+        # It stays, as do the services that the first program starts, and would keep open any pipe of ours.
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run(["wineserver", "-p"], env=self._environment, check=True, **quiet)
-        self._wine("wineboot", "-i")
+        subprocess.run(["wine", "wineboot", "-i"], env=self._environment, check=True, timeout=180, **quiet)
 
     def command(self, *arguments: str) -> list[str]:
         """To run the Windows Python; Wine wants pipes for all three streams."""
