@@ -49,6 +49,9 @@ class DetectorFault(ActorError):
         super().__init__(detail)
         self.detail = detail
 
+    def __str__(self) -> str:
+        return self.detail
+
     @property
     def retry_after_s(self) -> float | None:
         """How long to wait before asking again, where that is known."""

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.hosts.conftest import HERE
+from tests.hosts.conftest import HERE, processes_with
 from tests.hosts.lab import sh
 
 _INTERPRETER = "panda3d==1.10.14"
@@ -85,6 +85,8 @@ class Wine:
             "WINEPREFIX": str(folder / "prefix"),
             "WINEDEBUG": "-all",
             "WINEARCH": "win64",
+            # The desktop that onnxruntime's search for adapters would start keeps its starter's pipes open.
+            "WINEDLLOVERRIDES": "explorer.exe=d",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         self._environment = {
@@ -147,9 +149,9 @@ class Wine:
 
     def processes(self) -> list[str]:
         """The programs that run in this prefix, Wine's own services not counted."""
-        listed = self._wine("tasklist", "/fo", "csv", "/nh")
-        names = [line.split(",")[0].strip('"').lower() for line in listed.splitlines() if line.strip()]
-        return [name for name in names if "python" in name or "raylet" in name or "gcs" in name]
+        # Seen from Linux: Wine's tasklist shows nothing.
+        names = [process.name() for process in processes_with(self.variables["WINEPREFIX"])]
+        return [name for name in names if name in ("python.exe", "raylet.exe", "gcs_server.exe")]
 
     def close(self) -> None:
         """End everything in the prefix."""
@@ -174,7 +176,7 @@ class Wine:
                 folder, _, file = name.rpartition("/")
                 if folder == "deploy_libs" and not file.startswith(("api-ms-win", "tcl", "tk", "_tkinter")):
                     in_root = file.lower() in ("python311.dll", "vcruntime140.dll")
-                    target = self.python / (file if in_root else f"DLLs/{file}")
+                    target = self.python / (file.lower() if in_root else f"DLLs/{file}")
                     target.write_bytes(wheel.read(name))
         with zipfile.ZipFile(_download(scratch / "runtime", _C_RUNTIME, deps=False)[0]) as wheel:
             for name in wheel.namelist():

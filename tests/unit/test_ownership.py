@@ -51,8 +51,8 @@ def _ended(process: subprocess.Popen[str]) -> None:
 def test_a_second_one_is_told_who_has_it(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     with pytest.raises(DeviceHeld) as told:
         DeviceLock("x", tmp_path).acquire("FaceDetector", "elsewhere")
-    assert f"pid {other.pid}" in str(told.value.detail)
-    assert "for home" in str(told.value.detail)
+    assert f"pid {other.pid}" in str(told.value)
+    assert "for home" in str(told.value)
     _ended(other)
 
 
