@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import threading
+import time
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,18 +21,23 @@ from cluster import RayfaceError
 
 _log = logging.getLogger("rayface.app")
 _MOST_BYTES = 200_000_000
-_TRY_AGAIN_S = 5.0
+_ASK_S = 5.0
+#: Longer than Ray takes to start a detector again, so that a restart costs no connection.
+_LOST_S = 30.0
 
 
 class LateService:
-    """A `FaceService` that is connected in the background, as soon as there is a cluster with a detector."""
+    """A `FaceService` that is connected in the background, and again after the cluster was lost for long.
+
+    A driver whose head was replaced does not always find its way back by itself; a new one does.
+    """
 
     def __init__(self) -> None:
         self._service: FaceService | None = None
         self.reason = "connecting to the cluster"
         self._ended = threading.Event()
-        self._connecting = threading.Thread(target=self._connect, name="connect", daemon=True)
-        self._connecting.start()
+        self._keeping = threading.Thread(target=self._keep, name="connect", daemon=True)
+        self._keeping.start()
 
     def get(self) -> FaceService | None:
         """The service, or None while there is nobody to ask (`reason` says why)."""
@@ -40,19 +46,31 @@ class LateService:
     def close(self) -> None:
         """Leave the cluster."""
         self._ended.set()
+        self._keeping.join(_ASK_S)
         if self._service is not None:
             self._service.close()
 
-    def _connect(self) -> None:
+    def _keep(self) -> None:
+        heard = time.monotonic()
         while not self._ended.is_set():
             try:
-                self._service = FaceService()
-                return
+                if self._service is None:
+                    self._service = FaceService()
+                    _log.info("Connected.")
+                self._service.health()
+                heard = time.monotonic()
             except RayfaceError as error:
-                if str(error) != self.reason:
-                    _log.warning("No detector yet: %s", error)
-                self.reason = str(error)
-                self._ended.wait(_TRY_AGAIN_S)
+                self._tell(str(error))
+                if self._service is not None and time.monotonic() - heard > _LOST_S:
+                    _log.warning("The detector was silent for %.0f s; connecting anew.", _LOST_S)
+                    lost, self._service = self._service, None
+                    lost.close()
+            self._ended.wait(_ASK_S)
+
+    def _tell(self, reason: str) -> None:
+        if reason != self.reason:
+            _log.warning("No detector: %s", reason)
+        self.reason = reason
 
 
 def handler(late: LateService) -> type[BaseHTTPRequestHandler]:
@@ -80,7 +98,13 @@ def handler(late: LateService) -> type[BaseHTTPRequestHandler]:
             service = late.get()
             if service is None:
                 return self._answer(503, {"error": late.reason})
-            outcome = service.faces_of(photo)
+            try:
+                outcome = service.faces_of(photo)
+            except Exception as error:
+                # The service was closed under our hands, to be connected anew.
+                return self._answer(
+                    503, {"error": f"The connection is being renewed; ask again. ({error!r})"}
+                )
             status = {"detected": 200, "rejected": 422}.get(outcome.status, 503)
             return self._answer(status, outcome.as_dict())
 

@@ -48,11 +48,12 @@ class Site:
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
-    def join(self) -> None:
-        """`rayface join` on the other machine."""
+    def join(self, *head: str) -> None:
+        """`rayface join` on the other machine; by default with the names of the published shape."""
         hosts = self.folder / "hosts"
         hosts.write_text(f"127.0.0.1 localhost\n{_HEAD_HOST} ray-head\n{_WORKER} win-host\n")
-        command = [sys.executable, "-m", "cluster", "join", "ray-head:6379", "--address", "win-host"]
+        arguments = head or ("ray-head:6379", "--address", "win-host")
+        command = [sys.executable, "-m", "cluster", "join", *arguments]
         variables = {
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
             "RAYFACE_JOIN__TEMP_DIR": str(self.folder / "ray"),
@@ -202,5 +203,5 @@ def test_the_hosts_own_network_works_too(site: Site) -> None:
     site.engine.compose("down", "-v", "-t", "5")
     site.engine.use("docker-compose.yml", "docker-compose.host.yml")
     site.engine.compose("up", "-d", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120")
-    site.join()
+    site.join(f"{_HEAD_HOST}:6379")
     eventually(site.detects, 120, site.said)
