@@ -141,7 +141,7 @@ def test_photos_are_detected_through_published_ports(lab: Lab, photos: Path) -> 
 def test_the_cable_is_pulled_while_photos_are_in_flight(lab: Lab, tmp_path: Path, cut_s: int) -> None:
     """I1, I6: each photo has its one outcome within its deadline, and all is well again by itself."""
     file = tmp_path / "outcomes"
-    seconds = str(cut_s + 60)
+    seconds = str(cut_s + 45)
     variables = {"RAYFACE_CLUSTER__ADDRESS": "ray-head:6379"}
     command = [*lab.container.prefix, sys.executable, "-m", "tests.hosts.stream_photos", str(file), seconds]
     backend = subprocess.Popen(
