@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -62,7 +62,9 @@ def answer_requests(client: Any) -> int:
     return len(requests)
 
 
-def ask(client: Any, host: str, ports: Sequence[int]) -> dict[str, Any]:
+def ask(
+    client: Any, host: str, ports: Sequence[int], sleep: Callable[[float], None] = time.sleep
+) -> dict[str, Any]:
     """The head's versions, and for each port why the head does not reach it ("" where it does).
 
     `visited` is None where no doorman answered: the head was not started by `rayface head`.
@@ -77,7 +79,7 @@ def ask(client: Any, host: str, ports: Sequence[int]) -> dict[str, Any]:
         client.internal_kv_put(_REQUEST + name, request, True, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
         until = time.monotonic() + _ANSWER_WITHIN_S
         while visited is None and time.monotonic() < until:
-            time.sleep(0.3)
+            sleep(0.3)
             kept = client.internal_kv_get(_ANSWER + name, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
             visited = json.loads(kept) if kept else None
         for key in (_REQUEST + name, _ANSWER + name):

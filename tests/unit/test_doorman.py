@@ -1,0 +1,66 @@
+"""The way back, tried from the head's side, through a key-value store that both can reach."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import Any
+
+from cluster import doorman
+
+
+class _Store:
+    """What Ray's store does, as far as both sides use it."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, bytes] = {}
+
+    def internal_kv_keys(self, prefix: bytes, namespace: bytes, timeout: float) -> list[bytes]:
+        return [key for key in self.kept if key.startswith(prefix)]
+
+    def internal_kv_get(self, key: bytes, namespace: bytes, timeout: float) -> bytes | None:
+        return self.kept.get(key)
+
+    def internal_kv_put(
+        self, key: bytes, value: bytes, overwrite: bool, namespace: bytes, timeout: float
+    ) -> int:
+        self.kept[key] = value
+        return 1
+
+    def internal_kv_del(self, key: bytes, by_prefix: bool, namespace: bytes, timeout: float) -> int:
+        return 1 if self.kept.pop(key, None) is not None else 0
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def test_an_open_and_a_closed_port_are_told_apart_and_nothing_is_left() -> None:
+    store = _Store()
+    store.kept[b"CLUSTER_METADATA"] = b'{"ray_version": "2.60.0", "python_version": "3.11.7"}'
+
+    def at_the_door(_: float) -> None:
+        doorman.answer_requests(store)
+
+    closed = _free_port()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
+        answer: dict[str, Any] = doorman.ask(store, "127.0.0.1", [port, closed], sleep=at_the_door)
+    assert answer["ray_version"] == "2.60.0"
+    assert answer["visited"] == {str(port): "", str(closed): "Connection refused"}
+    assert set(store.kept) == {b"CLUSTER_METADATA"}
+
+
+def test_a_request_that_nobody_waits_for_is_dropped() -> None:
+    store = _Store()
+    old = {"host": "127.0.0.1", "ports": [_free_port()], "at": time.time() - 3600}
+    store.kept[b"visit/x"] = json.dumps(old).encode()
+    assert doorman.answer_requests(store) == 1
+    assert store.kept == {}
+
+
+def test_versions_alone_need_no_doorman() -> None:
+    answer = doorman.ask(_Store(), "h", [])
+    assert answer == {"ray_version": "", "python_version": "", "visited": None}
