@@ -1,4 +1,4 @@
-"""I2: an owner renews its lease while it hears the cluster, and gives up when it does not, or is succeeded."""
+"""I2: an owner renews its lease while it hears the cluster; it gives up when it does not, or is succeeded."""
 
 from __future__ import annotations
 
