@@ -57,7 +57,7 @@ class Network:
         whole = f"rayface-{name}-{os.getpid()}"
         sh("ip", "netns", "add", whole)
         self._made.append(whole)
-        sh("ip", "-n", whole, "link", "set", "lo", "up")
+        sh(*in_namespace(whole), "ip", "link", "set", "lo", "up")
         return whole
 
     def cable(self, one: str, one_address: str, other: str, other_address: str) -> tuple[str, str]:
@@ -66,14 +66,14 @@ class Network:
         ends = (f"cable{self._num_cables}a", f"cable{self._num_cables}b")
         sh("ip", "link", "add", ends[0], "netns", one, "type", "veth", "peer", ends[1], "netns", other)
         for name, address, end in ((one, one_address, ends[0]), (other, other_address, ends[1])):
-            sh("ip", "-n", name, "addr", "add", address, "dev", end)
-            sh("ip", "-n", name, "link", "set", end, "up")
+            sh(*in_namespace(name), "ip", "addr", "add", address, "dev", end)
+            sh(*in_namespace(name), "ip", "link", "set", end, "up")
         return ends
 
     @staticmethod
     def set_cable(machine: str, end: str, up: bool) -> None:
         """Pull one end of a cable, or put it back."""
-        sh("ip", "-n", machine, "link", "set", end, "up" if up else "down")
+        sh(*in_namespace(machine), "ip", "link", "set", end, "up" if up else "down")
 
     def close(self) -> None:
         """Take away the namespaces that were made here."""
@@ -84,7 +84,7 @@ class Network:
 
 def in_namespace(namespace: str, hosts: Path | None = None, host_name: str = "") -> tuple[str, ...]:
     """The beginning of a command that runs on that machine, with a hosts file and a name of its own."""
-    # nsenter and not `ip netns exec`, which mounts /sys anew and hides the cgroups.
+    # nsenter, and not `ip -n` or `ip netns exec`: those mount things anew and hide the cgroups.
     enter: Sequence[str] = ("nsenter", f"--net=/run/netns/{namespace}")
     if hosts is None:
         return tuple(enter)

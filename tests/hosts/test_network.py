@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.hosts.conftest import HERE, Machine, eventually, processes_with, rows
-from tests.hosts.lab import Network, in_namespace, need, sh
+from tests.hosts.lab import Network, in_namespace, need
 
 _CONTAINER, _ROUTER_IN, _ROUTER_OUT, _WINDOWS = "10.78.0.2", "10.78.0.1", "192.168.78.1", "192.168.78.10"
 
@@ -66,7 +66,7 @@ def lab(make_machine: Callable[..., Machine], tmp_path_factory: pytest.TempPathF
         inside, router, outside = (network.machine(name) for name in ("head", "router", "win"))
         network.cable(inside, f"{_CONTAINER}/24", router, f"{_ROUTER_IN}/24")
         _, cable = network.cable(outside, f"{_WINDOWS}/24", router, f"{_ROUTER_OUT}/24")
-        sh("ip", "-n", inside, "route", "add", "default", "via", _ROUTER_IN)
+        _in(inside, "ip", "route", "add", "default", "via", _ROUTER_IN)
         _in(router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
         _in(router, "iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "10.78.0.0/24", "-j", "MASQUERADE")
         # Nothing is opened towards the container from outside: only what is published.
