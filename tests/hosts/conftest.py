@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -95,7 +96,14 @@ class Machine:
         left = processes_with(str(self.folder))
         for process in left:
             process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
         assert not left, f"left behind: {left}"
+
+
+def tell(capsys: pytest.CaptureFixture[str], sentence: str) -> None:
+    """Show a figure on the terminal, whether the test passes or not; nothing is asserted about it."""
+    with capsys.disabled():
+        print(f"\n{sentence}", flush=True)
 
 
 def processes_with(text: str) -> list[psutil.Process]:

@@ -74,6 +74,11 @@ class Engine:
             assert time.monotonic() < until, f"dockerd did not start: {said}"
             time.sleep(0.3)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a daemon to ask."""
+        return self._daemon is not None
+
     def stop(self) -> None:
         """End the daemon and what it has mounted."""
         if self._daemon is not None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import PHOTOS
-from tests.hosts.conftest import HERE, eventually, processes_with
+from tests.hosts.conftest import HERE, eventually, processes_with, tell
 from tests.hosts.engine import Engine
 from tests.hosts.lab import Network, in_namespace, need
 
@@ -113,7 +113,7 @@ def site() -> Iterator[Site]:
         if site.joined is not None and site.joined.poll() is None:
             site.joined.send_signal(signal.SIGTERM)
             site.joined.wait(40)
-        if engine._daemon is not None:
+        if engine.is_running:
             engine.compose("down", "-v", "-t", "5", "--remove-orphans")
             engine.stop()
         network.close()
@@ -164,7 +164,9 @@ def test_a_plain_user_runs_it_all(site: Site) -> None:
         assert site.engine.compose("exec", "-T", service, "id", "-u").strip() == "1000"
 
 
-def test_a_killed_head_container_comes_back_and_photos_keep_coming(site: Site) -> None:
+def test_a_killed_head_container_comes_back_and_photos_keep_coming(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = site.http("/health")
     name = site.engine.compose("ps", "-q", "ray-head").strip()
     os.kill(int(site.engine.docker("inspect", "-f", "{{.State.Pid}}", name)), signal.SIGKILL)
@@ -179,9 +181,11 @@ def test_a_killed_head_container_comes_back_and_photos_keep_coming(site: Site) -
     eventually(lambda: "healthy" in site.engine.compose("ps", "ray-head"), 60)
     after = site.http("/health")
     assert after["stamp"]["epoch"] >= before["stamp"]["epoch"]
-    print(
-        f"\nhead killed: {sum(o.get('status') == 'detected' for o in outcomes)} of {len(outcomes)} answered; "
-        f"the same detector: {before['pid'] == after['pid']}"
+    num_detected = sum(outcome.get("status") == "detected" for outcome in outcomes)
+    tell(
+        capsys,
+        f"head's container killed: {num_detected} of {len(outcomes)} photos detected meanwhile, "
+        f"the same detector: {before['pid'] == after['pid']}",
     )
 
 

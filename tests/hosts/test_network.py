@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.conftest import HERE, Machine, eventually, processes_with, rows
+from tests.hosts.conftest import HERE, Machine, eventually, processes_with, rows, tell
 from tests.hosts.lab import Network, in_namespace, need
 
 _CONTAINER, _ROUTER_IN, _ROUTER_OUT, _WINDOWS = "10.78.0.2", "10.78.0.1", "192.168.78.1", "192.168.78.10"
@@ -138,7 +138,9 @@ def test_photos_are_detected_through_published_ports(lab: Lab, photos: Path) -> 
 
 
 @pytest.mark.parametrize("cut_s", [5, 30, 90])
-def test_the_cable_is_pulled_while_photos_are_in_flight(lab: Lab, tmp_path: Path, cut_s: int) -> None:
+def test_the_cable_is_pulled_while_photos_are_in_flight(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str], cut_s: int
+) -> None:
     """I1, I6: each photo has its one outcome within its deadline, and all is well again by itself."""
     file = tmp_path / "outcomes"
     seconds = str(cut_s + 45)
@@ -163,10 +165,11 @@ def test_the_cable_is_pulled_while_photos_are_in_flight(lab: Lab, tmp_path: Path
     assert after, f"never well again: {found[-5:]}\n{lab.said()}"
     again_s = min(row["asked"] + row["took_s"] for row in after) - healed
     failed = [row for row in found if row["status"] != "detected"]
-    print(
-        f"\ncable pulled {healed - pulled:.0f} s: {len(found)} photos, {len(failed)} failed "
+    tell(
+        capsys,
+        f"cable pulled {healed - pulled:.0f} s: {len(found)} photos, {len(failed)} failed "
         f"({sorted({row['reason'] for row in failed})}), well again after {again_s:.1f} s, "
-        f"the same detector: {after[-1]['incarnation'] == before['incarnation']}"
+        f"the same detector: {after[-1]['incarnation'] == before['incarnation']}",
     )
     assert found[-1]["status"] == "detected"
     if cut_s <= 10:
@@ -190,7 +193,7 @@ print("known", time.monotonic() - begun, flush=True)
 """
 
 
-def test_a_machine_that_dies_is_known_soon(lab: Lab) -> None:
+def test_a_machine_that_dies_is_known_soon(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     """What was chosen: five checks a second apart, 2 s each; within 20 s, or nobody would be told."""
     watcher = subprocess.Popen(
         [*lab.container.prefix, sys.executable, "-c", _WATCH],
@@ -209,7 +212,7 @@ def test_a_machine_that_dies_is_known_soon(lab: Lab) -> None:
         lab.heal()
     # Ray itself writes between the lines of a driver's output.
     known_s = float(next(line for line in said.splitlines() if line.startswith("known ")).split()[1])
-    print(f"\na machine that dies is known after {known_s:.1f} s")
+    tell(capsys, f"a machine that dies is known after {known_s:.1f} s")
     # The wait itself is bounded by Ray's own timers, not by this machine's speed.
     assert known_s < 20
     eventually(lambda: lab.ask("place").returncode == 0, 120, lab.said)
