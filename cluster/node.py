@@ -6,6 +6,7 @@ chosen for a home network: a blip of 10 s must not cost the machine, a dead one 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -16,6 +17,8 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from cluster.detector_actor import DEVICES_VARIABLE, NOTES_VARIABLE
 from cluster.errors import ClusterUnavailable
@@ -92,8 +95,12 @@ class Launch:
 
 
 def head(settings: HeadSettings) -> Launch:
-    """The head, with its dashboard on `dashboard_host`; at a loopback address it is for itself alone."""
-    address = settings.address or own_address(_ANYWHERE)
+    """The head, with its dashboard on `dashboard_host`; at a loopback address it is for itself alone.
+
+    Raises:
+        ClusterUnavailable: it has no address that others could join by, and none was named.
+    """
+    address = settings.address or outer_address()
     variables = {**COMMON, **_NODES, **_reach(address)}
     # Ray opens these three on every head; unnamed, they would be the same for any two heads of a machine.
     client, autoscaler, dashboard = range(settings.first_port + 6, settings.first_port + 9)
@@ -160,6 +167,25 @@ def own_address(head_address: str) -> str:
             f"There is no way to the head at {head_address}: {error.strerror or error}. Check the name and "
             "the network; a name of your own belongs into the hosts file (README, Two machines)."
         ) from error
+
+
+def outer_address() -> str:
+    """The address that other machines most likely reach this one by.
+
+    Raises:
+        ClusterUnavailable: this machine has none but loopback.
+    """
+    with contextlib.suppress(ClusterUnavailable):
+        return own_address(_ANYWHERE)
+    # No way out, as in a network of its own.
+    for addresses in psutil.net_if_addrs().values():
+        for each in addresses:
+            if each.family == socket.AF_INET and not is_loopback(each.address):
+                return str(each.address)
+    raise ClusterUnavailable(
+        "This machine has no address that others could reach it by. Name one with --address "
+        "(127.0.0.1 is for drivers of this machine alone)."
+    )
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -108,7 +108,7 @@ def test_nobody_joins_without_the_token(
 
 
 def test_a_head_that_is_away_is_said_at_once(make_machine: Make) -> None:
-    done = make_machine().run("join", f"{node.own_address('203.0.113.1:9')}:9", "--device", "cpu:8")
+    done = make_machine().run("join", f"{node.outer_address()}:9", "--device", "cpu:8")
     assert done.returncode == 3
     assert "does not answer" in done.stderr
 

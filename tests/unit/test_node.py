@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import xml.etree.ElementTree as ElementTree
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,17 @@ def test_the_windows_task_is_well_formed_and_names_what_it_runs(at_boot: bool) -
     assert root.find(f".//t:{trigger}", space) is not None
     assert root.findtext(".//t:RestartOnFailure/t:Interval", namespaces=space) == "PT1M"
     assert root.findtext(".//t:ExecutionTimeLimit", namespaces=space) == "PT0S"
+
+
+def test_without_a_way_out_any_address_of_its_own_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(_: str) -> str:
+        raise ClusterUnavailable("Network is unreachable")
+
+    address = namedtuple("address", ["family", "address"])
+    monkeypatch.setattr(node, "own_address", nowhere)
+    found = {"lo": [address(socket.AF_INET, "127.0.0.1")], "eth0": [address(socket.AF_INET, "10.0.0.7")]}
+    monkeypatch.setattr(node.psutil, "net_if_addrs", lambda: found)
+    assert node.outer_address() == "10.0.0.7"
+    found.pop("eth0")
+    with pytest.raises(ClusterUnavailable, match="--address"):
+        node.outer_address()
