@@ -68,7 +68,7 @@ def register(task: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "task.xml"
         file.write_text(task, encoding="utf-16")
-        _schtasks("/Create", "/TN", NAME, "/XML", str(file), "/F")
+        _schtasks("A task at boot needs an administrator.", "/Create", "/TN", NAME, "/XML", str(file), "/F")
 
 
 def remove() -> None:
@@ -79,7 +79,7 @@ def remove() -> None:
     """
     _windows_only()
     subprocess.run(["schtasks", "/End", "/TN", NAME], capture_output=True, check=False)
-    _schtasks("/Delete", "/TN", NAME, "/F")
+    _schtasks("Perhaps there is none, or an administrator made it.", "/Delete", "/TN", NAME, "/F")
 
 
 def _windows_only() -> None:
@@ -90,11 +90,8 @@ def _windows_only() -> None:
         )
 
 
-def _schtasks(*arguments: str) -> None:
+def _schtasks(hint: str, *arguments: str) -> None:
     done = subprocess.run(["schtasks", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise ConfigurationError(
-            f"Windows refused: {said} (schtasks {' '.join(arguments)}). "
-            "A task at boot needs an administrator."
-        )
+        said = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
+        raise ConfigurationError(f"Windows refused `schtasks {' '.join(arguments)}`: {said}. {hint}")

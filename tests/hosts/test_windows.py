@@ -121,6 +121,15 @@ def test_a_job_ends_with_all_that_is_in_it(wine: Wine, how: str) -> None:
     keeper.wait(20)
 
 
+def test_the_scheduled_task_is_taken_and_taken_away(wine: Wine) -> None:
+    """Wine's scheduler reads the task as Windows' does; whether it runs at log-on, only Windows can show."""
+    assert "Registered" in wine.run("-m", "cluster", "install", "192.168.1.5:6379")
+    assert "is gone" in wine.run("-m", "cluster", "uninstall")
+    said = wine.run("-m", "cluster", "uninstall")
+    assert "Perhaps there is none" in said
+    assert "Traceback" not in said
+
+
 @pytest.fixture(scope="module")
 def head(make_machine: Callable[..., Machine], wine: Wine) -> Machine:
     return started_head(make_machine)[0]
