@@ -123,7 +123,10 @@ class Wine:
         # It stays, as do the services that the first program starts, and would keep open any pipe of ours.
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run(["wineserver", "-p"], env=self._environment, check=True, **quiet)
-        subprocess.run(["wine", "wineboot", "-i"], env=self._environment, check=True, timeout=180, **quiet)
+        # Any program makes and boots the prefix. `wineboot -i` would boot it twice: of two service managers,
+        # one keeps the database of services locked, and the task scheduler never starts.
+        first = ["wine", "cmd", "/c", "exit"]
+        subprocess.run(first, env=self._environment, check=True, timeout=180, **quiet)
 
     def command(self, *arguments: str) -> list[str]:
         """To run the Windows Python; Wine wants pipes for all three streams."""
