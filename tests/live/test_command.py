@@ -119,11 +119,27 @@ def test_no_model_is_exit_code_3(tmp_path: Path, photos: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_no_cluster_is_exit_code_3(photos: Path) -> None:
-    """At an address where nobody is."""
-    done = command("detect", str(photos), "--address", "127.0.0.1:9")
+@pytest.mark.parametrize("named", ["--address", "RAY_ADDRESS", "by the note of a head that is gone"])
+def test_no_cluster_is_exit_code_3(photos: Path, tmp_path: Path, named: str) -> None:
+    """At an address where nobody is; Ray itself would wait there, for "auto" for ever."""
+    (tmp_path / "ray").mkdir()
+    variables = {"RAY_TMPDIR": str(tmp_path), "RAY_ADDRESS": ""}
+    if named == "RAY_ADDRESS":
+        variables["RAY_ADDRESS"] = "127.0.0.1:9"
+    else:
+        (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
+    address = "127.0.0.1:9" if named == "--address" else "auto"
+    done = command("detect", str(photos), "--address", address, variables=variables)
     assert done.returncode == 3
     assert "127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_cluster_at_all_is_exit_code_3(photos: Path, tmp_path: Path) -> None:
+    """Nothing was ever started on this machine."""
+    done = command("detect", str(photos), "--address", "auto", variables={"RAY_TMPDIR": str(tmp_path)})
+    assert done.returncode == 3
+    assert "Check that its head runs" in done.stderr
     assert "Traceback" not in done.stderr
 
 
