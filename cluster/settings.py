@@ -72,6 +72,38 @@ class ClientSettings(BaseModel):
     num_prepare_threads: Annotated[int, Field(ge=1)] | None = None
 
 
+class CircuitSettings(BaseModel):
+    """When calls to a detector are stopped for a while, and how it is tried again.
+
+    Attributes:
+        window_s: calls older than this are forgotten.
+        min_calls: in the window; fewer are not judged by rate.
+        max_failure_rate: share of failed calls at which it opens, 0..1.
+        max_slow_rate: share of slow calls at which it opens, 0..1.
+        slow_run_s: a call is slow whose run on the device took longer.
+        grace_s: how long a detector may be silent (a restart, a broken link) before it opens.
+        open_s: how long it is open the first time; doubled each time, up to `max_open_s`.
+        max_open_s: the longest.
+        jitter: share of that time that chance may take away, so that clients do not probe together.
+        num_probes: golden photos in a row that close it.
+        probe_timeout_s: a probe without an answer for so long has failed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window_s: Annotated[float, Field(gt=0)] = 30.0
+    min_calls: Annotated[int, Field(ge=1, le=1000)] = 10
+    max_failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_slow_rate: Annotated[float, Field(gt=0, le=1)] = 0.9
+    slow_run_s: Annotated[float, Field(gt=0)] = 5.0
+    grace_s: Annotated[float, Field(gt=0)] = 30.0
+    open_s: Annotated[float, Field(gt=0)] = 2.0
+    max_open_s: Annotated[float, Field(gt=0)] = 60.0
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    num_probes: Annotated[int, Field(ge=1)] = 2
+    probe_timeout_s: Annotated[float, Field(gt=0)] = 15.0
+
+
 class NodeSettings(BaseModel):
     """What a head and a machine that joins have in common.
 
@@ -150,6 +182,7 @@ class Settings(BaseSettings):
     detector: DetectorSettings = DetectorSettings()
     cluster: ClusterSettings = ClusterSettings()
     client: ClientSettings = ClientSettings()
+    circuit: CircuitSettings = CircuitSettings()
     head: HeadSettings = HeadSettings()
     join: JoinSettings = JoinSettings()
 
