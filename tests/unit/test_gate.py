@@ -1,0 +1,119 @@
+"""Who passes to the device, and in which order. Threads stop at named points; nothing sleeps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from actors.gate import Gate
+
+SOON_S = 10.0
+
+
+class Crowd:
+    """Threads at one gate; each stays on the device until it is told to leave."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.order: list[str] = []
+        self._changed = threading.Condition()
+        self._arrived: set[str] = set()
+        self._leave: dict[str, threading.Event] = {}
+        self._threads: list[threading.Thread] = []
+
+    def comes(self, name: str, *, first: bool = False, alone: bool = False) -> None:
+        """A thread comes to the gate; returns when it waits there or has passed."""
+        self._leave[name] = threading.Event()
+        num_waiting = self._num_waiting()
+        thread = threading.Thread(target=self._go, args=(name, first, alone), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        self.until(lambda: name in self.order or self._num_waiting() > num_waiting)
+
+    def leaves(self, name: str) -> None:
+        """The thread gives its lane back."""
+        self._leave[name].set()
+
+    def until(self, so: Callable[[], bool]) -> None:
+        """Wait for it."""
+        with self._changed:
+            assert self._changed.wait_for(so, 0.01) or any(
+                self._changed.wait_for(so, 0.01) for _ in range(int(SOON_S / 0.01))
+            )
+
+    def end(self) -> None:
+        """Everybody leaves."""
+        for event in self._leave.values():
+            event.set()
+        for thread in self._threads:
+            thread.join(SOON_S)
+            assert not thread.is_alive(), "somebody waits for ever"
+
+    def _num_waiting(self) -> int:
+        return sum(map(len, self.gate._waiting))
+
+    def _go(self, name: str, first: bool, alone: bool) -> None:
+        with self.gate.passed(first=first, alone=alone):
+            with self._changed:
+                self.order.append(name)
+                self._changed.notify_all()
+            self._leave[name].wait(SOON_S)
+
+
+@pytest.fixture
+def crowd() -> Iterator[Callable[[int], Crowd]]:
+    made: list[Crowd] = []
+
+    def make(num_lanes: int) -> Crowd:
+        made.append(Crowd(Gate(num_lanes)))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+def test_a_person_passes_a_scan_that_waits(crowd: Callable[[int], Crowd]) -> None:
+    """But not one that is on the device."""
+    one = crowd(1)
+    one.comes("bulk 1")
+    one.comes("bulk 2")
+    one.comes("person", first=True)
+    assert one.order == ["bulk 1"]
+    one.leaves("bulk 1")
+    one.until(lambda: one.order[1:] == ["person"])
+    one.leaves("person")
+    one.until(lambda: one.order[2:] == ["bulk 2"])
+
+
+def test_so_many_at_once(crowd: Callable[[int], Crowd]) -> None:
+    """And no more."""
+    two = crowd(2)
+    for name in ("a", "b", "c"):
+        two.comes(name)
+    assert two.order == ["a", "b"]
+
+
+def test_alone_waits_for_every_lane_and_keeps_them(crowd: Callable[[int], Crowd]) -> None:
+    """Whoever comes after it waits, though a lane is free, or it would wait for ever."""
+    two = crowd(2)
+    two.comes("a")
+    two.comes("suspect", alone=True)
+    two.comes("b")
+    assert two.order == ["a"]
+    two.leaves("a")
+    two.until(lambda: two.order[1:] == ["suspect"])
+    two.leaves("suspect")
+    two.until(lambda: two.order[2:] == ["b"])
+
+
+def test_a_run_that_fails_gives_its_lane_back() -> None:
+    """However it ends."""
+    gate = Gate(2)
+    for alone in (False, True, True):
+        with pytest.raises(RuntimeError), gate.passed(alone=alone):
+            raise RuntimeError
+    with gate.passed(alone=True):
+        pass
