@@ -113,7 +113,7 @@ def test_wrong_use_is_exit_code_2(arguments: list[str], said: str, tmp_path: Pat
 def test_no_model_is_exit_code_3(tmp_path: Path, photos: Path) -> None:
     """Nothing could be asked: what was missing, and the remedy."""
     done = command("detect", str(photos), variables=NO_INDEX | {"RAYFACE_CACHE_DIR": str(tmp_path)})
-    assert done.returncode == 3
+    assert done.returncode == 3, done.stderr
     assert "could not be fetched" in done.stderr
     assert "--model PATH" in done.stderr
     assert "Traceback" not in done.stderr
