@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
@@ -25,6 +26,7 @@ from actors.preparing import num_cores
 from cluster import placement
 from cluster.errors import fault_of
 from cluster.fleet import Fleet, ask_health, cancel
+from cluster.in_thread import in_thread
 from cluster.settings import Settings, load_settings
 
 #: An answer that is due when the deadline is up still has to travel.
@@ -56,13 +58,14 @@ class FaceClient:
             ConfigurationError, ClusterUnavailable, DetectorNotReady: nothing can be asked; says why.
         """
         settings = settings or load_settings()
-        leave = await asyncio.to_thread(placement.join_or_start, settings)
+        cluster = ExitStack()
         try:
+            await in_thread(lambda: cluster.callback(placement.join_or_start(settings)))
             fleet = await Fleet.connect(settings)
         except BaseException:
-            await asyncio.to_thread(leave)
+            await in_thread(cluster.close)
             raise
-        return cls(fleet, settings, leave)
+        return cls(fleet, settings, cluster.close)
 
     async def detect(
         self,
@@ -126,7 +129,7 @@ class FaceClient:
         """End what `connect` began: the threads, and the embedded Ray if there is one."""
         await self._fleet.close()
         self._preparers.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._leave)
+        await in_thread(self._leave)
 
     async def __aenter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from typing import Any
 from actors.faces import Failed, Failure, Health, Outcome, State
 from cluster import placement
 from cluster.errors import DetectorNotReady, fault_of
+from cluster.in_thread import in_thread
 from cluster.settings import Settings
 
 #: How often each detector is asked how it is, and new devices are looked for.
@@ -98,7 +99,7 @@ class Fleet:
         Raises:
             DetectorNotReady: none is; says why the first of them is not.
         """
-        made = cls(lambda: asyncio.to_thread(placement.place_all, settings), settings.cluster.start_timeout_s)
+        made = cls(lambda: in_thread(placement.place_all, settings), settings.cluster.start_timeout_s)
         await made.start()
         return made
 
@@ -207,9 +208,7 @@ def place_and_look(settings: Settings) -> list[dict[str, Any]]:
     """
 
     async def look() -> list[dict[str, Any]]:
-        fleet = Fleet(
-            lambda: asyncio.to_thread(placement.place_all, settings), settings.cluster.start_timeout_s
-        )
+        fleet = Fleet(lambda: in_thread(placement.place_all, settings), settings.cluster.start_timeout_s)
         with contextlib.suppress(DetectorNotReady):
             await fleet.start()
         if not fleet.detectors:

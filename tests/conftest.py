@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from actors.models import ReadyModel, ready_model
 from actors.settings import DetectorSettings
 
 PHOTOS = Path(__file__).parent / "photos"
+
+# A shell starts what it puts in the background deaf to Ctrl+C, and children inherit that; tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
