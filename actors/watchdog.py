@@ -1,0 +1,90 @@
+"""Notices a run that never ends: a hung device keeps its thread, and only a new process gets it back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+#: How often runs under way are looked at.
+_LOOK_EVERY_S = 0.5
+
+
+@dataclass(eq=False, slots=True)
+class _Run:
+    what: str
+    limit_s: float
+    watched_s: float = 0.0
+
+
+class Watchdog:
+    """Watches runs on the device, and bites once when one takes too long.
+
+    Counted is the time in which the watchdog itself was awake: a machine that slept, or a process that was
+    stopped, wakes up with runs that are hours old by the clock and perfectly well.
+
+    Args:
+        bite: told what ran for how long; ends the process, or what else is to be done.
+        clock: seconds, for durations.
+    """
+
+    def __init__(self, bite: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._bite = bite
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._runs: list[_Run] = []
+        self._looked = clock()
+        self._ended = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Look from now on, in a thread; without it only `look` does."""
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    @contextlib.contextmanager
+    def watching(self, what: str, limit_s: float) -> Iterator[None]:
+        """Around a run, which may take `limit_s` seconds; `what` says in words what it is."""
+        run = _Run(what, limit_s)
+        with self._changed:
+            if not self._runs:
+                self._looked = self._clock()
+            self._runs.append(run)
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._runs.remove(run)
+
+    def look(self) -> None:
+        """Count the time since the last look, and bite if a run has had too much of it."""
+        with self._changed:
+            now = self._clock()
+            awake_s, self._looked = min(now - self._looked, 2 * _LOOK_EVERY_S), now
+            for run in self._runs:
+                run.watched_s += awake_s
+            late = next((run for run in self._runs if run.watched_s > run.limit_s), None)
+            if late is None or self._ended:
+                return
+            self._ended = True
+        self._bite(f"{late.what} has taken {late.watched_s:.1f} s, and {late.limit_s:g} s are allowed")
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._runs or self._ended)
+                self._changed.wait_for(lambda: self._ended, _LOOK_EVERY_S)
+                if self._ended:
+                    return
+            self.look()
