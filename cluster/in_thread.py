@@ -15,14 +15,12 @@ async def in_thread(
 ) -> Value:
     """`asyncio.to_thread`, except that whoever is cancelled meanwhile waits for the function to return.
 
-    Leaving the cluster while a thread still asks it something would hold the process up for a minute, and
-    then Ray's core would end it.
+    A thread that still asks the cluster something while the process leaves it makes Ray start another one,
+    or holds the process up for a minute, after which Ray's core ends it.
     """
     work = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **named))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # looked at, or asyncio would report it as lost
         raise

@@ -109,6 +109,17 @@ def test_alone_waits_for_every_lane_and_keeps_them(crowd: Callable[[int], Crowd]
     two.until(lambda: two.order[2:] == ["b"])
 
 
+def test_a_scan_does_not_pass_a_person_who_must_be_alone(crowd: Callable[[int], Crowd]) -> None:
+    """Though one of the lanes is free."""
+    two = crowd(2)
+    two.comes("a")
+    two.comes("person", first=True, alone=True)
+    two.comes("bulk")
+    assert two.order == ["a"]
+    two.leaves("a")
+    two.until(lambda: two.order[1:] == ["person"])
+
+
 def test_a_run_that_fails_gives_its_lane_back() -> None:
     """However it ends."""
     gate = Gate(2)
