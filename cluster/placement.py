@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cluster.detector_actor import DetectorActor
@@ -19,6 +19,12 @@ Handle = Any
 _KNOCK_TIMEOUT_S = 10.0
 #: Ray's core would end a driver's whole process, without an exception, after a minute without the head.
 _DRIVER = {**COMMON, "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000"}
+_EMBEDDED = {
+    # Nothing leaves the machine unasked.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray hides GPUs from actors that ask for none; DirectML is not among what it counts. Be explicit.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 
 
 def join_or_start(settings: Settings) -> Callable[[], None]:
@@ -36,6 +42,7 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
     if embedded:
         _prepare_embedded()
     else:
+        _set_defaults(_DRIVER)
         address = _resolve(settings)
         _stay_on_loopback(address.rpartition(":")[0] or address)
         _knock(settings, address)
@@ -138,21 +145,18 @@ def _prepare_embedded() -> None:
 
     The token needs nothing: Ray asks for one in a cluster that `ray.init` starts, and makes it if need be.
     """
-    defaults = {
-        # Nothing leaves the machine unasked.
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray hides GPUs from actors that ask for none; DirectML is not among what it counts. Be explicit.
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+    _set_defaults(_EMBEDDED)
     _stay_on_loopback("127.0.0.1")
+
+
+def _set_defaults(variables: Mapping[str, str]) -> None:
+    """What a person has set stays."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
 
 
 def _resolve(settings: Settings) -> str:
     """The address that Ray will go to: "auto" is RAY_ADDRESS, or else a head that runs or ran here."""
-    for name, value in _DRIVER.items():
-        os.environ.setdefault(name, value)
     if settings.cluster.address != "auto":
         return settings.cluster.address or ""
     # Private, but Ray is pinned and a live test looks: one rule for "auto", Ray's own.

@@ -182,7 +182,6 @@ class Settings(BaseSettings):
     detector: DetectorSettings = DetectorSettings()
     cluster: ClusterSettings = ClusterSettings()
     client: ClientSettings = ClientSettings()
-    circuit: CircuitSettings = CircuitSettings()
     head: HeadSettings = HeadSettings()
     join: JoinSettings = JoinSettings()
 
