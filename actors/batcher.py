@@ -1,7 +1,7 @@
-"""Many calls, one run: two queues, deadlines, one batch a lane. asyncio only; knows no device and no thread.
+"""Many calls, one run: two queues, deadlines, bounds. asyncio only; knows no device and no thread.
 
-Batches are taken when a lane is free, never by a timer: while the device works, the queue fills by itself,
-and an idle device takes a lone image at once.
+Batches are taken when there is room on the device, never by a timer: while it works, the queue fills by
+itself, and an idle device takes a lone image at once.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from actors.errors import ActorError, Busy, DeadlineMissed, DetectorFault, DeviceFailed, NotReady
@@ -19,6 +20,12 @@ from actors.images import PreparedImage
 
 Answer = TypeVar("Answer")
 Shape = tuple[int, int]
+
+#: Bulk images ride along with a person's while the run takes no longer than this many times as long.
+_RIDE_ALONG = 1.25
+#: The share of the places that bulk images never take.
+_KEPT_FOR_INTERACTIVE = 0.25
+_LEAST_WAIT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,46 +46,62 @@ class _Entry(Generic[Answer]):
     answer: asyncio.Future[Answered[Answer]] = field(repr=False)
 
 
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A batch under way, and when it should end."""
+
+    ends: float
+    num_images: int
+    is_bulk: bool
+
+
 class Batcher(Generic[Answer]):
     """Collects images of many callers into batches of one shape.
 
     Args:
-        run: runs one batch and gives one answer an image; raises `DetectorFault`.
+        run: runs one batch, given whether it goes first; gives one answer or one fault an image, or
+            raises the one `DetectorFault` of them all.
         best_batch: the batch size for a shape.
         expected_s: how long a run of so many images of a shape takes, in seconds.
-        num_lanes: batches under way at once.
-        max_queued: images waiting, of both priorities together.
+        num_lanes: batches on the device at once.
+        num_assembling: batches made ready meanwhile. Where one of them may be bulk, there is a place more
+            for interactive images, so that a person never waits behind a batch that has not begun.
+        max_queued: images waiting; a quarter of it is kept for interactive ones.
+        is_alone: whether an image must have a run for itself.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[PreparedImage]], Awaitable[Sequence[Answer]]],
+        run: Callable[[Sequence[PreparedImage], bool], Awaitable[Sequence[Answer | DetectorFault]]],
         *,
         best_batch: Callable[[Shape], int],
         expected_s: Callable[[int, Shape], float],
         num_lanes: int,
+        num_assembling: int = 0,
         max_queued: int,
+        is_alone: Callable[[PreparedImage], bool] = lambda image: False,
     ) -> None:
         self._run = run
         self._best_batch = best_batch
         self._expected_s = expected_s
         self._num_lanes = num_lanes
+        self._num_assembling = num_assembling
         self._max_queued = max_queued
+        self._is_alone = is_alone
         self._queues: dict[Priority, dict[Shape, deque[_Entry[Answer]]]] = {each: {} for each in Priority}
-        self._running: set[asyncio.Task[None]] = set()
-        self._num_queued = 0
-        self._num_running = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[_Run] = set()
         self._closed = False
 
     @property
     def num_queued(self) -> int:
-        """Images waiting for a lane."""
-        return self._num_queued
+        """Images waiting for a place on the device."""
+        return sum(self._num_waiting(each) for each in Priority)
 
     @property
     def num_running(self) -> int:
         """Images in the batches under way."""
-        return self._num_running
+        return sum(each.num_images for each in self._running)
 
     async def submit(
         self, image: PreparedImage, priority: Priority = Priority.INTERACTIVE, deadline: float = math.inf
@@ -91,7 +114,7 @@ class Batcher(Generic[Answer]):
             deadline: on the event loop's clock, in seconds.
 
         Raises:
-            Busy: the queue is full; says how long to wait.
+            Busy: the queue is full, or too long for this deadline; says how long to wait.
             DeadlineMissed: no answer in time. If the image had not been run by then, it never is.
             NotReady: the batcher is closed.
             DetectorFault: the run failed.
@@ -99,12 +122,9 @@ class Batcher(Generic[Answer]):
         loop = asyncio.get_running_loop()
         if self._closed:
             raise NotReady("The detector is stopping and takes no more images; ask again in a moment.")
-        if self._num_queued >= self._max_queued:
-            wait_s = self._wait_s(image.shape)
-            raise Busy(f"{self._num_queued} images are waiting already; ask again in {wait_s:.1f} s.", wait_s)
+        self._refuse_if_busy(image.shape, priority, deadline - loop.time())
         entry = _Entry(image, priority, deadline, loop.time(), loop.create_future())
         self._queues[priority].setdefault(image.shape, deque()).append(entry)
-        self._num_queued += 1
         self._fill_lanes()
         try:
             async with asyncio.timeout_at(None if math.isinf(deadline) else deadline):
@@ -118,78 +138,130 @@ class Batcher(Generic[Answer]):
     async def close(self) -> None:
         """Take no more images, and wait until those accepted are answered."""
         self._closed = True
-        while self._running:
-            await asyncio.wait(self._running)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
-    def _wait_s(self, shape: Shape) -> float:
-        size = self._best_batch(shape)
-        batches = math.ceil(self._num_queued / size / self._num_lanes)
-        return max(0.05, batches * self._expected_s(size, shape))
+    def _refuse_if_busy(self, shape: Shape, priority: Priority, left_s: float) -> None:
+        places = self._max_queued
+        if priority is Priority.BULK:
+            places -= math.floor(self._max_queued * _KEPT_FOR_INTERACTIVE)
+        num_queued = self.num_queued
+        wait_s = self._wait_s(priority)
+        if num_queued >= places:
+            raise Busy(f"{num_queued} images are waiting already; ask again in {wait_s:.1f} s.", wait_s)
+        run_s = self._expected_s(1, shape)
+        # Where even an idle device would be too slow, it is not the queue that is at fault.
+        if run_s <= left_s < wait_s + run_s and self._running:
+            raise Busy(
+                f"{num_queued} images are waiting already, and {left_s:.1f} s are too little for them and "
+                f"this one; ask again in {wait_s:.1f} s.",
+                wait_s,
+            )
+
+    def _wait_s(self, priority: Priority) -> float:
+        """How long what is before a new image of this priority should take."""
+        ahead = [Priority.INTERACTIVE] if priority is Priority.INTERACTIVE else list(Priority)
+        seconds = 0.0
+        for each in ahead:
+            for shape, queue in self._queues[each].items():
+                size = self._best_batch(shape)
+                seconds += math.ceil(len(queue) / size) * self._expected_s(size, shape)
+        return max(_LEAST_WAIT_S, self._until_lane_s() + seconds / self._num_lanes)
+
+    def _until_lane_s(self) -> float:
+        """How long until the first of the runs under way should end; 0 where there is a lane free."""
+        if len(self._running) < self._num_lanes:
+            return 0.0
+        now = asyncio.get_running_loop().time()
+        return max(0.0, min(each.ends for each in self._running) - now)
+
+    def _num_waiting(self, priority: Priority) -> int:
+        return sum(len(queue) for queue in self._queues[priority].values())
 
     def _forget(self, entry: _Entry[Answer]) -> None:
         """Drop an entry that nobody waits for any more from its queue, if it is still there."""
         queue = self._queues[entry.priority].get(entry.image.shape)
         if queue and entry in queue:
             queue.remove(entry)
-            self._num_queued -= 1
 
     def _fill_lanes(self) -> None:
-        while len(self._running) < self._num_lanes:
+        while self._has_place():
             batch = self._next_batch()
             if not batch:
                 return
-            self._num_running += len(batch)
+            shape = batch[0].image.shape
+            begins = asyncio.get_running_loop().time() + self._until_lane_s()
+            is_bulk = batch[0].priority is Priority.BULK
+            under_way = _Run(begins + self._expected_s(len(batch), shape), len(batch), is_bulk)
+            self._running.add(under_way)
             task = asyncio.get_running_loop().create_task(self._run_batch(batch))
-            self._running.add(task)
-            task.add_done_callback(self._lane_is_free)
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._lane_is_free, under_way))
 
-    def _lane_is_free(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+    def _has_place(self) -> bool:
+        places = self._num_lanes + self._num_assembling
+        if len(self._running) == places and self._num_assembling and self._num_waiting(Priority.INTERACTIVE):
+            return any(each.is_bulk for each in self._running)
+        return len(self._running) < places
+
+    def _lane_is_free(self, run: _Run, task: asyncio.Task[None]) -> None:
+        self._running.discard(run)
+        self._tasks.discard(task)
         self._fill_lanes()
 
     def _next_batch(self) -> list[_Entry[Answer]]:
         """The longest waiting interactive image, or else bulk one, with as many of its shape as fit."""
-        now = asyncio.get_running_loop().time()
-        while True:
-            heads = [
-                queue[0]
-                for priority in (Priority.INTERACTIVE, Priority.BULK)
-                for queue in self._queues[priority].values()
-                if queue
-            ]
-            if not heads:
-                return []
-            first = min(heads, key=lambda entry: (entry.priority is Priority.BULK, entry.arrived))
+        begins = asyncio.get_running_loop().time() + self._until_lane_s()
+        while (first := self._first()) is not None:
             shape = first.image.shape
-            size = self._best_batch(shape)
             batch: list[_Entry[Answer]] = []
-            for entry in self._taken(shape):
-                if entry.answer.done():
-                    continue
-                if now + self._expected_s(len(batch) + 1, shape) > entry.deadline:
-                    left = max(0.0, entry.deadline - now)
-                    entry.answer.set_exception(
-                        DeadlineMissed(f"It was not run: {left:.2f} s were left, too little for a run.")
-                    )
-                    continue
-                batch.append(entry)
-                if len(batch) == size:
-                    break
+            if self._is_alone(first.image):
+                self._queues[first.priority][shape].popleft()
+                self._take(batch, first, begins)
+            else:
+                size = self._best_batch(shape)
+                self._take_from(first.priority, shape, size, batch, begins)
+                if first.priority is Priority.INTERACTIVE and batch:
+                    limit_s = _RIDE_ALONG * self._expected_s(len(batch), shape)
+                    while size > len(batch) and self._expected_s(size, shape) > limit_s:
+                        size -= 1
+                    self._take_from(Priority.BULK, shape, size, batch, begins)
             if batch:
                 return batch
+        return []
 
-    def _taken(self, shape: Shape) -> Iterator[_Entry[Answer]]:
+    def _first(self) -> _Entry[Answer] | None:
         for priority in (Priority.INTERACTIVE, Priority.BULK):
-            queue = self._queues[priority].get(shape)
-            while queue:
-                self._num_queued -= 1
-                yield queue.popleft()
+            heads = [queue[0] for queue in self._queues[priority].values() if queue]
+            if heads:
+                return min(heads, key=lambda entry: entry.arrived)
+        return None
+
+    def _take_from(
+        self, priority: Priority, shape: Shape, size: int, batch: list[_Entry[Answer]], begins: float
+    ) -> None:
+        """Fill the batch up to `size` from one queue, as far as there is nothing that must be alone."""
+        queue = self._queues[priority].get(shape)
+        while queue and len(batch) < size and not self._is_alone(queue[0].image):
+            self._take(batch, queue.popleft(), begins)
+
+    def _take(self, batch: list[_Entry[Answer]], entry: _Entry[Answer], begins: float) -> None:
+        if entry.answer.done():
+            return
+        if begins + self._expected_s(len(batch) + 1, entry.image.shape) > entry.deadline:
+            left = max(0.0, entry.deadline - asyncio.get_running_loop().time())
+            entry.answer.set_exception(
+                DeadlineMissed(f"It was not run: {left:.2f} s were left, too little for a run.")
+            )
+            return
+        batch.append(entry)
 
     async def _run_batch(self, batch: list[_Entry[Answer]]) -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
+        first = any(entry.priority is Priority.INTERACTIVE for entry in batch)
         try:
-            answers = await self._run([entry.image for entry in batch])
+            answers = await self._run([entry.image for entry in batch], first)
             if len(answers) != len(batch):
                 raise DeviceFailed(f"A batch of {len(batch)} images got {len(answers)} answers.")
         except ActorError as error:
@@ -199,10 +271,10 @@ class Batcher(Generic[Answer]):
         else:
             run_ms = (loop.time() - begun) * 1000
             for entry, answer in zip(batch, answers, strict=True):
-                if not entry.answer.done():
+                if isinstance(answer, DetectorFault):
+                    self._fail([entry], answer)
+                elif not entry.answer.done():
                     entry.answer.set_result(Answered(answer, (begun - entry.arrived) * 1000, run_ms))
-        finally:
-            self._num_running -= len(batch)
 
     @staticmethod
     def _fail(batch: Sequence[_Entry[Answer]], error: ActorError) -> None:

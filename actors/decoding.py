@@ -43,6 +43,23 @@ class Candidates:
     landmarks: Floats
 
 
+def dead_images(heads: Heads, num_images: int) -> list[int]:
+    """Images whose every head is one and the same number: what a device leaves that computed nothing.
+
+    No network does that, whatever the photo shows: at a tensor's edge its neighbours are missing. DirectML
+    has been seen to give zeros without an error (onnxruntime#15459).
+
+    Args:
+        heads: [n, ...] each, n at least `num_images`; what is behind those is padding.
+        num_images: how many rows are images.
+    """
+    return [
+        image
+        for image in range(num_images)
+        if all(bool((head[image] == head[image].flat[0]).all()) for head in heads.values())
+    ]
+
+
 def decode_centerface(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
     """CenterFace: a heat map of face centres at stride 4.
 

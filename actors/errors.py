@@ -8,8 +8,10 @@
         ├── DeviceHeld           another process has the device; says which
         ├── LeaseOver            the cluster was not heard for too long, or has another owner
         ├── DeviceLies           it computes, but wrongly (the golden photo says so)
-        ├── DeviceFailed         a run raised; the device may be gone
+        ├── DeviceFailed         a run raised
+        ├── DeviceRemoved        the adapter is gone or was reset; only a new process gets it back
         ├── OutOfMemory          the bucket was too big
+        ├── Quarantined          the image has ended the detector's process before, and is not run again now
         ├── Busy                 the queue is full; says how long to wait
         ├── DeadlineMissed       not run, because it could not be answered in time
         └── NotReady             starting, draining or stopped
@@ -103,10 +105,22 @@ class DeviceFailed(DetectorFault):
     failure = Failure.DEVICE_FAILED
 
 
+class DeviceRemoved(DetectorFault):
+    """The adapter was removed or reset. It never comes back inside this process (onnxruntime#26606)."""
+
+    failure = Failure.DEVICE_FAILED
+
+
 class OutOfMemory(DetectorFault):
     """The device had no memory for the batch."""
 
     failure = Failure.OUT_OF_MEMORY
+
+
+class Quarantined(DetectorFault):
+    """The image was alone on the device when the process died, after it had been there once before."""
+
+    failure = Failure.QUARANTINED
 
 
 class DeadlineMissed(DetectorFault):

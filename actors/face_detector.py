@@ -7,23 +7,21 @@ asked for. Until then, and when that fails, every image is answered with the rea
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import os
 import platform
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from actors.batcher import Answered, Batcher
-from actors.device import Device, Lease, opener_for, own_a_device
-from actors.errors import DetectorFault, DeviceFailed, DeviceLies, ImageFault, NotReady
+from actors.device import Device
+from actors.errors import DetectorFault, ImageFault, NotReady, Quarantined
 from actors.face_model import FaceModel
 from actors.faces import (
     Detected,
@@ -39,14 +37,13 @@ from actors.faces import (
     Times,
 )
 from actors.images import PreparedImage
-from actors.models import ReadyModel, ready_model
-from actors.ownership import DeviceLock
+from actors.model_life import ModelLife
 from actors.preparing import Encoded, Preparer, num_cores
+from actors.runs import Runs
 from actors.session import SessionOpener
 from actors.settings import DetectorSettings
 
-#: A detector that could not start tries again when asked, but not more often than this.
-_START_AGAIN_S = 30.0
+Image = PreparedImage | Encoded | np.ndarray[Any, Any]
 
 
 class FaceDetector:
@@ -56,8 +53,13 @@ class FaceDetector:
         name: how it calls itself on outcomes.
         settings: `DetectorSettings`, or the same as a mapping (what travels through Ray).
         opener: opens sessions; None takes what the settings say.
+        clock: seconds, for durations.
         devices: those of this machine that may be owned, the first free one is; None takes the settings'.
         cluster: which one it serves, in words, for whoever finds the device taken.
+        records: a folder in which is noted what is on the device, for the process after this one; None: no
+            process comes after this one.
+        end: ends the process, told why, when only a new one gets the device back (removed, or hung); None:
+            the process is not the detector's to end, and such a device is faulty until somebody ends it.
     """
 
     def __init__(
@@ -69,9 +71,10 @@ class FaceDetector:
         *,
         devices: Sequence[Device] | None = None,
         cluster: str = "",
+        records: Path | None = None,
+        end: Callable[[str], None] | None = None,
     ) -> None:
         self._name = name
-        self._cluster = cluster
         self._settings = (
             settings
             if isinstance(settings, DetectorSettings)
@@ -81,38 +84,44 @@ class FaceDetector:
         self._born = clock()
         self._host = platform.node()
         self._incarnation = f"{self._host}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        self._devices = devices or [Device(self._settings.provider, self._settings.device_id)]
-        on_gpu = self._devices[0].provider != "cpu"
-        self._exclusive = bool(devices) or (
-            on_gpu if self._settings.exclusive is None else self._settings.exclusive
-        )
-        self._device = self._devices[0]
-        self._lock: DeviceLock | None = None
-        self.lease = Lease(clock)
         self.epoch = 0
+        wanted = devices or [Device(self._settings.provider, self._settings.device_id)]
+        on_gpu = wanted[0].provider != "cpu"
+        exclusive = on_gpu if self._settings.exclusive is None else self._settings.exclusive
         self._num_lanes = self._settings.num_lanes or (1 if on_gpu else num_cores())
-        # On a GPU one thread more than lanes: it assembles the next batch while the device runs this one.
-        self._num_workers = self._num_lanes + (1 if on_gpu else 0)
-        self._opener = opener
-        self._runners = ThreadPoolExecutor(self._num_workers, thread_name_prefix="run")
+        # On a GPU one more batch is assembled while the device runs this one.
+        self._num_assembling = 1 if on_gpu else 0
+        # And one thread more: for interactive images that overtake, and for the golden photo.
+        self._runners = ThreadPoolExecutor(
+            self._num_lanes + self._num_assembling + 1, thread_name_prefix="run"
+        )
         self._preparer = Preparer(self._settings)
-        self._start_ms: dict[str, float] = {}
-        self._golden_at: float | None = None
-        self._fault: DetectorFault | None = None
-        self._fault_at = 0.0
         self._draining = False
         self._counts = {"detected": 0, "rejected": 0, "failed": 0}
         self._batcher: Batcher[tuple[Face, ...]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._checker: asyncio.Task[None] | None = None
-        self._start_again()
+        self._life = ModelLife(
+            name,
+            self._settings,
+            opener,
+            clock,
+            devices=wanted,
+            exclusive=bool(devices) or exclusive,
+            cluster=cluster,
+            num_lanes=self._num_lanes,
+            records=records,
+            end=end,
+            on_start=self._forget_batcher,
+        )
+        self.lease = self._life.lease
 
     def __repr__(self) -> str:
-        return f"{self._name}({self._state()}, {self._device.provider_name})"
+        return f"{self._name}({self._state()}, {self._life.device.provider_name})"
 
     async def detect(
         self,
-        images: Sequence[PreparedImage | Encoded | np.ndarray[Any, Any]],
+        images: Sequence[Image],
         priority: str = "interactive",
         deadline_s: float | None = None,
     ) -> list[Outcome]:
@@ -141,15 +150,19 @@ class FaceDetector:
     async def health(self, wait_s: float = 0.0) -> Health:
         """How the detector is, waiting up to `wait_s` seconds for a start under way to end."""
         self._watch()
-        if wait_s > 0 and not self._starting.done():
-            await asyncio.wait([asyncio.wrap_future(self._starting)], timeout=wait_s)
+        await self._wait_for_start(wait_s)
         return self._health()
 
-    async def check(self) -> Health:
-        """Prove the device now, with the golden photo, and say how the detector is."""
+    async def check(self, wait_s: float = 0.0) -> Health:
+        """Prove the device now, with the golden photo, and say how the detector is.
+
+        A faulty one is opened anew first, if its pause is over; `wait_s` is how long that may take.
+        """
         self._watch()
-        if (model := self._ready_model()) is not None:
-            await self._prove(model)
+        self._life.start_again_if_due()
+        await self._wait_for_start(wait_s)
+        if self._life.ready_model() is not None:
+            await self._prove()
         return self._health()
 
     async def drain(self) -> Health:
@@ -159,164 +172,15 @@ class FaceDetector:
             self._checker.cancel()
         if self._batcher is not None:
             await self._batcher.close()
-        await asyncio.to_thread(self._let_go)
+        await asyncio.to_thread(self._life.close)
         return self._health()
 
     def stamp(self) -> Stamp:
         """What is put on every outcome."""
-        model = self._ready_model()
-        provider = model.provider if model else self._device.provider_name
+        model = self._life.ready_model()
+        provider = model.provider if model else self._life.device.provider_name
         label = model.model.label if model else ""
         return Stamp(f"{self._name} on {provider}", label, self._incarnation, self.epoch)
-
-    async def _answer(self, image: object, priority: Priority, deadline: float) -> Outcome:
-        prepare_ms = 0.0
-        try:
-            model = await self._ready(deadline)
-            queued = self._batcher.num_queued if self._batcher else 0
-            prepared = await self._preparer.prepare(image, queued)
-            prepare_ms = prepared.prepare_ms
-            done: Answered[tuple[Face, ...]] = await self._batches(model).submit(prepared, priority, deadline)
-        except ImageFault as fault:
-            self._counts["rejected"] += 1
-            return Rejected(
-                stamp=self.stamp(), times=Times(prepare_ms), reason=fault.reason, detail=fault.detail
-            )
-        except DetectorFault as fault:
-            self._counts["failed"] += 1
-            return Failed(
-                stamp=self.stamp(),
-                times=Times(prepare_ms),
-                reason=fault.failure,
-                detail=fault.detail,
-                retry_after_s=fault.retry_after_s,
-            )
-        except Exception as error:
-            # Not foreseen, so ours; it must not cost the other images of the call their outcomes.
-            self._counts["failed"] += 1
-            return Failed(
-                stamp=self.stamp(),
-                times=Times(prepare_ms),
-                reason=Failure.INTERNAL,
-                detail=f"Something failed that never should: {error!r}. Please report it.",
-            )
-        self._counts["detected"] += 1
-        return Detected(
-            stamp=self.stamp(),
-            times=Times(prepare_ms, done.queue_ms, done.run_ms),
-            faces=done.value,
-            width=prepared.width,
-            height=prepared.height,
-        )
-
-    async def _ready(self, deadline: float) -> FaceModel:
-        if self._draining:
-            raise NotReady(f"{self._name} is draining and takes no more images; ask again in a moment.")
-        if self._fault is not None and self._clock() - self._fault_at >= _START_AGAIN_S:
-            self._start_again()
-        if not self._starting.done():
-            left = None if math.isinf(deadline) else max(0.0, deadline - asyncio.get_running_loop().time())
-            await asyncio.wait([asyncio.wrap_future(self._starting)], timeout=left)
-            if not self._starting.done():
-                raise NotReady(
-                    f"{self._name} was still starting when the time was up; ask again in a moment."
-                )
-        model = self._starting.result()
-        if self._fault is not None or model is None:
-            raise self._fault or NotReady(f"{self._name} did not start; ask again in a moment.")
-        return model
-
-    def _batches(self, model: FaceModel) -> Batcher[tuple[Face, ...]]:
-        if self._batcher is None:
-            self._batcher = Batcher(
-                partial(self._run, model),
-                best_batch=model.best_batch,
-                expected_s=model.expected_s,
-                num_lanes=self._num_workers,
-                max_queued=self._settings.max_queued_images,
-            )
-        return self._batcher
-
-    async def _run(self, model: FaceModel, batch: Sequence[PreparedImage]) -> Sequence[tuple[Face, ...]]:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._runners, model.detect, batch)
-        except (DeviceFailed, DeviceLies) as fault:
-            # After any doubt the device has to prove itself before the next photo is trusted to it.
-            await self._prove(model)
-            raise fault
-
-    async def _prove(self, model: FaceModel) -> None:
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._runners, model.check_golden)
-        except DetectorFault as fault:
-            self._fault, self._fault_at = fault, self._clock()
-        else:
-            self._golden_at = self._clock()
-
-    def _watch(self) -> None:
-        """Begin proving the idle device from time to time; here, because only now a loop is running."""
-        self._loop = asyncio.get_running_loop()
-        if self._checker is None and not self._draining:
-            self._checker = asyncio.get_running_loop().create_task(self._check_when_idle())
-
-    async def _check_when_idle(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.golden_interval_s)
-            model = self._ready_model()
-            busy = self._batcher is not None and self._batcher.num_running > 0
-            if model is not None and not busy:
-                await self._prove(model)
-
-    def _start_again(self) -> None:
-        self._fault = None
-        self._batcher = None
-        # Holds the model, or None after a fault: an exception would be logged at every wait for it.
-        self._starting: Future[FaceModel | None] = Future()
-        threading.Thread(target=self._start, args=(self._starting,), name="start", daemon=True).start()
-
-    def _start(self, starting: Future[FaceModel | None]) -> None:
-        """Model, session, warm-up with the golden photo; in a thread, so that health can answer."""
-        try:
-            begun = self._clock()
-            ready = ready_model(self._settings)
-            modelled = self._clock()
-            model = self._open(ready)
-            opened = self._clock()
-            model.warm_up()
-            self._golden_at = self._clock()
-            self._start_ms = {
-                "model": round((modelled - begun) * 1000, 1),
-                "session": round((opened - modelled) * 1000, 1),
-                "warm_up": round((self._golden_at - opened) * 1000, 1),
-            }
-        except BaseException as error:
-            fault = (
-                error if isinstance(error, DetectorFault) else DetectorFault(f"Starting failed: {error!r}")
-            )
-            self._fault, self._fault_at = fault, self._clock()
-            starting.set_result(None)
-        else:
-            starting.set_result(model)
-
-    def _open(self, ready: ReadyModel) -> FaceModel:
-        """The one place where a device is opened: first the right to it, then the session."""
-        if self._exclusive and self._lock is None:
-            self._device, self._lock = own_a_device(
-                self._devices, self._name, self._cluster, 2 * self._settings.lease_s
-            )
-        opener = self._opener or opener_for(self._device, self._settings)
-        return FaceModel(ready, opener, self._settings, self._num_lanes, may_run=self.lease.check)
-
-    def _let_go(self) -> None:
-        """Close the device, and only then give up the right to it."""
-        self._starting.result()
-        self._batcher = None
-        self._starting = Future()
-        self._starting.set_result(None)
-        gc.collect()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
 
     def drain_from_outside(self) -> None:
         """`drain`, asked for by a thread of this process and not by a caller; returns when it is done."""
@@ -325,27 +189,127 @@ class FaceDetector:
         else:
             # Nobody has asked anything yet, so there is nothing to answer.
             self._draining = True
-            self._let_go()
+            self._life.close()
 
     def keep_fresh(self) -> None:
         """The cluster was heard: go on, and show whoever waits for the device that its owner is well."""
-        self.lease.renew()
-        if self._lock is not None:
-            self._lock.refresh()
+        self._life.keep_fresh()
 
-    def _ready_model(self) -> FaceModel | None:
-        return self._starting.result() if self._starting.done() and self._fault is None else None
+    async def _answer(self, image: object, priority: Priority, deadline: float) -> Outcome:
+        prepare_ms = 0.0
+        try:
+            with self._preparer.place_for(image):
+                model = await self._ready(deadline)
+                queued = self._batcher.num_queued if self._batcher else 0
+                prepared = await self._preparer.prepare(image, queued)
+                prepare_ms = prepared.prepare_ms
+                self._refuse_quarantined(prepared)
+                done = await self._batches(model).submit(prepared, priority, deadline)
+        except ImageFault as fault:
+            self._counts["rejected"] += 1
+            return Rejected(
+                stamp=self.stamp(), times=Times(prepare_ms), reason=fault.reason, detail=fault.detail
+            )
+        except DetectorFault as fault:
+            return self._failed(prepare_ms, fault.failure, fault.detail, fault.retry_after_s)
+        except Exception as error:
+            # Not foreseen, so ours; it must not cost the other images of the call their outcomes.
+            detail = f"Something failed that never should: {error!r}. Please report it."
+            return self._failed(prepare_ms, Failure.INTERNAL, detail)
+        return self._detected(prepared, done)
+
+    def _detected(self, image: PreparedImage, done: Answered[tuple[Face, ...]]) -> Detected:
+        self._counts["detected"] += 1
+        return Detected(
+            stamp=self.stamp(),
+            times=Times(image.prepare_ms, done.queue_ms, done.run_ms),
+            faces=done.value,
+            width=image.width,
+            height=image.height,
+        )
+
+    def _failed(
+        self, prepare_ms: float, failure: Failure, detail: str, retry_after_s: float | None = None
+    ) -> Failed:
+        self._counts["failed"] += 1
+        return Failed(
+            stamp=self.stamp(),
+            times=Times(prepare_ms),
+            reason=failure,
+            detail=detail,
+            retry_after_s=retry_after_s,
+        )
+
+    def _refuse_quarantined(self, image: PreparedImage) -> None:
+        recorder = self._life.recorder
+        if recorder is not None and recorder.is_quarantined(image.digest):
+            raise Quarantined(
+                "The detector's process ended twice while this photo was on the device, the second time with "
+                f"nothing else there. It is not run again for {self._settings.quarantine_s / 60:g} minutes."
+            )
+
+    async def _ready(self, deadline: float) -> FaceModel:
+        if self._draining:
+            raise NotReady(f"{self._name} is draining and takes no more images; ask again in a moment.")
+        self._life.start_again_if_due()
+        if not self._life.starting.done():
+            left = None if math.isinf(deadline) else max(0.0, deadline - asyncio.get_running_loop().time())
+            await self._wait_for_start(left)
+            if not self._life.starting.done():
+                raise NotReady(
+                    f"{self._name} was still starting when the time was up; ask again in a moment."
+                )
+        model = self._life.ready_model()
+        if model is None:
+            raise self._life.fault or NotReady(f"{self._name} did not start; ask again in a moment.")
+        return model
+
+    async def _wait_for_start(self, seconds: float | None) -> None:
+        if not self._life.starting.done():
+            await asyncio.wait([asyncio.wrap_future(self._life.starting)], timeout=seconds)
+
+    def _batches(self, model: FaceModel) -> Batcher[tuple[Face, ...]]:
+        if self._batcher is None:
+            recorder = self._life.recorder
+            self._batcher = Batcher(
+                Runs(model, self._runners, self._prove, lambda: self._life.fault, self._life.give_up),
+                best_batch=model.best_batch,
+                expected_s=model.expected_s,
+                num_lanes=self._num_lanes,
+                num_assembling=self._num_assembling,
+                max_queued=self._settings.max_queued_images,
+                is_alone=lambda image: recorder is not None and recorder.is_suspect(image.digest),
+            )
+        return self._batcher
+
+    def _forget_batcher(self) -> None:
+        self._batcher = None
+
+    async def _prove(self) -> DetectorFault | None:
+        return await asyncio.get_running_loop().run_in_executor(self._runners, self._life.prove)
+
+    def _watch(self) -> None:
+        """Begin proving the device from time to time; here, because only now a loop is running."""
+        self._loop = asyncio.get_running_loop()
+        if self._checker is None and not self._draining:
+            self._checker = asyncio.get_running_loop().create_task(self._check_regularly())
+
+    async def _check_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.golden_interval_s)
+            if self._life.ready_model() is not None:
+                await self._prove()
 
     def _state(self) -> State:
         if self._draining:
             return State.DRAINING
-        if self._fault is not None:
+        if self._life.fault is not None:
             return State.FAULTY
-        return State.READY if self._starting.done() else State.STARTING
+        return State.READY if self._life.starting.done() else State.STARTING
 
     def _health(self) -> Health:
-        state, fault, model = self._state(), self._fault, self._ready_model()
-        holder = self._lock.holder() if self._lock else None
+        life, state = self._life, self._state()
+        fault, model, recorder, holder = life.fault, life.ready_model(), life.recorder, life.holder
         now = self._clock()
         reasons = {
             State.READY: "",
@@ -359,21 +323,25 @@ class FaceDetector:
             reason=reasons[state],
             failure=fault.failure if fault else Failure.NOT_READY if state is State.DRAINING else None,
             provider=model.provider if model else "",
-            provider_requested=self._device.provider_name,
-            device=str(self._device),
+            provider_requested=life.device.provider_name,
+            device=str(life.device),
             owner_since=holder.since if holder else None,
             stamp=self.stamp(),
             host=self._host,
             pid=os.getpid(),
             uptime_s=round(now - self._born, 3),
-            golden_age_s=None if self._golden_at is None else round(now - self._golden_at, 3),
+            golden_age_s=None if life.golden_at is None else round(now - life.golden_at, 3),
             shapes=self._settings.shapes,
             buckets=model.timings if model else (),
             num_lanes=self._num_lanes,
-            start_ms=dict(self._start_ms),
+            start_ms=dict(life.start_ms),
             num_queued=self._batcher.num_queued if self._batcher else 0,
             num_running=self._batcher.num_running if self._batcher else 0,
             num_detected=self._counts["detected"],
             num_rejected=self._counts["rejected"],
             num_failed=self._counts["failed"],
+            max_batch=model.max_batch if model else None,
+            last_words=life.last_words,
+            num_suspects=recorder.num_suspects if recorder else 0,
+            num_quarantined=recorder.num_quarantined if recorder else 0,
         )

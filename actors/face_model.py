@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors import golden
-from actors.decoding import Candidates, HeadsNotFinite, nms
-from actors.errors import DeviceLies
+from actors.decoding import Candidates, HeadsNotFinite, dead_images, nms
+from actors.errors import DeviceLies, OutOfMemory
 from actors.faces import BucketTiming, Face
+from actors.guard import Guard
 from actors.images import PreparedImage
 from actors.models import ReadyModel
 from actors.session import Session, SessionOpener
@@ -29,10 +29,13 @@ class _Bucket:
 
 
 class FaceModel:
-    """One model on one device. `detect` may be called from several threads; at most `num_lanes` run at once.
+    """One model on one device. `detect` may be called from several threads.
 
-    While one thread is on the device, others assemble the next batch and decode the last one.
-    `may_run` is asked before each run and after it, and raises where the device is no longer ours.
+    While one thread is on the device, others assemble the next batch and decode the last one. How many run
+    at once, and in which order, is up to the guard.
+
+    Attributes:
+        max_batch: images in a run, where the device had no memory for more; None if it never lacked any.
     """
 
     def __init__(
@@ -40,18 +43,16 @@ class FaceModel:
         model: ReadyModel,
         opener: SessionOpener,
         settings: DetectorSettings,
-        num_lanes: int,
+        guard: Guard,
         clock: Callable[[], float] = time.perf_counter,
-        may_run: Callable[[], None] = lambda: None,
     ) -> None:
         family = model.family
         self.model = model
-        self.num_lanes = num_lanes
+        self.max_batch = guard.recorder.max_batch if guard.recorder else None
         self._settings = settings
         self._opener = opener
-        self._may_run = may_run
+        self._guard = guard
         self._clock = clock
-        self._device = threading.BoundedSemaphore(num_lanes)
         self._sessions: dict[_Bucket | None, Session] = {}
         self._run_ms: dict[_Bucket, float] = {}
         self._score_threshold = settings.score_threshold or family.score_threshold
@@ -69,9 +70,11 @@ class FaceModel:
     def warm_up(self) -> None:
         """Run and time the buckets, growing the batch while that pays, and check every slot's answer.
 
+        A bucket that the device has no memory for is none.
+
         Raises:
             DeviceLies: a bucket gave a wrong answer for the golden photo.
-            DeviceFailed, OutOfMemory: a run failed.
+            DeviceFailed, OutOfMemory: a run failed, the latter with one image.
         """
         begun = self._clock()
         shapes = self._settings.shapes
@@ -79,19 +82,37 @@ class FaceModel:
             self._measure(_Bucket(1, shape))
         smaller = 1
         for size in self._settings.batch_sizes[1:]:
-            if self._clock() - begun > self._settings.warm_up_s:
+            if self._clock() - begun > self._settings.warm_up_s or size > (self.max_batch or size):
                 break
-            self._measure(_Bucket(size, shapes[0]))
-            if self._ms_per_image(size, shapes[0]) > _WORTH_GROWING * self._ms_per_image(smaller, shapes[0]):
+            try:
+                self._measure(_Bucket(size, shapes[0]))
+                if self._ms_per_image(size, shapes[0]) > _WORTH_GROWING * self._ms_per_image(
+                    smaller, shapes[0]
+                ):
+                    break
+                for shape in shapes[1:]:
+                    self._measure(_Bucket(size, shape))
+            except OutOfMemory:
+                self.limit_batch(size)
                 break
-            for shape in shapes[1:]:
-                self._measure(_Bucket(size, shape))
             smaller = size
 
     def best_batch(self, shape: tuple[int, int]) -> int:
-        """The measured batch size with the least time an image."""
-        sizes = [bucket.num_images for bucket in self._run_ms if bucket.shape == shape]
+        """The measured batch size with the least time an image, of those that the device has memory for."""
+        sizes = self._sizes(shape)
         return min(sizes, key=lambda size: self._ms_per_image(size, shape), default=1)
+
+    def limit_batch(self, too_many: int) -> int:
+        """The device has no memory for so many images in a run; its next process will know.
+
+        Returns:
+            The next smaller batch size, which is the largest from now on.
+        """
+        smaller = max((size for size in self._settings.batch_sizes if size < too_many), default=1)
+        self.max_batch = min(smaller, self.max_batch or smaller)
+        if self._guard.recorder is not None:
+            self._guard.recorder.limit_batch(self.max_batch)
+        return self.max_batch
 
     def expected_s(self, num_images: int, shape: tuple[int, int]) -> float:
         """How long a run of so many images should take, in seconds, by the measured table."""
@@ -101,34 +122,18 @@ class FaceModel:
         )
         return fitting[1] / 1000 * max(1.0, num_images / fitting[0])
 
-    def detect(self, images: Sequence[PreparedImage]) -> list[tuple[Face, ...]]:
+    def detect(self, images: Sequence[PreparedImage], *, first: bool = False) -> list[tuple[Face, ...]]:
         """The faces of each image, in order, best first.
 
         Args:
             images: all prepared for the same shape.
+            first: on the device before others that wait for it.
 
         Raises:
-            DeviceLies: heads that are not finite.
+            DeviceLies: heads that are not finite, or that hold no answer at all.
             DeviceFailed, OutOfMemory: the run failed.
         """
-        shape = images[0].shape
-        session, tensor = self._assemble(images, shape)
-        with self._device:
-            self._may_run()
-            heads = session.run(tensor)
-            # A process that was stopped in the middle of a run wakes up with an answer nobody may have.
-            self._may_run()
-        settings = self._settings
-        try:
-            found = self.model.family.decode(heads, *shape, self._score_threshold)
-        except HeadsNotFinite as error:
-            raise DeviceLies(
-                f"{self.provider} gave numbers that are not finite: {error}. Update or change its driver."
-            ) from error
-        return [
-            _in_original_pixels(nms(candidates, self._nms_threshold, settings.max_faces), image)
-            for candidates, image in zip(found, images, strict=False)
-        ]
+        return self._detect(images, [image.digest for image in images], self._settings.max_run_s, first)
 
     def check_golden(self) -> None:
         """Detect the golden photo once, in a batch of one.
@@ -142,13 +147,15 @@ class FaceModel:
         # The first run of a bucket compiles and allocates; only later ones tell its cost.
         self._check(bucket)
         session, tensor = self._assemble(golden.photos(bucket.num_images, bucket.shape), bucket.shape)
-        begun = self._clock()
-        with self._device:
+        with self._guard.run(_named(bucket), self._settings.max_run_s):
+            begun = self._clock()
             session.run(tensor)
-        self._run_ms[bucket] = (self._clock() - begun) * 1000
+            self._run_ms[bucket] = (self._clock() - begun) * 1000
 
     def _check(self, bucket: _Bucket) -> None:
-        for slot, faces in enumerate(self.detect(golden.photos(bucket.num_images, bucket.shape))):
+        limit_s = self._settings.max_run_s if bucket in self._run_ms else self._settings.max_first_run_s
+        found = self._detect(golden.photos(bucket.num_images, bucket.shape), (), limit_s, True)
+        for slot, faces in enumerate(found):
             problem = golden.problem(faces)
             if problem:
                 raise DeviceLies(
@@ -157,13 +164,35 @@ class FaceModel:
                     f"{bucket.shape[1]}, model {self.model.name}). Its answers cannot be trusted."
                 )
 
+    def _detect(
+        self, images: Sequence[PreparedImage], digests: Sequence[str], limit_s: float, first: bool
+    ) -> list[tuple[Face, ...]]:
+        shape = images[0].shape
+        session, tensor = self._assemble(images, shape)
+        with self._guard.run(_named(_Bucket(len(images), shape)), limit_s, digests, first=first):
+            heads = session.run(tensor)
+        try:
+            found = self.model.family.decode(heads, *shape, self._score_threshold)
+        except HeadsNotFinite as error:
+            raise DeviceLies(
+                f"{self.provider} gave numbers that are not finite: {error}. Update or change its driver."
+            ) from error
+        if dead := dead_images(heads, len(images)):
+            raise DeviceLies(
+                f"{self.provider} gave the same number everywhere for {len(dead)} of {len(images)} images, "
+                "which is no answer of a network. Update or change its driver."
+            )
+        return [
+            _in_original_pixels(nms(candidates, self._nms_threshold, self._settings.max_faces), image)
+            for candidates, image in zip(found, images, strict=False)
+        ]
+
     def _assemble(
         self, images: Sequence[PreparedImage], shape: tuple[int, int]
     ) -> tuple[Session, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
         num_slots = len(images)
         if self._opener.fixed_shapes:
-            sizes = [b.num_images for b in self._run_ms if b.shape == shape and b.num_images >= num_slots]
-            num_slots = min(sizes, default=num_slots)
+            num_slots = min((size for size in self._sizes(shape) if size >= num_slots), default=num_slots)
         tensor = np.zeros((num_slots, *shape, 3), dtype=np.uint8)
         for slot, image in enumerate(images):
             height, width = image.pixels.shape[:2]
@@ -175,11 +204,21 @@ class FaceModel:
         session = self._sessions.get(key)
         if session is None:
             fixed = None if key is None else (key.num_images, *key.shape)
-            session = self._sessions[key] = self._opener.open(self.model.prepared, fixed)
+            with self._guard.watching("opening a session", self._settings.max_first_run_s):
+                session = self._sessions[key] = self._opener.open(self.model.prepared, fixed)
         return session
+
+    def _sizes(self, shape: tuple[int, int]) -> list[int]:
+        """Batch sizes that were measured for a shape and that the device has memory for."""
+        most = self.max_batch or max(self._settings.batch_sizes)
+        return [b.num_images for b in self._run_ms if b.shape == shape and b.num_images <= most]
 
     def _ms_per_image(self, size: int, shape: tuple[int, int]) -> float:
         return self._run_ms[_Bucket(size, shape)] / size
+
+
+def _named(bucket: _Bucket) -> str:
+    return f"A run of {bucket.num_images} images of {bucket.shape[0]} x {bucket.shape[1]} pixels"
 
 
 def _in_original_pixels(found: Candidates, image: PreparedImage) -> tuple[Face, ...]:

@@ -38,6 +38,7 @@ class Failure(StrEnum):
     DEVICE_LIES = "device_lies"
     DEVICE_FAILED = "device_failed"
     OUT_OF_MEMORY = "out_of_memory"
+    QUARANTINED = "quarantined"
     DETECTOR_LOST = "detector_lost"
     NO_CLUSTER = "no_cluster"
     VERSION_MISMATCH = "version_mismatch"
@@ -92,12 +93,15 @@ class Stamp:
         model: name and sha256 of the weights as published, "centerface@09189deaaf86…" in full.
         incarnation: names one life of one detector process; a new process gets a new one.
         epoch: of that life, from the cluster; a later owner has a greater one. 0 outside any cluster.
+        fallback: why the caller's own CPU answered and not a detector, for example "circuit open:
+            device_failed"; empty when a detector did.
     """
 
     served_by: str
     model: str = ""
     incarnation: str = ""
     epoch: int = 0
+    fallback: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +128,7 @@ class Outcome:
             "served_by": self.stamp.served_by,
             "model": self.stamp.model,
             "incarnation": self.stamp.incarnation,
+            "fallback": self.stamp.fallback or None,
             "times_ms": {name: round(ms, 3) for name, ms in asdict(self.times).items()},
         }
         if isinstance(self, Detected):
@@ -213,7 +218,11 @@ class Health:
         shapes: tensor sizes it takes, (height, width); the client prepares images to fit one.
         buckets: what was measured at start.
         num_lanes: runs that may be on the device at once.
-        start_ms: what starting was made of: model, session, warm_up, golden.
+        start_ms: what starting was made of: model, session, warm_up.
+        max_batch: images in a run, where the device had no memory for more; None if it never lacked any.
+        last_words: why the process before this one ended itself; empty if it was killed, or none was.
+        num_suspects: images that were on the device when a process died; each will be run alone.
+        num_quarantined: images that ended a process alone, and are not run for now.
     """
 
     name: str
@@ -238,6 +247,10 @@ class Health:
     num_detected: int
     num_rejected: int
     num_failed: int
+    max_batch: int | None = None
+    last_words: str = ""
+    num_suspects: int = 0
+    num_quarantined: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""

@@ -67,7 +67,7 @@ class DeviceLock:
         if not device.replace("-", "").isalnum():
             raise ValueError(f"A device is named with letters, digits and hyphens, not {device!r}.")
         self.device = device
-        self._folder = folder or _machine_folder()
+        self._folder = folder or machine_folder()
         self._record = self._folder / f"rayface-{device}.json"
         self._end = threading.Event()
         self._holding: threading.Thread | None = None
@@ -177,8 +177,11 @@ class DeviceLock:
             draft.replace(self._record)
 
 
-def _machine_folder() -> Path:
-    """The same for every user and every setting of TMPDIR, or two owners would hold two locks."""
+def machine_folder() -> Path:
+    """Where every process of this machine looks for what concerns them all.
+
+    The same for every user and every setting of TMPDIR, or two owners would hold two locks.
+    """
     if sys.platform == "win32":
         return Path(os.environ.get("PROGRAMDATA") or tempfile.gettempdir())
     return Path("/tmp")

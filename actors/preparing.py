@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -35,6 +37,24 @@ class Preparer:
             settings.num_prepare_threads or num_cores(), thread_name_prefix="prepare"
         )
         self._num_preparing = 0
+        self._num_bytes = 0
+
+    @contextmanager
+    def place_for(self, image: object) -> Iterator[None]:
+        """Around an image's whole stay: counts its bytes, as it was sent.
+
+        Raises:
+            Busy: there is no room for it beside those that are here.
+        """
+        num_bytes = _num_bytes(image)
+        # A photo that is too large by itself has a reason of its own to be refused for.
+        if self._num_bytes and self._num_bytes + num_bytes > self._settings.max_queued_bytes:
+            raise Busy(f"{self._num_bytes:,} bytes of images are waiting already; ask again in 1 s.", 1.0)
+        self._num_bytes += num_bytes
+        try:
+            yield
+        finally:
+            self._num_bytes -= num_bytes
 
     async def prepare(self, image: object, num_queued: int) -> PreparedImage:
         """The image as one run takes it; `num_queued` others wait behind this step already.
@@ -75,3 +95,11 @@ class Preparer:
                 f"The photo was prepared as {pixels.shape[0]} x {pixels.shape[1]} for a tensor of "
                 f"{image.shape}; this detector takes {list(self._settings.shapes)}.",
             )
+
+
+def _num_bytes(image: object) -> int:
+    if isinstance(image, PreparedImage):
+        return int(image.pixels.nbytes)
+    if isinstance(image, np.ndarray | memoryview):
+        return int(image.nbytes)
+    return len(image) if isinstance(image, bytes | bytearray) else 0

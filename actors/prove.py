@@ -16,6 +16,7 @@ from typing import Any
 from actors.device import Device, opener_for
 from actors.errors import DetectorFault, DeviceHeld
 from actors.face_model import FaceModel
+from actors.guard import Guard
 from actors.models import ready_model
 from actors.ownership import DeviceLock, Holder
 from actors.settings import DetectorSettings
@@ -32,7 +33,7 @@ def prove(device: Device, settings: DetectorSettings) -> dict[str, Any]:
     lock.acquire("rayface's check of the device")
     try:
         begun = time.monotonic()
-        model = FaceModel(ready_model(settings), opener_for(device, settings), settings, 1)
+        model = FaceModel(ready_model(settings), opener_for(device, settings), settings, Guard(1))
         model.warm_up()
         best = model.best_batch(settings.shapes[0])
         return {

@@ -15,7 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.errors import DetectorFault, DeviceFailed, DeviceUnavailable, ModelUnavailable, OutOfMemory
+from actors.errors import (
+    DetectorFault,
+    DeviceFailed,
+    DeviceRemoved,
+    DeviceUnavailable,
+    ModelUnavailable,
+    OutOfMemory,
+)
 from actors.graph import INPUT_NAME
 from actors.settings import Provider
 
@@ -23,6 +30,8 @@ Tensor = NDArray[np.uint8]
 ProviderNames: Mapping[Provider, str] = {"cpu": "CPUExecutionProvider", "directml": "DmlExecutionProvider"}
 
 _HEAD_PREFIX = "head_"
+#: DXGI_ERROR_DEVICE_REMOVED, _HUNG, _RESET and DRIVER_INTERNAL_ERROR.
+_REMOVED_WORDS = ("887a0005", "887a0006", "887a0007", "887a0020", "device_removed", "device removed")
 _MEMORY_WORDS = ("8007000e", "not enough memory", "out of memory", "bad_alloc", "failed to allocate")
 
 
@@ -39,6 +48,7 @@ class Session(Protocol):
 
         Raises:
             DeviceFailed: the run raised an error.
+            DeviceRemoved: the adapter is gone; no session of this process will run again.
             OutOfMemory: there was not enough memory for this batch.
         """
         ...
@@ -139,7 +149,12 @@ class _OnnxSession:
 
 def _device_fault(error: Exception, shape: tuple[int, ...]) -> DetectorFault:
     line = _first_line(error)
-    if isinstance(error, MemoryError) or any(word in str(error).lower() for word in _MEMORY_WORDS):
+    said = str(error).lower()
+    if any(word in said for word in _REMOVED_WORDS):
+        return DeviceRemoved(
+            f"The device was removed or reset by its driver, on a batch of {list(shape)}: {line}"
+        )
+    if isinstance(error, MemoryError) or any(word in said for word in _MEMORY_WORDS):
         return OutOfMemory(f"No memory for a batch of {list(shape)}: {line}")
     return DeviceFailed(f"The device failed on a batch of {list(shape)}: {line}")
 

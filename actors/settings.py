@@ -33,9 +33,14 @@ class DetectorSettings(BaseModel):
         num_lanes: runs on the device at once; None takes one for a GPU, one a core for the CPU.
         max_image_pixels: width times height of a photo, as declared; more is rejected unread.
         max_image_bytes: of an encoded photo; more is rejected unread.
-        max_queued_images: in both queues together; more is answered `busy`.
+        max_queued_images: waiting, of both priorities together; more is answered `busy`. A quarter of it is
+            kept for interactive ones.
+        max_queued_bytes: of the images waiting, as they were sent; more is answered `busy`.
         num_prepare_threads: for callers that send encoded photos; None takes one a core.
-        golden_interval_s: how often an idle detector proves itself again.
+        golden_interval_s: how often the device proves itself again, busy or idle.
+        max_run_s: a run that takes longer means a device that hangs: the process ends and is started again.
+        max_first_run_s: the same for opening a session and for the first run of each bucket, which compiles.
+        quarantine_s: how long an image that ended the detector's process twice is not run again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -58,8 +63,12 @@ class DetectorSettings(BaseModel):
     max_image_pixels: Annotated[int, Field(gt=0)] = 200_000_000
     max_image_bytes: Annotated[int, Field(gt=0)] = 200_000_000
     max_queued_images: Annotated[int, Field(ge=1)] = 512
+    max_queued_bytes: Annotated[int, Field(ge=1_000_000)] = 1_000_000_000
     num_prepare_threads: Annotated[int, Field(ge=1)] | None = None
-    golden_interval_s: Annotated[float, Field(gt=0)] = 300.0
+    golden_interval_s: Annotated[float, Field(gt=0)] = 60.0
+    max_run_s: Annotated[float, Field(gt=0)] = 10.0
+    max_first_run_s: Annotated[float, Field(gt=0)] = 120.0
+    quarantine_s: Annotated[float, Field(gt=0)] = 3600.0
 
     @field_validator("input_size")
     @classmethod

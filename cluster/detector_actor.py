@@ -18,6 +18,7 @@ from typing import Any
 
 from actors.device import Device
 from actors.face_detector import FaceDetector
+from actors.ownership import machine_folder
 
 #: What the machine says it lends, for example "directml:0,directml:1"; set by `rayface join`.
 DEVICES_VARIABLE = "RAYFACE_NODE_DEVICES"
@@ -28,6 +29,7 @@ DRAIN_NOTE = "drain"
 
 _KV_NAMESPACE = b"rayface"
 _EXIT_SUCCEEDED = 75
+_EXIT_GIVEN_UP = 76
 _CALL_TIMEOUT_S = 2.0
 
 
@@ -45,6 +47,10 @@ class DetectorActor(FaceDetector):
             settings,
             devices=[Device.parse(each) for each in lent.split(",")] if lent else None,
             cluster=f"{context.gcs_address}/{context.namespace}",
+            # What was on a machine's own device is remembered across Ray's sessions, as its lock is.
+            records=machine_folder() if lent else _session_folder(),
+            # Never `exit_actor`: Ray takes that for a wish to end, and restarts nothing.
+            end=lambda why: os._exit(_EXIT_GIVEN_UP),
         )
         self.epoch = store.take_epoch(self._incarnation)
         self.lease.limit(self._settings.lease_s)
@@ -111,6 +117,13 @@ class LeaseKeeper:
         sys.stderr.write(f"rayface: {why}\n")
         sys.stderr.flush()
         self._end(_EXIT_SUCCEEDED)
+
+
+def _session_folder() -> Path:
+    # Private, but Ray is pinned and a live test looks.
+    import ray._private.worker as worker
+
+    return Path(worker._global_node.get_session_dir_path())
 
 
 class _Store:

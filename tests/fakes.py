@@ -81,7 +81,7 @@ class FakeDevice:
 def prepared(mark: int = 0, shape: tuple[int, int] = (640, 640)) -> PreparedImage:
     """A tiny photo that carries a number, to tell it from its neighbours."""
     pixels = np.full((8, 8, 3), mark % 256, dtype=np.uint8)
-    return PreparedImage(pixels, 80, 80 + mark, shape, 0.5)
+    return PreparedImage(pixels, 80, 80 + mark, shape, 0.5, f"image {mark}")
 
 
 def face(mark: float) -> Face:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from actors.face_model import FaceModel
+from actors.guard import Guard
 from actors.images import Limits, prepare
 from actors.models import CATALOGUE, fetch, ready_model
 from actors.session import OnnxSessionOpener
@@ -28,7 +29,7 @@ def main() -> None:
     weights = fetch(CATALOGUE["centerface"])
     settings = DetectorSettings()
     square = DetectorSettings(max_enlargement=10)
-    model = FaceModel(ready_model(settings), OnnxSessionOpener("cpu"), settings, 1)
+    model = FaceModel(ready_model(settings), OnnxSessionOpener("cpu"), settings, Guard(1))
     least = {"same pixels": 1.0, "reduced decode": 1.0, "reduced decode, tensor of its own shape": 1.0}
     num_faces = num_missed = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -31,11 +31,12 @@ _LOAD = """
 import json, time
 begun = time.perf_counter()
 from actors.face_model import FaceModel
+from actors.guard import Guard
 from actors.models import ready_model
 from actors.session import OnnxSessionOpener
 from actors.settings import DetectorSettings
 settings = DetectorSettings()
-model = FaceModel(ready_model(settings), OnnxSessionOpener("cpu"), settings, 2)
+model = FaceModel(ready_model(settings), OnnxSessionOpener("cpu"), settings, Guard(2))
 loaded = time.perf_counter()
 model.warm_up()
 print(json.dumps({"imports, model and session": loaded - begun, "warm-up": time.perf_counter() - loaded}))

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from actors.face_model import FaceModel
+from actors.guard import Guard
 from actors.images import Limits, prepare
 from actors.models import ready_model
 from actors.preparing import num_cores
@@ -25,7 +26,7 @@ def main(num_photos: int = 200, num_rounds: int = 3) -> None:
     """Print the photos a second of both, and their ratio."""
     settings = load_settings().detector
     limits = Limits(settings.max_image_pixels, settings.max_image_bytes)
-    model = FaceModel(ready_model(settings), OnnxSessionOpener("cpu"), settings, num_cores())
+    model = FaceModel(ready_model(settings), OnnxSessionOpener("cpu"), settings, Guard(num_cores()))
     model.warm_up()
 
     def bare(path: Path) -> int:

@@ -21,30 +21,50 @@ LANDSCAPE = (480, 640)
 
 
 class Device:
-    """Takes a second a run and answers each image with its own number."""
+    """Takes a second a run and answers each image with its number; one run at a time behind a gate."""
 
-    def __init__(self, seconds: float = 1.0) -> None:
+    def __init__(self, seconds: float = 1.0, per_image_s: float = 0.0, gate: bool = False) -> None:
         self.seconds = seconds
+        self.per_image_s = per_image_s
         self.expected_s = 1.0
+        self.gate = gate
+        self.waiting: list[tuple[bool, asyncio.Event]] = []
+        self.is_busy = False
         self.batches: list[list[int]] = []
         self.shapes: list[set[tuple[int, int]]] = []
         self.broken: Callable[[Sequence[PreparedImage]], Sequence[int] | None] = lambda batch: None
 
-    async def __call__(self, batch: Sequence[PreparedImage]) -> Sequence[int]:
+    async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[int]:
+        await self._pass(first)
         numbers = [image.height - 80 for image in batch]
         self.batches.append(numbers)
         self.shapes.append({image.shape for image in batch})
-        await asyncio.sleep(self.seconds)
+        await asyncio.sleep(self.seconds + self.per_image_s * len(batch))
+        self.is_busy = False
+        if self.waiting:
+            self.waiting.sort(key=lambda each: not each[0])
+            self.waiting.pop(0)[1].set()
         spoiled = self.broken(batch)
         return numbers if spoiled is None else spoiled
 
-    def batcher(self, size: int = 4, lanes: int = 1, most: int = 100) -> Batcher[int]:
+    async def _pass(self, first: bool) -> None:
+        if self.gate and self.is_busy:
+            turn = (first, asyncio.Event())
+            self.waiting.append(turn)
+            await turn[1].wait()
+        self.is_busy = True
+
+    def expect(self, num: int, shape: tuple[int, int]) -> float:
+        return self.seconds + self.per_image_s * num if self.per_image_s else self.expected_s
+
+    def batcher(self, size: int = 4, lanes: int = 1, most: int = 100, **options: Any) -> Batcher[int]:
         return Batcher(
             self,
             best_batch=lambda shape: size,
-            expected_s=lambda num, shape: self.expected_s,
+            expected_s=self.expect,
             num_lanes=lanes,
             max_queued=most,
+            **options,
         )
 
 
@@ -112,21 +132,167 @@ def test_shapes_are_never_mixed() -> None:
 
 
 def test_what_cannot_be_in_time_is_never_run() -> None:
-    """I6: the device's time goes to images that somebody still wants."""
-    device = Device()
+    """I6: the device's time goes to images that somebody still wants; it was slower than it is known for."""
+    device = Device(seconds=1.4)
 
     async def story() -> None:
         batcher = device.batcher(size=1)
         first = asyncio.create_task(answers(batcher, [0]))
         await asyncio.sleep(0)
-        late = (await answers(batcher, [1], deadline=1.5))[0]
+        late = (await answers(batcher, [1], deadline=2.2))[0]
         assert isinstance(late, DeadlineMissed)
-        assert asyncio.get_running_loop().time() <= 1.6
+        assert "not run" in str(late)
+        assert asyncio.get_running_loop().time() == pytest.approx(1.4, abs=0.01)
         assert await first == [0]
         assert batcher.num_queued == 0
 
     run(story())
     assert device.batches == [[0]]
+
+
+def test_the_queue_is_as_long_as_the_deadline_allows() -> None:
+    """I6: what would be too late is told so at once, and when to come again; with more time it may stay."""
+    device = Device()
+
+    async def story() -> None:
+        batcher = device.batcher(size=1)
+        scan = asyncio.create_task(answers(batcher, range(4), priority=Priority.BULK))
+        await asyncio.sleep(0.5)
+        (busy,) = await answers(batcher, [9], priority=Priority.BULK, deadline=4.0)
+        assert isinstance(busy, Busy)
+        assert busy.retry_after_s == pytest.approx(3.5)
+        assert asyncio.get_running_loop().time() == pytest.approx(0.5)
+        assert await answers(batcher, [9], priority=Priority.BULK, deadline=5.1) == [9]
+        assert await scan == [0, 1, 2, 3]
+
+    run(story())
+
+
+def test_a_deadline_too_short_for_any_run_is_no_fault_of_the_queue() -> None:
+    """Coming again later would not help."""
+
+    async def story() -> None:
+        batcher = Device().batcher(size=1)
+        scan = asyncio.create_task(answers(batcher, range(3)))
+        await asyncio.sleep(0.1)
+        assert isinstance((await answers(batcher, [9], deadline=0.6))[0], DeadlineMissed)
+        await scan
+
+    run(story())
+
+
+def test_a_scan_that_fills_the_queue_leaves_room_for_people() -> None:
+    """I6: bulk takes three quarters of the places at most."""
+
+    async def story() -> None:
+        batcher = Device().batcher(size=1, most=8)
+        scan = asyncio.create_task(answers(batcher, range(20), priority=Priority.BULK))
+        await asyncio.sleep(0.5)
+        assert batcher.num_queued == 6
+        assert await answers(batcher, [50, 51]) == [50, 51]
+        got = await scan
+        assert [each for each in got if isinstance(each, int)] == list(range(7))
+        assert all(isinstance(each, Busy) for each in got[7:])
+
+    run(story())
+
+
+def test_a_person_overtakes_a_batch_that_is_ready_but_not_begun() -> None:
+    """On a GPU the next bulk batch is assembled while one runs; it waits."""
+    device = Device(gate=True)
+
+    async def story() -> None:
+        batcher = device.batcher(size=2, num_assembling=1)
+        bulk = asyncio.create_task(answers(batcher, range(6), priority=Priority.BULK))
+        await asyncio.sleep(0.5)
+        got = await answers(batcher, [50])
+        assert got == [50]
+        assert asyncio.get_running_loop().time() == pytest.approx(2, abs=0.01)
+        assert await bulk == list(range(6))
+
+    run(story())
+    assert device.batches[:3] == [[0], [50, 2], [1]]
+
+
+def test_bulk_rides_along_only_where_it_costs_a_person_little() -> None:
+    """A second image costs a tenth more, a third a fifth: two ride; where each costs its full time, none."""
+    rides = {}
+    for start_s, per_image_s in ((0.9, 0.1), (0.1, 0.9)):
+        device = Device(start_s, per_image_s)
+
+        async def story(device: Device = device) -> None:
+            batcher = device.batcher(size=8)
+            bulk = asyncio.create_task(answers(batcher, range(20), priority=Priority.BULK))
+            await asyncio.sleep(0.5)
+            assert await answers(batcher, [50]) == [50]
+            await bulk
+
+        run(story())
+        rides[per_image_s] = next(len(batch) for batch in device.batches if 50 in batch) - 1
+    assert rides == {0.1: 2, 0.9: 0}
+
+
+@pytest.mark.parametrize(("start_s", "per_image_s", "size"), [(0.002, 0.0005, 32), (0.02, 0.001, 16)])
+def test_a_persons_wait_is_bounded_while_a_scan_runs_at_full_load(
+    start_s: float, per_image_s: float, size: int
+) -> None:
+    """p95 under full bulk load: at most twice the p95 alone, and one batch. In virtual time, so exact."""
+
+    def p95(bulk_images: int) -> float:
+        device = Device(start_s, per_image_s, gate=True)
+        took: list[float] = []
+
+        async def story() -> None:
+            batcher = device.batcher(size=size, most=1000, num_assembling=1)
+            loop = asyncio.get_running_loop()
+            over = asyncio.Event()
+
+            async def scan(number: int) -> None:
+                while not over.is_set():
+                    await batcher.submit(prepared(number), Priority.BULK)
+
+            async def person() -> None:
+                for number in range(200):
+                    begun = loop.time()
+                    await batcher.submit(prepared(number))
+                    took.append(loop.time() - begun)
+                    # Not in step with the batches.
+                    await asyncio.sleep(0.0137 + 0.0011 * (number % 17))
+                over.set()
+
+            await asyncio.gather(person(), *(scan(number) for number in range(bulk_images)))
+
+        run(story())
+        return sorted(took)[int(0.95 * len(took))]
+
+    one_batch = start_s + per_image_s * size
+    assert p95(4 * size) <= 2 * p95(0) + one_batch
+
+
+def test_a_suspect_has_a_run_for_itself() -> None:
+    """And its neighbours are batched as ever, before and after it."""
+    device = Device()
+
+    async def story() -> None:
+        batcher = device.batcher(size=4, is_alone=lambda image: image.height - 80 == 3)
+        assert await answers(batcher, range(8), priority=Priority.BULK) == list(range(8))
+
+    run(story())
+    assert device.batches == [[0], [1, 2], [3], [4, 5, 6, 7]]
+
+
+def test_a_fault_of_one_image_is_that_images_alone() -> None:
+    """I3: a run may answer each image by itself."""
+    device = Device()
+    device.broken = lambda batch: [  # type: ignore[assignment,return-value]
+        DeviceFailed("odd") if image.height == 82 else image.height for image in batch
+    ]
+
+    async def story() -> None:
+        got = await answers(device.batcher(), range(5))
+        assert [type(each) for each in got] == [int, int, DeviceFailed, int, int]
+
+    run(story())
 
 
 def test_a_deadline_during_the_run_is_kept() -> None:
@@ -147,7 +313,7 @@ def test_a_full_queue_says_how_long_to_wait() -> None:
     async def story() -> None:
         got = await answers(device.batcher(size=2, most=2), range(6))
         assert got[:3] == [0, 1, 2]
-        assert all(isinstance(each, Busy) and each.retry_after_s == pytest.approx(1.0) for each in got[3:])
+        assert all(isinstance(each, Busy) and each.retry_after_s == pytest.approx(2.0) for each in got[3:])
 
     run(story())
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors import face_detector, preparing
+from actors import face_detector, model_life, preparing
 from actors.errors import DeviceFailed, DeviceUnavailable, ModelUnavailable, OutOfMemory
 from actors.face_detector import FaceDetector
 from actors.faces import Detected, Failed, Failure, Outcome, Rejection, State
@@ -35,7 +35,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def _fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(face_detector, "ready_model", lambda settings: MODEL)
+    monkeypatch.setattr(model_life, "ready_model", lambda settings: MODEL)
 
 
 def detector(device: FakeDevice, clock: Clock | None = None, **changes: Any) -> FaceDetector:
@@ -183,7 +183,7 @@ def test_a_passing_fault_passes() -> None:
 
 def test_bad_images_harm_nobody() -> None:
     """I3: each its own refusal; the good ones beside them are detected, and the device stays READY."""
-    other = PreparedImage(np.zeros((8, 8, 3), np.uint8), 8, 8, (64, 64), 0.0)
+    other = PreparedImage(np.zeros((8, 8, 3), np.uint8), 8, 8, (64, 64), 0.0, "other")
     images: list[Any] = [
         b"",
         GOLDEN,
@@ -246,7 +246,7 @@ def test_a_model_that_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     def missing(settings: DetectorSettings) -> Any:
         raise ModelUnavailable("There is no model; do this.")
 
-    monkeypatch.setattr(face_detector, "ready_model", missing)
+    monkeypatch.setattr(model_life, "ready_model", missing)
     (outcome,) = ask(FakeDevice(), [GOLDEN])
     assert isinstance(outcome, Failed)
     assert (outcome.reason, outcome.detail) == (Failure.MODEL_UNAVAILABLE, "There is no model; do this.")

@@ -14,6 +14,7 @@ from actors.drawing import draw_faces
 from actors.errors import DeviceLies
 from actors.face_model import FaceModel
 from actors.faces import Face
+from actors.guard import Guard
 from actors.images import Limits, prepare
 from actors.models import ReadyModel
 from actors.session import OnnxSessionOpener
@@ -36,7 +37,7 @@ class DeviceClock:
 
 def test_the_golden_face_is_found_by_the_real_model(centerface: ReadyModel) -> None:
     """I4: at every shape and in every slot of a batch."""
-    model = FaceModel(centerface, OnnxSessionOpener("cpu"), SMALL, num_lanes=1)
+    model = FaceModel(centerface, OnnxSessionOpener("cpu"), SMALL, Guard(1))
     model.check_golden()
     for shape in SMALL.shapes:
         for faces in model.detect(golden.photos(3, shape)):
@@ -45,7 +46,7 @@ def test_the_golden_face_is_found_by_the_real_model(centerface: ReadyModel) -> N
 
 def test_faces_come_in_pixels_of_the_original(centerface: ReadyModel, photos: Path) -> None:
     """A photo of twice the size has its face at twice the place."""
-    model = FaceModel(centerface, OnnxSessionOpener("cpu"), DetectorSettings(), num_lanes=1)
+    model = FaceModel(centerface, OnnxSessionOpener("cpu"), DetectorSettings(), Guard(1))
     pixels = prepare(photos / "astronaut.jpg", [(640, 640)], LIMITS, 2.0).pixels
     larger = np.repeat(np.repeat(pixels, 2, axis=0), 2, axis=1)
     (face,), (large,) = (
@@ -60,7 +61,7 @@ def test_batches_grow_while_that_pays() -> None:
     """What is used is what was fastest, and the growing stops where it no longer pays."""
     device = FakeDevice()
     cost = {1: 10.0, 2: 12.0, 4: 16.0, 8: 40.0}
-    model = FaceModel(MODEL, device, SMALL, 1, DeviceClock(device, cost))
+    model = FaceModel(MODEL, device, SMALL, Guard(1), DeviceClock(device, cost))
     model.warm_up()
     shape = SMALL.shapes[0]
     assert model.best_batch(shape) == 4
@@ -72,7 +73,7 @@ def test_batches_grow_while_that_pays() -> None:
 def test_a_cpu_that_gains_nothing_keeps_to_single_images() -> None:
     """Batching loses on a CPU; it is measured, not assumed."""
     device = FakeDevice()
-    model = FaceModel(MODEL, device, SMALL, 1, DeviceClock(device, {1: 10.0, 2: 21.0}))
+    model = FaceModel(MODEL, device, SMALL, Guard(1), DeviceClock(device, {1: 10.0, 2: 21.0}))
     model.warm_up()
     assert model.best_batch(SMALL.shapes[0]) == 1
 
@@ -80,7 +81,9 @@ def test_a_cpu_that_gains_nothing_keeps_to_single_images() -> None:
 def test_fixed_shapes_are_padded_to_a_measured_bucket() -> None:
     """DirectML has a session a bucket; three images run as four, and three answers come back."""
     device = FakeDevice(fixed_shapes=True)
-    model = FaceModel(MODEL, device, SMALL, 1, DeviceClock(device, {1: 10.0, 2: 12.0, 4: 16.0, 8: 40.0}))
+    model = FaceModel(
+        MODEL, device, SMALL, Guard(1), DeviceClock(device, {1: 10.0, 2: 12.0, 4: 16.0, 8: 40.0})
+    )
     model.warm_up()
     opened = len(device.opened)
     assert len(model.detect(golden.photos(3, SMALL.shapes[0]))) == 3
@@ -92,7 +95,7 @@ def test_fixed_shapes_are_padded_to_a_measured_bucket() -> None:
 def test_no_more_runs_at_once_than_lanes(num_lanes: int) -> None:
     """Two threads in DirectML's run remove the device."""
     device = FakeDevice()
-    model = FaceModel(MODEL, device, SMALL, num_lanes)
+    model = FaceModel(MODEL, device, SMALL, Guard(num_lanes))
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: model.detect(golden.photos(1, (320, 320))), range(40)))
     assert device.most_at_once <= num_lanes
@@ -106,7 +109,7 @@ def test_a_lie_in_any_bucket_is_noticed_at_start() -> None:
         heads["heat"][1:] = 0
         return heads
 
-    model = FaceModel(MODEL, FakeDevice(answer), SMALL, 1)
+    model = FaceModel(MODEL, FakeDevice(answer), SMALL, Guard(1))
     with pytest.raises(DeviceLies, match="image 2 of 2"):
         model.warm_up()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors import face_detector, ownership
+from actors import model_life, ownership
 from actors.device import Device
 from actors.face_detector import FaceDetector
 from actors.faces import Detected, Failed, Failure, State
@@ -22,8 +22,8 @@ DEVICES = [Device("cpu", 3)]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(face_detector, "ready_model", lambda settings: MODEL)
-    monkeypatch.setattr(ownership, "_machine_folder", lambda: tmp_path)
+    monkeypatch.setattr(model_life, "ready_model", lambda settings: MODEL)
+    monkeypatch.setattr(ownership, "machine_folder", lambda: tmp_path)
     return tmp_path
 
 

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.errors import DetectorFault, DeviceFailed, DeviceUnavailable, ModelUnavailable, OutOfMemory
+from actors.errors import (
+    DetectorFault,
+    DeviceFailed,
+    DeviceRemoved,
+    DeviceUnavailable,
+    ModelUnavailable,
+    OutOfMemory,
+)
 from actors.session import OnnxSessionOpener
 
 DML, CPU = "DmlExecutionProvider", "CPUExecutionProvider"
@@ -85,7 +92,8 @@ def test_a_missing_provider_says_which_package(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (RuntimeError("887A0005 device removed"), DeviceFailed),
+        (RuntimeError("887A0005 device removed"), DeviceRemoved),
+        (RuntimeError("The parameter is incorrect"), DeviceFailed),
         (RuntimeError("8007000E Not enough memory resources"), OutOfMemory),
         (MemoryError(), OutOfMemory),
     ],

@@ -1,0 +1,216 @@
+"""The model on its device: opened in a thread, proved, opened again after a fault, closed."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from actors.device import Device, Lease, opener_for, own_a_device
+from actors.errors import DetectorFault, DeviceRemoved
+from actors.face_model import FaceModel
+from actors.flight_recorder import FlightRecorder
+from actors.guard import Guard
+from actors.models import ready_model
+from actors.ownership import DeviceLock, Holder
+from actors.session import SessionOpener
+from actors.settings import DetectorSettings
+from actors.watchdog import Watchdog
+
+#: A detector that could not start tries again when asked, but not more often than this.
+_START_AGAIN_S = 30.0
+
+
+class ModelLife:
+    """Opens the model at once, in a thread.
+
+    Args:
+        name: of the detector.
+        settings: what to open.
+        opener: opens sessions; None takes what the settings say.
+        clock: seconds, for durations.
+        devices: the first free one is taken; locked for this process where `exclusive`.
+        cluster: which one the detector serves, in words.
+        num_lanes: runs on the device at once.
+        records: a folder for the record of what was on the device; None keeps none.
+        end: ends the process, told why, where only a new one can help; None: this process is not ours to end.
+        on_start: called whenever it opens anew; what was made of the last model is of no use any more.
+
+    Attributes:
+        device: the one that is owned or wanted.
+        lease: how long it may be used without having heard from the cluster.
+        fault: what is wrong now; None while starting and when all is well.
+        golden_at: when the golden photo was last detected correctly, by the clock; None if never.
+        start_ms: what starting was made of: model, session, warm_up.
+        last_words: of the process before this one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: DetectorSettings,
+        opener: SessionOpener | None,
+        clock: Callable[[], float],
+        *,
+        devices: Sequence[Device],
+        exclusive: bool,
+        cluster: str,
+        num_lanes: int,
+        records: Path | None = None,
+        end: Callable[[str], None] | None = None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._opener = opener
+        self._clock = clock
+        self._devices = devices
+        self._exclusive = exclusive
+        self._cluster = cluster
+        self._num_lanes = num_lanes
+        self._records = records
+        self._end = end
+        self._on_start = on_start
+        self._fault_at = 0.0
+        self._lock: DeviceLock | None = None
+        self._watchdog = Watchdog(self.give_up) if end is not None else None
+        self.device = devices[0]
+        self.lease = Lease(clock)
+        self.fault: DetectorFault | None = None
+        self.golden_at: float | None = None
+        self.start_ms: dict[str, float] = {}
+        self.recorder: FlightRecorder | None = None
+        if self._watchdog is not None:
+            self._watchdog.start()
+        self.start()
+
+    @property
+    def last_words(self) -> str:
+        """Why the process before this one ended itself; empty if it was killed, or if there was none."""
+        return self.recorder.last_words if self.recorder else ""
+
+    @property
+    def starting(self) -> Future[FaceModel | None]:
+        """The start under way or done; holds the model, or None after a fault."""
+        return self._starting
+
+    @property
+    def holder(self) -> Holder | None:
+        """What the machine's record of the device says, while this process owns it."""
+        return self._lock.holder() if self._lock else None
+
+    def ready_model(self) -> FaceModel | None:
+        """The model, if it is open and nothing is wrong."""
+        return self._starting.result() if self._starting.done() and self.fault is None else None
+
+    def start(self) -> None:
+        """Open it, or open it anew."""
+        self.fault = None
+        self._on_start()
+        # An exception in it would be logged at every wait for it; so a fault is None here.
+        self._starting: Future[FaceModel | None] = Future()
+        threading.Thread(target=self._start, args=(self._starting,), name="start", daemon=True).start()
+
+    def start_again_if_due(self) -> None:
+        """After a fault, and a pause."""
+        if self.fault is None or self._clock() - self._fault_at < _START_AGAIN_S:
+            return
+        if isinstance(self.fault, DeviceRemoved):
+            self.give_up(f"{self.fault.detail} A new process looks for it.")
+        self.start()
+
+    def prove(self) -> DetectorFault | None:
+        """Detect the golden photo now; blocks. What was wrong is known as `fault` from then on."""
+        if (model := self.ready_model()) is None:
+            return self.fault
+        try:
+            model.check_golden()
+        except DetectorFault as fault:
+            self._found(fault)
+            if isinstance(fault, DeviceRemoved):
+                self.give_up(fault.detail)
+        else:
+            self.golden_at = self._clock()
+        return self.fault
+
+    def give_up(self, why: str) -> None:
+        """End the process, which is the only way to get the device back, and leave word for the next."""
+        if self._end is None:
+            return
+        if self.recorder is not None:
+            self.recorder.say_last(why)
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"rayface: {self._name} on {self.device} ends its process: {why}.\n")
+            sys.stderr.flush()
+        self._end(why)
+
+    def keep_fresh(self) -> None:
+        """The cluster was heard: go on, and show whoever waits for the device that its owner is well."""
+        self.lease.renew()
+        if self._lock is not None:
+            self._lock.refresh()
+
+    def close(self) -> None:
+        """Close the device, and only then give up the right to it; blocks until a start under way is over."""
+        self._starting.result()
+        self._on_start()
+        self._starting = Future()
+        self._starting.set_result(None)
+        gc.collect()
+        if self._watchdog is not None:
+            self._watchdog.close()
+        if self.recorder is not None:
+            self.recorder.close()
+            self.recorder = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _found(self, fault: DetectorFault) -> None:
+        self.fault, self._fault_at = fault, self._clock()
+
+    def _start(self, starting: Future[FaceModel | None]) -> None:
+        """Model, session, warm-up with the golden photo; in a thread, so that health can answer."""
+        try:
+            begun = self._clock()
+            ready = ready_model(self._settings)
+            modelled = self._clock()
+            # The one place where a device is opened: first the right to it, then the session.
+            if self._exclusive and self._lock is None:
+                self.device, self._lock = own_a_device(
+                    self._devices, self._name, self._cluster, 2 * self._settings.lease_s
+                )
+            opener = self._opener or opener_for(self.device, self._settings)
+            self._open_record(ready.label)
+            guard = Guard(self._num_lanes, self.lease.check, self._watchdog, self.recorder)
+            model = FaceModel(ready, opener, self._settings, guard)
+            opened = self._clock()
+            model.warm_up()
+            self.golden_at = self._clock()
+            self.start_ms = {
+                "model": round((modelled - begun) * 1000, 1),
+                "session": round((opened - modelled) * 1000, 1),
+                "warm_up": round((self.golden_at - opened) * 1000, 1),
+            }
+        except BaseException as error:
+            self._found(
+                error if isinstance(error, DetectorFault) else DetectorFault(f"Starting failed: {error!r}")
+            )
+            starting.set_result(None)
+        else:
+            starting.set_result(model)
+
+    def _open_record(self, model_label: str) -> None:
+        """One for the process's whole life: what it finds of the one before is judged once."""
+        if self.recorder is None and self._records is not None:
+            # A device of the machine has one owner; others are told apart by their names.
+            name = self.device.lock_name if self._exclusive else f"{self._name}-{self.device.lock_name}"
+            self.recorder = FlightRecorder(
+                self._records / f"rayface-{name}.flights.json",
+                f"{model_label} on {self.device}",
+                self._settings.quarantine_s,
+            )

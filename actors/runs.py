@@ -1,0 +1,114 @@
+"""Runs batches on the device, and keeps each fault where it belongs: with one image, or with the device.
+
+    out of memory     smaller batches from now on, and the same images in those
+    failed, or lied   the golden photo decides. Wrong: the device is at fault, and nothing is run any more.
+                      Right: one of the images is; each is run alone, and only the guilty one fails
+    device removed    nothing in this process helps: it is given up
+
+Running images again is bounded, so that a device which fails all of them is not asked for each of them twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+from actors.errors import DetectorFault, DeviceFailed, DeviceLies, DeviceRemoved, OutOfMemory
+from actors.face_model import FaceModel
+from actors.faces import Face
+from actors.images import PreparedImage
+
+Answer = tuple[Face, ...] | DetectorFault
+
+#: Images that may be run again at first, and for each that was answered since.
+_RERUNS_AT_FIRST = 64.0
+_RERUNS_PER_ANSWER = 0.1
+
+
+class Runs:
+    """Callable with a batch; gives faces or a fault for each of its images.
+
+    Args:
+        model: on the device.
+        threads: in which batches are assembled, run and decoded.
+        prove: detects the golden photo; gives the fault that it found, or None.
+        fault: what is known to be wrong with the device now, or None; while there is, nothing is run.
+        give_up: ends the process where there is one to end; told why.
+    """
+
+    def __init__(
+        self,
+        model: FaceModel,
+        threads: Executor,
+        prove: Callable[[], Awaitable[DetectorFault | None]],
+        fault: Callable[[], DetectorFault | None],
+        give_up: Callable[[str], None],
+    ) -> None:
+        self._model = model
+        self._threads = threads
+        self._prove = prove
+        self._fault = fault
+        self._give_up = give_up
+        self._num_reruns_left = _RERUNS_AT_FIRST
+
+    async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[Answer]:
+        """Run one batch; `first` before others that wait for the device.
+
+        Raises:
+            DetectorFault: none of its images was answered, for this one reason.
+        """
+        if (fault := self._fault()) is not None:
+            raise fault
+        try:
+            answers: Sequence[Answer] = await self._on_device(batch, first)
+        except OutOfMemory as full:
+            return await self._smaller(batch, first, full)
+        except DeviceRemoved as removed:
+            self._give_up(removed.detail)
+            raise
+        except (DeviceFailed, DeviceLies) as failed:
+            return await self._one_by_one(batch, first, failed)
+        self._num_reruns_left = min(_RERUNS_AT_FIRST, self._num_reruns_left + len(batch) * _RERUNS_PER_ANSWER)
+        return answers
+
+    async def _on_device(self, batch: Sequence[PreparedImage], first: bool) -> list[tuple[Face, ...]]:
+        work = partial(self._model.detect, batch, first=first)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def _smaller(
+        self, batch: Sequence[PreparedImage], first: bool, full: OutOfMemory
+    ) -> Sequence[Answer]:
+        if len(batch) == 1:
+            # Not this image's doing: it is as large as every other of its shape.
+            await self._prove()
+            return [full]
+        size = self._model.limit_batch(len(batch))
+        answers: list[Answer] = []
+        for begin in range(0, len(batch), size):
+            answers += await self._each_or_all(batch[begin : begin + size], first)
+        return answers
+
+    async def _one_by_one(
+        self, batch: Sequence[PreparedImage], first: bool, failed: DetectorFault
+    ) -> Sequence[Answer]:
+        # After any doubt the device has to prove itself before the next photo is trusted to it.
+        if (fault := await self._prove()) is not None:
+            raise fault
+        if len(batch) == 1:
+            return [DeviceFailed(f"{failed.detail} The golden photo was right just after: it is this photo.")]
+        if self._num_reruns_left < len(batch):
+            raise DeviceFailed(f"{failed.detail} It fails too often for its photos to be tried one by one.")
+        self._num_reruns_left -= len(batch)
+        answers: list[Answer] = []
+        for image in batch:
+            answers += await self._each_or_all([image], first)
+        return answers
+
+    async def _each_or_all(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[Answer]:
+        """As part of a larger batch: a fault of all of it must not cost the others their answers."""
+        try:
+            return await self(batch, first)
+        except DetectorFault as fault:
+            return [fault] * len(batch)
