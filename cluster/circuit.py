@@ -134,6 +134,12 @@ class Circuit:
         else:
             self._cause = cause
 
+    def probe_soon(self, now: float) -> None:
+        """There is reason to believe that the cause is gone: a probe need not wait, nor for one under way."""
+        if self._probe_at is not None:
+            self._probe_at = min(self._probe_at, now)
+            self._probe_ends = None
+
     def take_probe(self, now: float) -> bool:
         """Whether the caller is to send a probe now, and tell by `probed` how it went.
 

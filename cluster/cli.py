@@ -1,4 +1,4 @@
-"""`rayface`: what `ray` lacks. detect · models · head · join · place · token · install · uninstall."""
+"""`rayface`: what `ray` lacks. See `rayface --help`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from actors import models
 from actors.errors import ModelUnavailable
-from cluster import node_commands
+from cluster import cluster_commands, node_commands
 from cluster.errors import ConfigurationError, DeviceTaken, RayfaceError
 from cluster.settings import Settings, load_settings
 
@@ -157,7 +157,9 @@ def fetch(name: str) -> None:
 
 cli.add_command(node_commands.head)
 cli.add_command(node_commands.join)
-cli.add_command(node_commands.place)
+cli.add_command(cluster_commands.place)
+cli.add_command(cluster_commands.status)
+cli.add_command(cluster_commands.circuit)
 cli.add_command(node_commands.token)
 cli.add_command(node_commands.install)
 cli.add_command(node_commands.uninstall)
@@ -185,9 +187,6 @@ def main() -> None:
 
 def _end_interrupted() -> NoReturn:
     """End now: Python itself would first wait for the thread that reads standard input, perhaps for ever."""
-    if ray := sys.modules.get("ray"):
-        # An interruption while it was starting found nobody yet who would end it.
-        ray.shutdown()
     click.echo("Stopped.", err=True)
     sys.stdout.flush()
     sys.stderr.flush()

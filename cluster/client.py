@@ -1,4 +1,4 @@
-"""`FaceClient`: the story of one call. Prepare here, ask there, one outcome an image, in order, in time.
+"""`FaceClient`: the story of one call. Prepare → circuit → detector → deadline → outcome, or else the CPU.
 
 Nothing is repeated here: Ray repeats a call whose process died (`max_task_retries`). Being told `busy` is
 flow control and no failure: those images were not looked at, and are asked for again within the deadline.
@@ -7,65 +7,77 @@ flow control and no failure: those images were not looked at, and are asked for 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
-from actors import images as photos
-from actors.errors import ImageFault
-from actors.faces import Failed, Failure, Health, Outcome, Priority, Rejected, Stamp, Times
-from actors.images import ImageSource, Limits, PreparedImage
-from actors.preparing import num_cores
-from cluster import placement
-from cluster.errors import fault_of
-from cluster.fleet import Fleet, ask_health, cancel
-from cluster.in_thread import in_thread
+from actors.faces import Failed, Failure, Health, Outcome, Priority
+from actors.images import ImageSource, PreparedImage
+from cluster.admission import Admission, Full
+from cluster.carrier import Carrier
+from cluster.errors import DetectorNotReady, NotAnswered
+from cluster.fallback import Fallback
+from cluster.fleet import Fleet, Refused
+from cluster.grouping import grouped
+from cluster.noticeboard import Noticeboard
+from cluster.preparation import Preparation, in_calls
+from cluster.quiet_log import sparing_log
 from cluster.settings import Settings, load_settings
+from cluster.standing import Standing
 
-#: An answer that is due when the deadline is up still has to travel.
-_GRACE_S = 0.5
+#: What a call that was told to wait, waits at least.
+_LEAST_WAIT_S = 0.05
 
 
 class FaceClient:
-    """Asks the detector; made by `connect`, ended by `close` (or `async with`)."""
+    """Asks the detectors; made by `connect`, ended by `close` (or `async with`)."""
 
-    def __init__(self, fleet: Fleet, settings: Settings, leave: Callable[[], None]) -> None:
+    def __init__(self, carrier: Carrier, fleet: Fleet, settings: Settings, log: logging.Logger) -> None:
+        self._carrier = carrier
         self._fleet = fleet
-        first = fleet.choose().health
-        if first is None:
-            raise ValueError("A client needs a fleet that has started.")
         self._settings = settings
-        self._leave = leave
-        self._shapes = first.shapes
-        self._stamp = Stamp("client", first.stamp.model)
-        self._limits = Limits(settings.detector.max_image_pixels, settings.detector.max_image_bytes)
-        self._preparers = ThreadPoolExecutor(
-            settings.client.num_prepare_threads or num_cores(), thread_name_prefix="rayface-prepare"
-        )
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._preparation = Preparation(settings, fleet)
+        self._admission = Admission(settings.client.max_images_in_flight, settings.client.max_waiting_calls)
+        self._fallback = Fallback(settings.fallback, settings.detector, self._loop.time)
+        self._paused: dict[object, str] = {}
+        self._noticeboard = Noticeboard(carrier, fleet, self.standing)
 
     @classmethod
-    async def connect(cls, settings: Settings | None = None) -> Self:
+    async def connect(cls, settings: Settings | None = None, *, wait: bool = True) -> Self:
         """Join the cluster in the settings (or start an embedded one) and wait for a ready detector.
 
+        The cluster may end, and come back, or be another one afterwards: the client finds it by itself.
+
+        Args:
+            settings: None reads them (`load_settings`).
+            wait: without it, the client is there at once, and joins and waits in the background; images are
+                answered with what is missing meanwhile, or by the CPU where the settings say so.
+
         Raises:
-            ConfigurationError, ClusterUnavailable, DetectorNotReady: nothing can be asked; says why.
+            ConfigurationError: a setting cannot be used.
+            ClusterUnavailable, DetectorNotReady: with `wait`, nothing can be asked; says why.
         """
         settings = settings or load_settings()
-        cluster = ExitStack()
+        log = sparing_log("rayface.client")
+        carrier = Carrier(settings, log)
+        fleet = Fleet(carrier, settings.circuit, log)
+        made = cls(carrier, fleet, settings, log)
         try:
-            await in_thread(lambda: cluster.callback(placement.join_or_start(settings)))
-            fleet = await Fleet.connect(settings)
+            await carrier.open(wait=wait)
+            if wait:
+                await fleet.start(settings.cluster.start_timeout_s)
         except BaseException:
-            await in_thread(cluster.close)
+            await made.close()
             raise
-        return cls(fleet, settings, cluster.close)
+        fleet.watch()
+        made._noticeboard.open()
+        return made
 
     async def detect(
         self,
@@ -91,10 +103,14 @@ class FaceClient:
         """
         if isinstance(images, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(images, "dtype"):
             raise TypeError("Pass a list of images, even for one: detect([image]).")
+        wanted = Priority(priority)
         seconds = self._settings.client.deadline_s if deadline_s is None else deadline_s
-        deadline = asyncio.get_running_loop().time() + seconds
-        answers = self._answers(images, Priority(priority), lambda: deadline)
-        return [outcome async for outcome in answers]
+        deadline = self._loop.time() + seconds
+
+        async def call(some: Sequence[ImageSource]) -> list[Outcome]:
+            return await self._call(some, wanted, deadline)
+
+        return [outcome async for outcome in self._answers(images, call)]
 
     def stream(
         self,
@@ -105,6 +121,9 @@ class FaceClient:
     ) -> AsyncIterator[Outcome]:
         """Find the faces in any number of images, with bounded memory: yields one outcome an image, in order.
 
+        Bulk images pause while no detector may be asked (`paused` says why), for `client.max_pause_s` at
+        most; that is no part of their deadline.
+
         Args:
             images: as for `detect`; taken a few at a time, as answers are taken from here.
             priority: "bulk", or "interactive" (a person waits).
@@ -114,22 +133,48 @@ class FaceClient:
             ValueError: no such priority.
             Exception: whatever the iterable itself raises.
         """
+        wanted = Priority(priority)
         seconds = self._settings.client.stream_deadline_s if deadline_s is None else deadline_s
-        return self._answers(images, Priority(priority), lambda: asyncio.get_running_loop().time() + seconds)
+
+        async def call(some: Sequence[ImageSource]) -> list[Outcome]:
+            if wanted is Priority.BULK and not self._fallback.serves(wanted):
+                await self._pause()
+            return await self._call(some, wanted, self._loop.time() + seconds)
+
+        return self._answers(images, call)
+
+    @property
+    def paused(self) -> str:
+        """Why bulk images wait, in words; empty while they do not."""
+        return next(iter(self._paused.values()), "")
+
+    def standing(self) -> Standing:
+        """How this client, its circuits and its fallback are."""
+        return Standing.of(
+            self._carrier, self._fleet, self._fallback, self._admission, self.paused, self._loop.time()
+        )
 
     async def health(self, wait_s: float = 0.0) -> Health:
         """How the detector is that would be asked next.
 
         Raises:
-            DetectorNotReady: it does not answer.
+            DetectorNotReady: it does not answer, or there is none.
         """
-        return await ask_health(self._fleet.choose().handle, wait_s, wait_s + 30.0)
+        try:
+            detector = await self._fleet.choose(self._loop.time() + wait_s, patient=False)
+        except Refused as refused:
+            if not self._fleet.detectors:
+                raise DetectorNotReady(refused.cause.detail, refused.cause.failure) from refused
+            detector = next(iter(self._fleet.detectors.values()))
+        return await self._fleet.health(detector.name, wait_s, wait_s + 30.0)
 
     async def close(self) -> None:
-        """End what `connect` began: the threads, and the embedded Ray if there is one."""
+        """End what `connect` began: the threads, the connection, and the embedded Ray if there is one."""
+        await self._noticeboard.close()
         await self._fleet.close()
-        self._preparers.shutdown(wait=False, cancel_futures=True)
-        await in_thread(self._leave)
+        await self._fallback.close()
+        self._preparation.close()
+        await self._carrier.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -142,8 +187,7 @@ class FaceClient:
     async def _answers(
         self,
         images: Iterable[ImageSource] | AsyncIterable[ImageSource],
-        priority: Priority,
-        deadline: Callable[[], float],
+        call: Callable[[Sequence[ImageSource]], Any],
     ) -> AsyncIterator[Outcome]:
         """The calls in flight are a queue of fixed length; what its oldest brings is given at once.
 
@@ -151,7 +195,7 @@ class FaceClient:
         """
         most = self._settings.client.max_calls_in_flight
         calls: deque[asyncio.Task[list[Outcome]]] = deque()
-        groups = _grouped(images, self._settings.client.images_per_call)
+        groups = grouped(images, self._settings.client.images_per_call)
         taking: asyncio.Task[list[ImageSource]] | None = None
         ended = False
         try:
@@ -165,7 +209,7 @@ class FaceClient:
                     taken, taking = taking.result(), None
                     ended = not taken
                     if taken:
-                        calls.append(asyncio.create_task(self._call(taken, priority, deadline())))
+                        calls.append(asyncio.create_task(call(taken)))
                 while calls and calls[0].done():
                     for outcome in calls.popleft().result():
                         yield outcome
@@ -179,139 +223,85 @@ class FaceClient:
     async def _call(
         self, images: Sequence[ImageSource], priority: Priority, deadline: float
     ) -> list[Outcome]:
-        """Prepare → ask → outcomes, for the images of one call."""
-        prepared = await asyncio.gather(*(self._prepared(image, deadline) for image in images))
-        to_send = {place: each for place, each in enumerate(prepared) if isinstance(each, PreparedImage)}
-        outcomes: list[Any] = list(prepared)
-        loop = asyncio.get_running_loop()
-        asked = list(to_send)
-        while asked:
-            answers = await self._ask([to_send[place] for place in asked], priority, deadline)
+        """The story of one call: a place, small photos, a detector's answer, or else the CPU's."""
+        try:
+            async with self._admission.places(len(images), priority, deadline):
+                outcomes = await self._preparation.prepared(images, deadline)
+                places = [n for n, each in enumerate(outcomes) if isinstance(each, PreparedImage)]
+                photos = [each for each in outcomes if isinstance(each, PreparedImage)]
+                answers: list[Outcome] = await self._asked(photos, priority, deadline)
+        except Full:
+            waiting = f"{self._admission.num_waiting} calls of this client wait already; ask again in 1 s."
+            return [self._preparation.failed(Failure.BUSY, waiting, 1.0)] * len(images)
+        except TimeoutError:
+            late = "The time was up before there was room to prepare the photo; it was not sent."
+            return [self._preparation.failed(Failure.DEADLINE, late)] * len(images)
+        for place, answer in zip(places, answers, strict=True):
+            outcomes[place] = answer
+        return outcomes  # type: ignore[return-value]  # every photo has been exchanged for its outcome
+
+    async def _asked(
+        self, photos: Sequence[PreparedImage], priority: Priority, deadline: float
+    ) -> list[Outcome]:
+        """What a detector says, within its patience; what it did not, the CPU says if the policy is so."""
+        by_cpu = self._fallback.serves(priority)
+        patience_s = self._fallback.patience_s if by_cpu else None
+        until = deadline if patience_s is None else min(deadline, self._loop.time() + patience_s)
+        patient = priority is Priority.BULK and not by_cpu
+        calls = in_calls(photos)
+        parts = await asyncio.gather(*(self._by_detector(each, priority, until, patient) for each in calls))
+        outcomes = [outcome for part in parts for outcome in part]
+        if not by_cpu:
+            return outcomes
+        is_open = self._fleet.refusal() is not None
+        return await self._fallback.instead(photos, outcomes, priority, deadline, circuits_are_open=is_open)
+
+    async def _by_detector(
+        self, photos: Sequence[PreparedImage], priority: Priority, until: float, patient: bool
+    ) -> list[Outcome]:
+        """Ask the detector that is chosen for it, and once more for what was told to wait."""
+        outcomes: list[Outcome] = [self._preparation.late()] * len(photos)
+        asked = list(range(len(photos)))
+        while asked and self._loop.time() < until:
+            try:
+                detector = await self._fleet.choose(until, patient=patient)
+                answers = await self._fleet.ask(detector, [photos[each] for each in asked], priority, until)
+            except Refused as refused:
+                cause = refused.cause
+                no = self._preparation.failed(cause.failure, cause.detail, refused.retry_after_s)
+                answers = [no] * len(asked)
+            except NotAnswered as error:
+                answers = [self._preparation.failed(error.fault.failure, error.fault.advice)] * len(asked)
             for place, answer in zip(asked, answers, strict=True):
                 outcomes[place] = answer
-            waits = [(place, outcomes[place].retry_after_s) for place in asked if _is_busy(outcomes[place])]
-            wait_s = max((seconds for _, seconds in waits), default=0.0)
-            if loop.time() + wait_s >= deadline:
+            waits = {place: wait for place in asked if (wait := _wait_s(outcomes[place])) is not None}
+            asked, wait_s = list(waits), max(waits.values(), default=0.0)
+            if self._loop.time() + wait_s >= until:
                 break
-            asked = [place for place, _ in waits]
-            await asyncio.sleep(wait_s)
+            if asked:
+                await asyncio.sleep(wait_s)
         return outcomes
 
-    async def _prepared(self, image: ImageSource, deadline: float) -> PreparedImage | Outcome:
+    async def _pause(self) -> None:
+        """Bulk images wait here while there is nobody to be asked; a scan would rather wait than fail."""
+        until = self._loop.time() + self._settings.client.max_pause_s
+        mark = object()
         try:
-            async with asyncio.timeout_at(deadline):
-                return await asyncio.get_running_loop().run_in_executor(self._preparers, self._prepare, image)
-        except TimeoutError:
-            return self._failed(
-                Failure.DEADLINE, "The time was up before the photo was prepared; it was not sent."
-            )
-        except Exception as error:
-            # Whatever it is, it must not cost the images beside this one their outcomes.
-            return self._failed(
-                Failure.INTERNAL, f"Preparing the photo failed in an unforeseen way: {error!r}."
-            )
-
-    def _prepare(self, image: ImageSource) -> PreparedImage | Rejected:
-        begun = time.perf_counter()
-        try:
-            return photos.prepare(image, self._shapes, self._limits, self._settings.detector.max_enlargement)
-        except ImageFault as fault:
-            spent = Times(prepare=(time.perf_counter() - begun) * 1000)
-            return Rejected(stamp=self._stamp, times=spent, reason=fault.reason, detail=fault.detail)
-
-    async def _ask(
-        self, images: Sequence[PreparedImage], priority: Priority, deadline: float
-    ) -> Sequence[Outcome]:
-        left_s = deadline - asyncio.get_running_loop().time()
-        if left_s <= 0:
-            late = self._failed(Failure.DEADLINE, "The time was up before the photo was sent.")
-            return [late] * len(images)
-        answer = None
-        detector = self._fleet.choose()
-        detector.num_in_flight += len(images)
-        try:
-            answer = detector.handle.detect.remote(images, priority=priority.value, deadline_s=left_s)
-            async with asyncio.timeout(left_s + _GRACE_S):
-                outcomes: list[Outcome] = await answer
-            if len(outcomes) != len(images):
-                unasked = (
-                    f"The detector gave {len(outcomes)} outcomes for {len(images)} images. Please report it."
-                )
-                return [self._failed(Failure.INTERNAL, unasked)] * len(images)
-            return detector.refuse_late(outcomes)
-        except asyncio.CancelledError:
-            cancel(answer)
-            raise
-        except Exception as error:
-            if isinstance(error, TimeoutError):
-                cancel(answer)
-            fault = fault_of(error)
-            return [self._failed(fault.failure, fault.advice)] * len(images)
+            while (refusal := self._fleet.refusal()) is not None:
+                if (since := self._fleet.refused_since) is not None:
+                    until = min(until, since + self._settings.client.max_pause_s)
+                if self._loop.time() >= until:
+                    return
+                self._paused[mark] = refusal.cause.detail
+                self._log.warning("Bulk images wait for a detector: %s", refusal.cause.detail)
+                await self._fleet.changed(min(1.0, until - self._loop.time()))
         finally:
-            detector.num_in_flight -= len(images)
-
-    def _failed(self, failure: Failure, detail: str) -> Failed:
-        return Failed(stamp=self._stamp, reason=failure, detail=detail)
+            if self._paused.pop(mark, None) and not self._paused:
+                self._log.info("Bulk images go on.")
 
 
-async def _grouped(
-    images: Iterable[ImageSource] | AsyncIterable[ImageSource], most: int
-) -> AsyncGenerator[list[ImageSource], None]:
-    """What the source has ready, at least 1 and at most `most` at a time, and read no further ahead.
-
-    A plain iterable is advanced in a thread of its own, because it may block (a list
-    from a pipe, a slow disk).
-    """
-    ready: asyncio.Queue[ImageSource | _End] = asyncio.Queue(most)
-
-    async def read() -> None:
-        try:
-            async for image in images if isinstance(images, AsyncIterable) else _in_thread(images):
-                await ready.put(image)
-        except Exception as error:
-            await ready.put(_End(error))
-        else:
-            await ready.put(_End())
-
-    reading = asyncio.create_task(read())
-    try:
-        while True:
-            group = [await ready.get()]
-            while len(group) < most and not ready.empty():
-                group.append(ready.get_nowait())
-            end = group.pop() if isinstance(group[-1], _End) else None
-            if group:
-                yield group  # type: ignore[misc]  # the end is the last, and was taken out
-            if isinstance(end, _End):
-                if end.error is not None:
-                    raise end.error
-                return
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The source gave its last image, or failed."""
-
-    error: Exception | None = None
-
-
-async def _in_thread(images: Iterable[ImageSource]) -> AsyncIterator[ImageSource]:
-    iterator, end = iter(images), _End()
-    reader = ThreadPoolExecutor(1, thread_name_prefix="rayface-source")
-    try:
-        while not isinstance(
-            image := await asyncio.get_running_loop().run_in_executor(reader, next, iterator, end), _End
-        ):
-            yield image
-    finally:
-        # Not waited for: a source that blocks would hold up whoever has had enough.
-        reader.shutdown(wait=False)
-
-
-def _is_busy(outcome: Outcome) -> bool:
-    return (
-        isinstance(outcome, Failed) and outcome.reason is Failure.BUSY and outcome.retry_after_s is not None
-    )
+def _wait_s(outcome: Outcome) -> float | None:
+    """How long a detector told us to wait with this image; None if it did not."""
+    if isinstance(outcome, Failed) and outcome.reason is Failure.BUSY and outcome.retry_after_s is not None:
+        return max(_LEAST_WAIT_S, outcome.retry_after_s)
+    return None

@@ -23,7 +23,6 @@ from actors.images import Limits, read_upright
 from cluster.client import FaceClient
 from cluster.errors import ConfigurationError, DetectorNotReady
 from cluster.photo_paths import Photo
-from cluster.placement import keep_output_clean
 from cluster.settings import Settings
 
 _STYLES = {"detected": "green", "rejected": "yellow", "failed": "red"}
@@ -53,7 +52,6 @@ async def detect(
     pictures = _Annotated(annotate, settings) if annotate else None
     served_by: set[str] = set()
     async with await _connected(settings, notes) as client:
-        keep_output_clean()
         with _progress(notes, num_photos) as advance:
             if not as_json:
                 out.print(Text(f"{'status':<9} {'faces':>5} {'score':>6} {'ms':>7}  image", style="bold"))

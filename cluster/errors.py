@@ -1,18 +1,21 @@
-"""Errors as people see them, and the one table from Ray's errors to ours.
+"""Errors as people see them, and the one table of faults: whose, passing or lasting, what the circuit counts.
 
     RayfaceError
     ├── ConfigurationError     a setting or an argument cannot be used
     ├── ClusterUnavailable     no Ray to talk to, or it does not let us in
     ├── DeviceTaken            another process of this machine owns the device, or the machine is joined
-    └── DetectorNotReady       the cluster is there; the detector is not, or cannot prove itself
+    ├── DetectorNotReady       the cluster is there; the detector is not, or cannot prove itself
+    └── NotAnswered            a question came back without an answer; carries the `Fault`
 
-These are raised where nothing can be asked at all. Once images are on their way nothing is raised: each gets
-an outcome, and `fault_of` says which `Failure` an error of Ray's stands for.
+Those above the last are raised where nothing can be asked at all. Once images are on their way nothing is
+raised: each gets an outcome, and `fault_of` says which `Failure` an error of Ray's stands for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 
 from actors.errors import DetectorFault
@@ -46,19 +49,95 @@ class DetectorNotReady(RayfaceError):
         return str(self.args[0])
 
 
+class NotAnswered(RayfaceError):
+    """A question to a detector or to the cluster came back without an answer; `fault` says why."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+    def __str__(self) -> str:
+        return self.fault.advice
+
+
+class Whose(StrEnum):
+    """Whose fault it is."""
+
+    IMAGE = "image"
+    CALLER = "caller"
+    DEVICE = "device"
+    CLUSTER = "cluster"
+    OURS = "ours"
+
+
+class Counts(StrEnum):
+    """What a detector's circuit makes of a call that ended so.
+
+    Attributes:
+        NOTHING: it says nothing about the device. (A detector that is silent for long opens the circuit
+            whatever its calls end with.)
+        CALL: a failed call; many of them open the circuit.
+        TRIP: asking again is of no use until somebody does something; the circuit opens at once.
+    """
+
+    NOTHING = "nothing"
+    CALL = "call"
+    TRIP = "trip"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a failure means.
+
+    Attributes:
+        whose: fault it is.
+        passing: whether asking again later can help without anybody doing anything.
+        counts: what the circuit makes of it.
+    """
+
+    whose: Whose
+    passing: bool
+    counts: Counts
+
+
+#: Every failure that an outcome can carry, each once.
+VERDICTS: Mapping[Failure, Verdict] = {
+    Failure.BUSY: Verdict(Whose.CALLER, True, Counts.NOTHING),
+    Failure.DEADLINE: Verdict(Whose.CALLER, True, Counts.NOTHING),
+    Failure.CANCELLED: Verdict(Whose.CALLER, False, Counts.NOTHING),
+    Failure.NOT_READY: Verdict(Whose.DEVICE, True, Counts.NOTHING),
+    Failure.MODEL_UNAVAILABLE: Verdict(Whose.DEVICE, False, Counts.TRIP),
+    Failure.DEVICE_UNAVAILABLE: Verdict(Whose.DEVICE, False, Counts.TRIP),
+    Failure.DEVICE_HELD: Verdict(Whose.DEVICE, False, Counts.TRIP),
+    Failure.DEVICE_LIES: Verdict(Whose.DEVICE, False, Counts.TRIP),
+    Failure.DEVICE_FAILED: Verdict(Whose.DEVICE, True, Counts.CALL),
+    Failure.OUT_OF_MEMORY: Verdict(Whose.DEVICE, True, Counts.CALL),
+    Failure.QUARANTINED: Verdict(Whose.IMAGE, False, Counts.NOTHING),
+    Failure.DETECTOR_LOST: Verdict(Whose.CLUSTER, True, Counts.CALL),
+    Failure.NO_CLUSTER: Verdict(Whose.CLUSTER, True, Counts.NOTHING),
+    Failure.VERSION_MISMATCH: Verdict(Whose.CLUSTER, False, Counts.TRIP),
+    Failure.INTERNAL: Verdict(Whose.OURS, False, Counts.CALL),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What an error of Ray's means to us.
+    """What an error means to us.
 
     Attributes:
         failure: what the caller sees.
-        passing: whether asking again later can help without anybody doing anything.
+        verdict: whose it is, passing or lasting, and what the circuit makes of it.
         advice: what happened and what to do, in a sentence or two.
     """
 
     failure: Failure
-    passing: bool
+    verdict: Verdict
     advice: str
+
+    @classmethod
+    def of(cls, failure: Failure, advice: str) -> Fault:
+        """With the verdict that stands in the table."""
+        return cls(failure, VERDICTS[failure], advice)
 
 
 @cache
@@ -66,51 +145,42 @@ def ray_faults() -> dict[type[BaseException], Fault]:
     """Every error that Ray can raise, each once. The most exact class of an error decides."""
     import ray.exceptions as rex
 
-    lost = Fault(Failure.DETECTOR_LOST, True, "The detector's process ended; Ray starts it again.")
-    node = Fault(
-        Failure.DETECTOR_LOST,
-        True,
-        "The detector's machine left the cluster. Check that it is on and joined.",
+    of = Fault.of
+    lost = of(Failure.DETECTOR_LOST, "The detector's process ended; Ray starts it again.")
+    node = of(
+        Failure.DETECTOR_LOST, "The detector's machine left the cluster. Check that it is on and joined."
     )
-    away = Fault(
-        Failure.DETECTOR_LOST, True, "The detector cannot be reached at the moment (restart or broken link)."
-    )
-    gone = Fault(
-        Failure.DETECTOR_LOST,
-        True,
-        "The image or its answer was lost on the way, with the process that held it.",
+    away = of(Failure.DETECTOR_LOST, "The detector cannot be reached at the moment (restart or broken link).")
+    gone = of(
+        Failure.DETECTOR_LOST, "The image or its answer was lost on the way, with the process that held it."
     )
     nobody = Fault(
         Failure.DETECTOR_LOST,
-        False,
+        Verdict(Whose.CLUSTER, False, Counts.NOTHING),
         "No machine of the cluster can hold the detector (`ray status` shows resources).",
     )
-    cluster = Fault(
-        Failure.NO_CLUSTER,
-        True,
-        "The Ray cluster does not answer. Check that its head runs and can be reached.",
+    cluster = of(
+        Failure.NO_CLUSTER, "The Ray cluster does not answer. Check that its head runs and can be reached."
     )
     token = Fault(
         Failure.NO_CLUSTER,
-        False,
+        Verdict(Whose.CLUSTER, False, Counts.TRIP),
         "The cluster refused our token. Use the head's own: RAY_AUTH_TOKEN or ~/.ray/auth_token.",
     )
-    late = Fault(Failure.DEADLINE, True, "No answer came in time.")
-    full = Fault(Failure.BUSY, True, "Too many calls are under way. Ask again in a moment.")
+    late = of(Failure.DEADLINE, "No answer came in time.")
+    full = of(Failure.BUSY, "Too many calls are under way. Ask again in a moment.")
     memory = Fault(
         Failure.OUT_OF_MEMORY,
-        True,
+        Verdict(Whose.CLUSTER, True, Counts.CALL),
         "A machine of the cluster is out of memory or disk for Ray's object store.",
     )
-    cancelled = Fault(Failure.CANCELLED, False, "The call was cancelled.")
-    version = Fault(
+    cancelled = of(Failure.CANCELLED, "The call was cancelled.")
+    version = of(
         Failure.VERSION_MISMATCH,
-        False,
         "Client and detector cannot read each other's messages: install the same rayface on both.",
     )
-    internal = Fault(
+    internal = of(
         Failure.INTERNAL,
-        False,
         "Something failed that never should; `ray logs` holds the details. Please report it.",
     )
     return {
@@ -161,23 +231,24 @@ def ray_faults() -> dict[type[BaseException], Fault]:
 
 def fault_of(error: BaseException) -> Fault:
     """The fault that an error stands for; the most exact class that the table knows decides."""
+    if isinstance(error, NotAnswered):
+        return error.fault
     if isinstance(error, DetectorFault):
-        return Fault(error.failure, True, error.detail)
+        return Fault.of(error.failure, error.detail)
     if isinstance(error, TimeoutError) and not _is_rays(error):
-        return Fault(Failure.DEADLINE, True, "No answer came in time.")
+        return Fault.of(Failure.DEADLINE, "No answer came in time.")
     cause = getattr(error, "cause", None)
     if _is_rays(error) and isinstance(cause, TypeError | AttributeError | ImportError):
         # What a detector of another version says to a call it does not know.
-        return Fault(
+        return Fault.of(
             Failure.VERSION_MISMATCH,
-            False,
             f"The detector did not understand the call: {cause}. Install the same rayface.",
         )
     table = ray_faults()
     for kind in type(error).__mro__:
         if kind in table:
             return table[kind]
-    return Fault(Failure.INTERNAL, False, f"Something failed that never should: {error!r}. Please report it.")
+    return Fault.of(Failure.INTERNAL, f"Something failed that never should: {error!r}. Please report it.")
 
 
 def _is_rays(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""The detectors of a cluster, one a lent device: found, placed, watched, and the least busy of them chosen.
+"""The detectors of a cluster, one a lent device: found, watched, judged, and the least busy of them chosen.
 
 A detector whose machine left waits in Ray for a device to come back and is passed over meanwhile; nobody has
 to do anything when it does.
@@ -8,109 +8,100 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
 
-from actors.faces import Failed, Failure, Health, Outcome, State
-from cluster import placement
-from cluster.errors import DetectorNotReady, fault_of
-from cluster.in_thread import in_thread
-from cluster.settings import Settings
+from actors.faces import Failure, Health, Outcome, Priority, State
+from actors.images import PreparedImage
+from cluster.circuit import Cause, CircuitState
+from cluster.detector import Detector, no_answer
+from cluster.errors import DetectorNotReady, NotAnswered
+from cluster.quiet_log import sparing_log
+from cluster.settings import CircuitSettings
 
 #: How often each detector is asked how it is, and new devices are looked for.
 _LOOK_EVERY_S = 2.0
 #: One that does not answer this long is passed over while there are others.
 _ANSWER_WITHIN_S = 5.0
+#: An answer that is due when the deadline is up still has to travel.
+_GRACE_S = 0.5
 
 
-@dataclass(eq=False)
-class Detector:
-    """One detector as a client sees it.
+class Refused(Exception):
+    """No detector may be asked now; says why, and how long until that may have changed."""
 
-    Attributes:
-        health: as last heard; None if it never answered.
-        is_away: whether the last question got no answer.
-        num_in_flight: images that this client has sent it and that are not answered yet.
-        num_of_others: images of other clients that it had when last asked.
-        epoch: of its newest owner that was heard; what an earlier one answers is refused.
-    """
+    def __init__(self, cause: Cause, retry_after_s: float) -> None:
+        super().__init__(cause, retry_after_s)
+        self.cause = cause
+        self.retry_after_s = retry_after_s
 
-    name: str
-    handle: placement.Handle
-    health: Health | None = None
-    is_away: bool = False
-    num_in_flight: int = 0
-    num_of_others: int = 0
-    epoch: int = 0
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether it would answer now, as far as we know."""
-        return not self.is_away and self.health is not None and self.health.state is State.READY
+class Road(Protocol):
+    """The way to the cluster, as far as a fleet asks; `Carrier` is one."""
 
-    @property
-    def expected_ms(self) -> float:
-        """How long what it has would take it, by what it measured at start."""
-        buckets = self.health.buckets if self.health else ()
-        per_image = min((each.run_ms / each.num_images for each in buckets), default=1.0)
-        return (self.num_in_flight + self.num_of_others + 1) * per_image
+    reason: str
 
-    def hear(self, health: Health) -> None:
-        """Take note of what it says of itself."""
-        if health.stamp.epoch < self.epoch:
-            return
-        self.health, self.is_away, self.epoch = health, False, health.stamp.epoch
-        self.num_of_others = max(0, health.num_queued + health.num_running - self.num_in_flight)
-
-    def refuse_late(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """The outcomes, those of an owner that has been succeeded replaced by a failure that says so."""
-        self.epoch = max([self.epoch, *(outcome.stamp.epoch for outcome in outcomes)])
-        return [
-            outcome
-            if outcome.stamp.epoch == self.epoch or not outcome.stamp.epoch
-            else Failed(
-                stamp=outcome.stamp,
-                reason=Failure.DETECTOR_LOST,
-                detail=f"{self.name} had a newer owner when this answer came; it was refused. Ask again.",
-            )
-            for outcome in outcomes
-        ]
+    async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
+        """The answer to a question, or NotAnswered."""
+        ...
 
 
 class Fleet:
     """All detectors of the cluster.
 
     Args:
-        find: names and handles of those that exist, after placing one for each device without.
-        timeout_s: what a first answer may take; a detector fetches its model at its first start.
+        road: to the cluster.
+        settings: of each detector's circuit.
+        log: told of every circuit that opens or closes.
+        clock: seconds; the event loop's own where None.
+        only_look: whether no detector is placed where one is missing.
+
+    Attributes:
+        detectors: by name.
+        refused_since: when it began that no detector may be asked; None while one may.
     """
 
-    def __init__(self, find: Callable[[], Awaitable[dict[str, placement.Handle]]], timeout_s: float) -> None:
-        self._find = find
-        self._timeout_s = timeout_s
-        self.detectors: dict[str, Detector] = {}
+    def __init__(
+        self,
+        road: Road,
+        settings: CircuitSettings,
+        log: logging.Logger | None = None,
+        clock: Callable[[], float] | None = None,
+        *,
+        only_look: bool = False,
+    ) -> None:
+        self._road = road
+        self._find = "known" if only_look else "find"
+        self._settings = settings
+        self._log = log or sparing_log("rayface.client")
+        self._clock = clock or asyncio.get_running_loop().time
+        self._begun = self._clock()
+        self._nobody_because = ""
+        self._changed = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+        self._probes: dict[str, asyncio.Task[None]] = {}
+        self._shown: dict[str, CircuitState] = {}
+        self.detectors: dict[str, Detector] = {}
+        self.refused_since: float | None = None
 
-    @classmethod
-    async def connect(cls, settings: Settings) -> Fleet:
-        """The fleet, when at least one of it is ready.
-
-        Raises:
-            DetectorNotReady: none is; says why the first of them is not.
-        """
-        made = cls(lambda: in_thread(placement.place_all, settings), settings.cluster.start_timeout_s)
-        await made.start()
-        return made
-
-    async def start(self) -> None:
+    async def start(self, timeout_s: float) -> None:
         """Find them all and wait until one is ready.
+
+        Args:
+            timeout_s: what a first answer may take; a detector fetches its model at its first start.
 
         Raises:
             DetectorNotReady: none is; says why.
         """
-        await self._update()
-        asking = {asyncio.create_task(self._first_health(each)) for each in self.detectors.values()}
+        try:
+            await self._update(timeout_s)
+        except NotAnswered as error:
+            raise DetectorNotReady(str(error), error.fault.failure) from error
+        asking = {
+            asyncio.create_task(self._first_health(each, timeout_s)) for each in self.detectors.values()
+        }
         try:
             faults: list[DetectorNotReady] = []
             for answer in asyncio.as_completed(asking):
@@ -126,117 +117,200 @@ class Fleet:
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
+
+    def watch(self) -> None:
+        """Look after them from now on."""
         self._watching = asyncio.create_task(self._watch())
 
-    def choose(self) -> Detector:
-        """The one that would answer soonest; where none is ready, the least loaded of all."""
-        every = list(self.detectors.values())
-        return min([each for each in every if each.is_ready] or every, key=lambda each: each.expected_ms)
-
     async def close(self) -> None:
-        """Stop watching."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        """Look after them no more."""
+        tasks = [*self._probes.values(), *([self._watching] if self._watching else ())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait until a circuit has opened or closed, or a detector was found, or the time is up."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), timeout_s)
+
+    def refusal(self) -> Refused | None:
+        """Why no detector may be asked now; None where one may, or where it is too early to say."""
+        refused = self._refusal(self._clock())
+        if refused is None:
+            self.refused_since = None
+        elif self.refused_since is None:
+            self.refused_since = self._clock()
+        return refused
+
+    def _refusal(self, now: float) -> Refused | None:
+        if any(each.circuit.state(now) is CircuitState.CLOSED for each in self.detectors.values()):
+            return None
+        if self.detectors:
+            views = [each.circuit.view(now) for each in self.detectors.values()]
+            first = min(views, key=lambda view: view.retry_after_s)
+            if first.cause is not None:
+                return Refused(first.cause, max(1.0, first.retry_after_s))
+        if now - self._begun < self._settings.grace_s:
+            return None
+        return Refused(Cause(Failure.NO_CLUSTER, self._nobody_because or self._road.reason), 10.0)
+
+    async def choose(self, until: float, *, patient: bool) -> Detector:
+        """The detector that would answer soonest, of those whose circuit is closed.
+
+        Args:
+            until: when to give up, on the fleet's clock.
+            patient: to wait for a circuit to close, and not to be refused.
+
+        Raises:
+            Refused: there is none.
+        """
+        while True:
+            now = self._clock()
+            closed = [
+                each for each in self.detectors.values() if each.circuit.state(now) is CircuitState.CLOSED
+            ]
+            if closed:
+                ready = [each for each in closed if each.is_ready]
+                return min(ready or closed, key=lambda each: each.expected_ms)
+            refusal = self.refusal()
+            if refusal is not None and not patient:
+                raise refusal
+            if now >= until:
+                too_early = Cause(Failure.NO_CLUSTER, self._nobody_because or self._road.reason)
+                raise refusal or Refused(too_early, 5.0)
+            await self.changed(min(1.0, until - now))
+
+    async def ask(
+        self, detector: Detector, images: Sequence[PreparedImage], priority: Priority, until: float
+    ) -> Sequence[Outcome]:
+        """What a detector says of each image, and what that says of the detector.
+
+        Raises:
+            NotAnswered: it says nothing; why.
+        """
+        left_s = max(0.0, until - self._clock())
+        detector.num_in_flight += len(images)
+        try:
+            outcomes: list[Outcome] = await self._road.ask(
+                "detect", detector.name, images, priority.value, left_s, timeout_s=left_s + _GRACE_S
+            )
+        except NotAnswered as error:
+            detector.missed(self._clock(), error.fault)
+            raise
+        else:
+            return detector.answered(self._clock(), outcomes, len(images))
+        finally:
+            detector.num_in_flight -= len(images)
+            self._show()
 
     async def look(self) -> None:
-        """Find new detectors and ask each how it is; those that do not answer are away."""
-        await self._update()
+        """Find new detectors, ask each how it is, judge those that are silent, and probe where it is time."""
+        try:
+            await self._update(_ANSWER_WITHIN_S)
+        except NotAnswered as error:
+            self._nobody_because = str(error)
         await asyncio.gather(*(self._look_at(each) for each in self.detectors.values()))
+        for each in self.detectors.values():
+            if each.circuit.take_probe(self._clock()):
+                if (given_up := self._probes.get(each.name)) is not None:
+                    given_up.cancel()
+                task = asyncio.create_task(self._probe(each))
+                self._probes[each.name] = task
+                task.add_done_callback(partial(self._probed, each.name))
+        self._show()
+        self.refusal()
+
+    def reset(self, name: str | None = None) -> None:
+        """Close the circuits, or one of them, because a person says so."""
+        for each in self.detectors.values():
+            if name in (None, each.name):
+                each.circuit.reset(self._clock())
+        self._show()
+
+    async def health(self, name: str, wait_s: float, timeout_s: float) -> Health:
+        """How a detector is, after waiting up to `wait_s` for its start.
+
+        Raises:
+            DetectorNotReady: it does not answer within `timeout_s`.
+        """
+        try:
+            health: Health = await self._road.ask("health", name, wait_s, timeout_s=timeout_s)
+        except NotAnswered as error:
+            raise DetectorNotReady(
+                f"The detector does not answer. {error.fault.advice}", error.fault.failure
+            ) from error
+        return health
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
+            begun = self._clock()
             # No fault of the cluster may end the watch: it has to see the cluster come back.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(NotAnswered, DetectorNotReady):
                 await self.look()
+            await asyncio.sleep(max(0.0, _LOOK_EVERY_S - (self._clock() - begun)))
 
-    async def _update(self) -> None:
-        for name, handle in (await self._find()).items():
+    async def _update(self, timeout_s: float) -> None:
+        names: list[str] = await self._road.ask(self._find, timeout_s=timeout_s)
+        for name in names:
             if name not in self.detectors:
-                self.detectors[name] = Detector(name, handle)
+                self.detectors[name] = Detector(name, self._settings, self._clock())
+                self._changed.set()
+        for name in set(self.detectors) - set(names):
+            # Of a cluster that was here before this one.
+            del self.detectors[name]
 
     async def _look_at(self, detector: Detector) -> None:
         try:
-            detector.hear(await ask_health(detector.handle, 0.0, _ANSWER_WITHIN_S))
-        except DetectorNotReady:
-            detector.is_away = True
+            health = await self.health(detector.name, 0.0, _ANSWER_WITHIN_S)
+        except DetectorNotReady as error:
+            detector.silent(self._clock(), Cause(error.failure, str(error)))
+        else:
+            detector.hear(self._clock(), health)
 
-    async def _first_health(self, detector: Detector) -> None:
-        health = await ask_health(detector.handle, self._timeout_s, self._timeout_s + 30.0)
-        detector.hear(health)
+    async def _probe(self, detector: Detector) -> None:
+        """The golden photo, never a person's."""
+        wait_s = self._settings.probe_timeout_s
+        cause: Cause | None = None
+        try:
+            health: Health = await self._road.ask("check", detector.name, wait_s - 1.0, timeout_s=wait_s)
+        except NotAnswered as error:
+            cause = no_answer(
+                Cause(error.fault.failure, f"The detector does not answer. {error.fault.advice}")
+            )
+        else:
+            detector.hear(self._clock(), health)
+            if health.state is not State.READY:
+                cause = Cause(health.failure or Failure.NOT_READY, health.reason)
+        detector.circuit.probed(self._clock(), cause)
+        self._show()
+
+    def _probed(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._probes.get(name) is task:
+            del self._probes[name]
+
+    async def _first_health(self, detector: Detector, timeout_s: float) -> None:
+        health = await self.health(detector.name, timeout_s, timeout_s + 30.0)
+        detector.hear(self._clock(), health)
         if health.state is not State.READY:
             raise DetectorNotReady(
                 f"{health.name} on {health.host} is {health.state}: {health.reason}",
                 health.failure or Failure.NOT_READY,
             )
 
-
-async def ask_health(handle: placement.Handle, wait_s: float, timeout_s: float) -> Health:
-    """How a detector is, after waiting up to `wait_s` for its start.
-
-    Raises:
-        DetectorNotReady: it does not answer within `timeout_s`.
-    """
-    answer: Any = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            answer = handle.health.remote(wait_s)
-            health: Health = await answer
-    except Exception as error:
-        if isinstance(error, TimeoutError):
-            cancel(answer)
-        fault = fault_of(error)
-        raise DetectorNotReady(f"The detector does not answer. {fault.advice}", fault.failure) from error
-    return health
-
-
-def cancel(answer: Any) -> None:
-    """Tell the detector that nobody waits any more; images not yet run are dropped there."""
-    if answer is not None:
-        import ray
-
-        with contextlib.suppress(Exception):
-            ray.cancel(answer)
-
-
-def place_and_look(settings: Settings) -> list[dict[str, Any]]:
-    """Place what is missing, wait for every detector's start, and say how each is.
-
-    Raises:
-        DetectorNotReady: no machine lends a device.
-    """
-
-    async def look() -> list[dict[str, Any]]:
-        fleet = Fleet(lambda: in_thread(placement.place_all, settings), settings.cluster.start_timeout_s)
-        with contextlib.suppress(DetectorNotReady):
-            await fleet.start()
-        if not fleet.detectors:
-            await fleet._update()
-        rows = await asyncio.gather(*(row(each) for each in fleet.detectors.values()))
-        await fleet.close()
-        return rows
-
-    async def row(detector: Detector) -> dict[str, Any]:
-        try:
-            # One that waits in Ray for its device to come back would let us wait as long.
-            health = await ask_health(detector.handle, 60.0, 90.0 if detector.health else 20.0)
-        except DetectorNotReady as error:
-            return {
-                "name": detector.name,
-                "state": "away",
-                "device": "",
-                "host": "",
-                "pid": "",
-                "reason": str(error),
-            }
-        return {
-            "name": health.name,
-            "state": str(health.state),
-            "device": health.device,
-            "host": health.host,
-            "pid": health.pid,
-            "reason": health.reason,
-        }
-
-    return asyncio.run(look())
+    def _show(self) -> None:
+        """Tell of every circuit that is not what it was."""
+        now = self._clock()
+        for each in self.detectors.values():
+            view = each.circuit.view(now)
+            before, self._shown[each.name] = self._shown.get(each.name, CircuitState.CLOSED), view.state
+            if before is view.state:
+                continue
+            self._changed.set()
+            about = {"about": each.name}
+            if view.state is CircuitState.CLOSED:
+                self._log.info("The circuit of %s is closed again.", each.name, extra=about)
+            elif before is CircuitState.CLOSED and view.cause is not None:
+                why = (view.cause.failure, view.cause.detail)
+                self._log.warning("The circuit of %s is open (%s): %s", each.name, *why, extra=about)

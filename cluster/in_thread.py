@@ -1,4 +1,4 @@
-"""Ray's blocking calls in a thread that is never left behind."""
+"""Blocking calls in a thread that is never left behind."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ async def in_thread(
 ) -> Value:
     """`asyncio.to_thread`, except that whoever is cancelled meanwhile waits for the function to return.
 
-    A thread that still asks the cluster something while the process leaves it makes Ray start another one,
-    or holds the process up for a minute, after which Ray's core ends it.
+    So that nothing goes on behind the back of whoever is told that it has ended.
     """
     work = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **named))
     try:

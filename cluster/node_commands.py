@@ -1,8 +1,7 @@
-"""`rayface head`, `join`, `place`, `token`, `install`, `uninstall`: the machines of a cluster."""
+"""`rayface head`, `join`, `token`, `install`, `uninstall`: the machines of a cluster."""
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from actors.device import Device
 from actors.errors import DeviceHeld
@@ -185,41 +182,6 @@ def _stop_on_signals(*keepers: supervisor.Supervisor) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), stop)
-
-
-@click.command()
-@click.option("--address", help="Of the head; without it that of the settings.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@_config
-def place(address: str | None, as_json: bool, config: Path | None) -> None:
-    """Give each lent device its detector, and show them.
-
-    Exit code: 0 all are ready, 3 there is none, or one is not.
-    """
-    from cluster import fleet, placement
-
-    settings = load_settings(
-        config or own_config("backend.toml"), **({"cluster": {"address": address}} if address else {})
-    )
-    if settings.cluster.address is None:
-        raise ConfigurationError(
-            "An embedded Ray places its detector by itself; name a cluster by --address."
-        )
-    leave = placement.join_or_start(settings)
-    placement.keep_output_clean()
-    try:
-        rows = fleet.place_and_look(settings)
-    finally:
-        leave()
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    else:
-        table = Table("detector", "state", "device", "host", "pid", "reason", box=None, header_style="bold")
-        for row in rows:
-            table.add_row(*(str(row[key]) for key in ("name", "state", "device", "host", "pid", "reason")))
-        Console(highlight=False, soft_wrap=True).print(table)
-    if not rows or any(row["state"] != "ready" for row in rows):
-        sys.exit(3)
 
 
 @click.group()

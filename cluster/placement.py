@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cluster.detector_actor import DetectorActor
@@ -30,8 +31,6 @@ _EMBEDDED = {
 def join_or_start(settings: Settings) -> Callable[[], None]:
     """Make this process a driver of the cluster in the settings, or of an embedded one.
 
-    A Ray that this process is connected to already is used as it is, and left alone afterwards.
-
     Returns:
         What undoes it.
 
@@ -48,8 +47,6 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
         _knock(settings, address)
     import ray
 
-    if ray.is_initialized():
-        return lambda: None
     try:
         if embedded:
             ray.init(
@@ -77,18 +74,6 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
     return leave
 
 
-def keep_output_clean() -> None:
-    """For our own commands: Ray must not write among their lines.
-
-    It prints errors of the cluster ("node … marked dead") on a driver's standard output whatever
-    `log_to_driver` says, which would break JSON. Private, but Ray is pinned and a test looks. Not for a
-    backend's process, which may want to see them.
-    """
-    import ray._private.worker as worker
-
-    worker._worker_logs_enabled = False
-
-
 def place_all(settings: Settings) -> dict[str, Handle]:
     """Every detector of the cluster, by name; one is placed for each lent device that has none.
 
@@ -100,13 +85,7 @@ def place_all(settings: Settings) -> dict[str, Handle]:
     import ray
 
     first = settings.cluster.detector_name
-    namespace = settings.cluster.namespace
-    ours = re.compile(rf"{re.escape(first)}(-[0-9]+)?")
-    found = {
-        each["name"]
-        for each in ray.util.list_named_actors(all_namespaces=True)
-        if each["namespace"] == namespace and ours.fullmatch(each["name"])
-    }
+    found = _names(settings)
     num_units = int(ray.cluster_resources().get(RESOURCE, 0))
     if not found and num_units < 1:
         raise DetectorNotReady(
@@ -116,8 +95,34 @@ def place_all(settings: Settings) -> dict[str, Handle]:
     names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
     missing = (name for name in names if name not in found)
     found.update(itertools.islice(missing, max(0, num_units - len(found))))
-    in_order = sorted(found, key=lambda name: (len(name), name))
-    return {name: _place(name, settings) for name in in_order}
+    return {name: _place(name, settings) for name in _in_order(found)}
+
+
+def find_all(settings: Settings) -> dict[str, Handle]:
+    """Every detector that the cluster has, by name; places none."""
+    import ray
+
+    found = {}
+    for name in _in_order(_names(settings)):
+        # One may have gone since it was listed.
+        with contextlib.suppress(ValueError):
+            found[name] = ray.get_actor(name, namespace=settings.cluster.namespace)
+    return found
+
+
+def _names(settings: Settings) -> set[str]:
+    import ray
+
+    ours = re.compile(rf"{re.escape(settings.cluster.detector_name)}(-[0-9]+)?")
+    return {
+        each["name"]
+        for each in ray.util.list_named_actors(all_namespaces=True)
+        if each["namespace"] == settings.cluster.namespace and ours.fullmatch(each["name"])
+    }
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def _place(name: str, settings: Settings) -> Handle:

@@ -6,7 +6,7 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -37,7 +37,8 @@ class ClusterSettings(BaseModel):
         detector_name: what `ray.get_actor` finds it by.
         dashboard: of an embedded Ray; a running one has its own.
         object_store_bytes: of an embedded Ray.
-        max_task_retries: Ray's; nobody else repeats a call. Detection is pure, so repeating is harmless.
+        max_task_retries: Ray's; nobody else repeats a call. Detection is pure, so repeating is harmless. A
+            photo that ends the detector's process is found out after two; one more for other accidents.
         start_timeout_s: how long a detector may take to become ready (the first start fetches the model).
     """
 
@@ -48,7 +49,7 @@ class ClusterSettings(BaseModel):
     detector_name: str = "FaceDetector"
     dashboard: bool = False
     object_store_bytes: Annotated[int, Field(ge=80_000_000)] = 256_000_000
-    max_task_retries: Annotated[int, Field(ge=-1)] = 2
+    max_task_retries: Annotated[int, Field(ge=-1)] = 3
     start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
 
 
@@ -60,6 +61,11 @@ class ClientSettings(BaseModel):
         stream_deadline_s: of each call that `stream` makes.
         images_per_call: images that travel together.
         max_calls_in_flight: calls under way at once; bounds the memory of a stream.
+        max_images_in_flight: images that are prepared or asked for at once, by all calls of a client
+            together; others wait their turn, interactive before bulk. Bounds the memory of a client.
+        max_waiting_calls: calls that wait for their turn; more are answered `busy`.
+        max_pause_s: how long a stream of bulk images waits for a detector when there is none to be asked,
+            before its images fail with the reason.
         num_prepare_threads: for shrinking photos; None takes one a core.
     """
 
@@ -69,6 +75,9 @@ class ClientSettings(BaseModel):
     stream_deadline_s: Annotated[float, Field(gt=0)] = 120.0
     images_per_call: Annotated[int, Field(ge=1, le=256)] = 8
     max_calls_in_flight: Annotated[int, Field(ge=1, le=64)] = 4
+    max_images_in_flight: Annotated[int, Field(ge=1)] = 128
+    max_waiting_calls: Annotated[int, Field(ge=1)] = 1000
+    max_pause_s: Annotated[float, Field(ge=0)] = 3600.0
     num_prepare_threads: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -102,6 +111,33 @@ class CircuitSettings(BaseModel):
     jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
     num_probes: Annotated[int, Field(ge=1)] = 2
     probe_timeout_s: Annotated[float, Field(gt=0)] = 15.0
+
+
+class FallbackSettings(BaseModel):
+    """When the caller's own CPU stands in for a detector. Whoever wants it says so; the default is never.
+
+    Attributes:
+        policy: "never"; "when_open": while the circuit of every detector is open; "after_s": then, and for
+            a call that a detector did not answer within `after_s` or failed.
+        after_s: for that policy.
+        bulk: whether bulk images are given to the CPU too; else they wait for a detector.
+        max_threads: of the CPU that it takes at once.
+        max_images_per_minute: the budget; beyond it, images fail with the detector's reason.
+        max_queued_images: waiting for the CPU; more fail with the detector's reason.
+        idle_s: the model is closed when it was not asked for so long.
+        opener: in place of ONNX Runtime on the CPU, as `detector.opener` is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Literal["never", "when_open", "after_s"] = "never"
+    after_s: Annotated[float, Field(gt=0)] = 5.0
+    bulk: bool = False
+    max_threads: Annotated[int, Field(ge=1)] = 1
+    max_images_per_minute: Annotated[int, Field(ge=1)] = 120
+    max_queued_images: Annotated[int, Field(ge=1)] = 32
+    idle_s: Annotated[float, Field(gt=0)] = 60.0
+    opener: str | None = None
 
 
 class NodeSettings(BaseModel):
@@ -182,6 +218,8 @@ class Settings(BaseSettings):
     detector: DetectorSettings = DetectorSettings()
     cluster: ClusterSettings = ClusterSettings()
     client: ClientSettings = ClientSettings()
+    circuit: CircuitSettings = CircuitSettings()
+    fallback: FallbackSettings = FallbackSettings()
     head: HeadSettings = HeadSettings()
     join: JoinSettings = JoinSettings()
 

@@ -157,6 +157,19 @@ def test_reset_closes_it() -> None:
     assert circuit.view(3.0).retry_after_s == 2, "the back-off is forgotten as well"
 
 
+def test_a_reason_to_believe_shortens_the_wait_and_closes_nothing() -> None:
+    """It was heard to be well again; a probe may look at once, and a closed circuit stays as it is."""
+    circuit = made(open_s=60)
+    circuit.probe_soon(0.0)
+    assert circuit.state(0.0) is CLOSED
+    circuit.trip(0.0, LYING)
+    circuit.probe_soon(1.0)
+    assert circuit.state(1.0) is HALF_OPEN
+    assert circuit.view(1.0).cause == LYING
+    circuit.probe_soon(5.0)
+    assert circuit.view(5.0).since_s == 4.0
+
+
 def test_jitter_only_shortens() -> None:
     """So that clients do not probe together, and no wait is longer than the longest."""
     circuit = Circuit(CircuitSettings(open_s=2, jitter=0.5), 0.0, chance=lambda: 0.5)
@@ -250,6 +263,14 @@ class CircuitMachine(RuleBasedStateMachine):
             if closed:
                 self.calls, self.good_probes = [], 0
         self.changed(before)
+
+    @rule()
+    def reason_to_believe_in_it(self) -> None:
+        """Open becomes half-open; nothing is let through by it."""
+        before = self.circuit.state(self.now)
+        self.circuit.probe_soon(self.now)
+        assert self.circuit.state(self.now) is (CLOSED if before is CLOSED else HALF_OPEN)
+        self.probe_since = None
 
     @rule()
     def reset(self) -> None:

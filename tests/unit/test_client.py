@@ -3,89 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import ray.exceptions as rex
 
-from actors.faces import Detected, Failed, Failure, Health, Outcome, Rejected, Stamp, State
-from cluster import fleet as fleet_module
+from actors.faces import Detected, Failure, Outcome, Rejected
 from cluster.client import FaceClient
+from cluster.detector import Detector
 from cluster.fleet import Fleet
 from cluster.settings import load_settings
-
-STAMP = Stamp("FaceDetector on a test", "fake@0", "life-1")
-
-
-def health(**changes: Any) -> Health:
-    known = Health(
-        name="FaceDetector",
-        state=State.READY,
-        reason="",
-        failure=None,
-        provider="CPUExecutionProvider",
-        provider_requested="CPUExecutionProvider",
-        device="cpu:0",
-        owner_since=None,
-        stamp=STAMP,
-        host="here",
-        pid=1,
-        uptime_s=0,
-        golden_age_s=0,
-        shapes=((64, 64),),
-        buckets=(),
-        num_lanes=1,
-        start_ms={},
-        num_queued=0,
-        num_running=0,
-        num_detected=0,
-        num_rejected=0,
-        num_failed=0,
-    )
-    return replace(known, **changes)
-
-
-class Detector:
-    """A handle whose actor answers after `seconds`; `answer` may be exchanged."""
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
-        self.calls: list[int] = []
-        self.under_way = self.most_under_way = self.num_cancelled = 0
-        self.detect = SimpleNamespace(remote=self._detect)
-
-    def answer(self, images: Sequence[Any]) -> Any:
-        return [detected(image.width) for image in images]
-
-    async def _detect(self, images: Sequence[Any], *, priority: str, deadline_s: float) -> Any:
-        self.calls.append(len(images))
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        try:
-            await asyncio.sleep(self.seconds)
-            answer = self.answer(images)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-        except asyncio.CancelledError:
-            self.num_cancelled += 1
-            raise
-        finally:
-            self.under_way -= 1
-
-
-def detected(width: int) -> Outcome:
-    return Detected(stamp=STAMP, faces=(), width=width, height=1)
-
-
-def busy(wait_s: float) -> Outcome:
-    return Failed(stamp=STAMP, reason=Failure.BUSY, detail="full", retry_after_s=wait_s)
+from tests.unit.road import Road, detected, failed, health, lost
 
 
 async def collected(answers: AsyncIterator[Outcome]) -> list[Outcome]:
@@ -96,12 +28,19 @@ def photo(width: int) -> np.ndarray[Any, Any]:
     return np.zeros((1, width, 3), np.uint8)
 
 
-def client(detector: Detector, **changes: Any) -> FaceClient:
+def client(road: Road, **changes: Any) -> FaceClient:
+    """Made inside a running loop; `changes` are of the settings of clients."""
     settings = load_settings(client={"num_prepare_threads": 1, **changes})
-    fleet = Fleet(dict, 1.0)
-    fleet.detectors["FaceDetector"] = known = fleet_module.Detector("FaceDetector", detector)
-    known.hear(health())
-    return FaceClient(fleet, settings, lambda: None)
+    log = logging.getLogger("test")
+    fleet = Fleet(road, settings.circuit, log)
+    fleet.detectors["FaceDetector"] = known = Detector("FaceDetector", settings.circuit, 0.0)
+    known.hear(asyncio.get_running_loop().time(), health())
+    return FaceClient(road, fleet, settings, log)  # type: ignore[arg-type]  # a road in place of a carrier
+
+
+async def asking(road: Road, images: Any, **options: Any) -> list[Outcome]:
+    """One call of a client of its own."""
+    return await client(road).detect(images, **options)
 
 
 def widths(outcomes: Sequence[Outcome]) -> list[Any]:
@@ -119,14 +58,9 @@ def run(story: Any) -> Any:
 def test_outcomes_come_in_order_whatever_happens_to_each(tmp_path: Path) -> None:
     """I1, I3: refused here, answered there, failed there: each at its own place."""
 
-    class Mixed(Detector):
+    class Mixed(Road):
         def answer(self, images: Sequence[Any]) -> Any:
-            return [
-                Failed(stamp=STAMP, reason=Failure.DEVICE_FAILED, detail="x")
-                if i.width == 3
-                else detected(i.width)
-                for i in images
-            ]
+            return [failed(Failure.DEVICE_FAILED) if i.width == 3 else detected(i.width) for i in images]
 
     async def story() -> None:
         images = [photo(1), b"", photo(3), tmp_path / "missing.jpg", photo(5), b"text"]
@@ -141,7 +75,7 @@ def test_outcomes_come_in_order_whatever_happens_to_each(tmp_path: Path) -> None
 
 def test_many_images_travel_in_bounded_calls() -> None:
     """I6: never more images in a call, nor calls under way, than the settings say."""
-    detector = Detector(0.001)
+    detector = Road(seconds=0.001)
 
     async def story() -> None:
         outcomes = await client(detector, images_per_call=4, max_calls_in_flight=3).detect(
@@ -165,7 +99,7 @@ def test_a_stream_is_read_no_further_than_it_is_answered() -> None:
             yield photo(num_read)
 
     async def story() -> None:
-        answers = client(Detector(), images_per_call=4, max_calls_in_flight=2).stream(source())
+        answers = client(Road(), images_per_call=4, max_calls_in_flight=2).stream(source())
         for number in range(1, 101):
             assert widths([await anext(answers)]) == [number]
             await asyncio.sleep(0)
@@ -185,7 +119,7 @@ def test_an_answer_does_not_wait_for_a_source_that_stalls() -> None:
             while True:
                 yield await asked.get()
 
-        answers = client(Detector()).stream(source())
+        answers = client(Road()).stream(source())
         for number in range(1, 6):
             asked.put_nowait(photo(number))
             assert widths([await anext(answers)]) == [number]
@@ -203,7 +137,7 @@ def test_a_source_that_fails_says_so_after_what_it_gave() -> None:
 
     async def story() -> None:
         with pytest.raises(OSError, match="the disk is gone"):
-            await collected(client(Detector()).stream(source()))
+            await collected(client(Road()).stream(source()))
 
     run(story())
 
@@ -213,15 +147,17 @@ def test_busy_images_are_asked_for_again_and_only_those() -> None:
 
     asked: Counter[int] = Counter()
 
-    class OddOnesBusyAtFirst(Detector):
+    class OddOnesBusyAtFirst(Road):
         def answer(self, images: Sequence[Any]) -> Any:
             asked.update(image.width for image in images)
             return [
-                busy(0.01) if image.width % 2 and asked[image.width] == 1 else detected(image.width)
+                failed(Failure.BUSY, 0.01)
+                if image.width % 2 and asked[image.width] == 1
+                else detected(image.width)
                 for image in images
             ]
 
-    outcomes = run(client(OddOnesBusyAtFirst()).detect([photo(n) for n in range(1, 9)]))
+    outcomes = run(asking(OddOnesBusyAtFirst(), [photo(n) for n in range(1, 9)]))
     assert widths(outcomes) == list(range(1, 9))
     assert asked == {n: 1 + n % 2 for n in range(1, 9)}
 
@@ -229,40 +165,40 @@ def test_busy_images_are_asked_for_again_and_only_those() -> None:
 def test_busy_beyond_the_deadline_is_said() -> None:
     """I6: no waiting for what cannot come in time."""
 
-    class Busy(Detector):
+    class Busy(Road):
         def answer(self, images: Sequence[Any]) -> Any:
-            return [busy(60.0) for _ in images]
+            return [failed(Failure.BUSY, 60.0) for _ in images]
 
     detector = Busy()
-    assert widths(run(client(detector).detect([photo(1)], deadline_s=1.0))) == [Failure.BUSY]
+    assert widths(run(asking(detector, [photo(1)], deadline_s=1.0))) == [Failure.BUSY]
     assert detector.calls == [1]
 
 
 def test_a_deadline_ends_a_call_that_hangs() -> None:
     """I6: the caller gets an outcome, whatever the cluster does."""
-    outcomes = run(client(Detector(seconds=1000)).detect([photo(1), photo(2)], deadline_s=0.05))
+    outcomes = run(asking(Road(seconds=1000), [photo(1), photo(2)], deadline_s=0.05))
     assert widths(outcomes) == [Failure.DEADLINE, Failure.DEADLINE]
 
 
 @pytest.mark.parametrize(
     ("answer", "failure"),
     [
-        (rex.ActorDiedError(), Failure.DETECTOR_LOST),
-        (rex.ActorUnavailableError("away", b"0" * 16), Failure.DETECTOR_LOST),
-        (RuntimeError("odd"), Failure.INTERNAL),
+        (lost(), Failure.DETECTOR_LOST),
+        (lost(Failure.NO_CLUSTER), Failure.NO_CLUSTER),
+        (lost(Failure.INTERNAL), Failure.INTERNAL),
         ([], Failure.INTERNAL),
     ],
 )
 def test_a_fault_of_the_cluster_is_an_outcome(answer: Any, failure: Failure) -> None:
     """I1: nothing is raised once images are on their way, and nobody gets another's answer."""
-    detector = Detector()
+    detector = Road()
     detector.answer = lambda images: answer  # type: ignore[method-assign]
-    assert widths(run(client(detector).detect([photo(1), b"", photo(2)]))) == [failure, "zero_sized", failure]
+    assert widths(run(asking(detector, [photo(1), b"", photo(2)]))) == [failure, "zero_sized", failure]
 
 
 def test_who_leaves_a_stream_leaves_no_call_behind() -> None:
     """The calls under way are cancelled, so that the detector does not work for nobody."""
-    detector = Detector(seconds=1000)
+    detector = Road(seconds=1000)
 
     async def story() -> None:
         answers = client(detector).stream(photo(n) for n in range(1, 100))
@@ -282,6 +218,6 @@ def test_wrong_use_is_an_error_of_the_caller() -> None:
     """One image instead of a list, or a priority that does not exist."""
     for one in (b"x", "a.jpg", photo(1), Path("a.jpg")):
         with pytest.raises(TypeError, match="list"):
-            run(client(Detector()).detect(one))  # type: ignore[arg-type]
+            run(asking(Road(), one))
     with pytest.raises(ValueError, match="urgent"):
-        run(client(Detector()).detect([photo(1)], priority="urgent"))
+        run(asking(Road(), [photo(1)], priority="urgent"))

@@ -9,10 +9,28 @@ import pytest
 import ray.exceptions as rex
 
 from actors import errors as actor_errors
-from actors.errors import ActorError, Busy, DeviceFailed, ImageFault
+from actors.errors import (
+    ActorError,
+    Busy,
+    DetectorFault,
+    DeviceFailed,
+    DeviceLies,
+    ImageFault,
+    ModelUnavailable,
+)
 from actors.faces import Failure, Rejection
 from cluster import errors as cluster_errors
-from cluster.errors import DetectorNotReady, RayfaceError, fault_of, ray_faults
+from cluster.errors import (
+    VERDICTS,
+    Counts,
+    DetectorNotReady,
+    Fault,
+    NotAnswered,
+    RayfaceError,
+    Whose,
+    fault_of,
+    ray_faults,
+)
 
 
 def test_every_error_of_rays_is_mapped() -> None:
@@ -23,11 +41,50 @@ def test_every_error_of_rays_is_mapped() -> None:
     assert known == set(ray_faults())
 
 
+def test_every_failure_has_one_verdict() -> None:
+    """Whose fault, passing or lasting, what the circuit counts: every failure, and nothing else."""
+    assert set(VERDICTS) == set(Failure)
+    for failure, verdict in VERDICTS.items():
+        if verdict.counts is Counts.TRIP:
+            assert not verdict.passing, failure
+        if verdict.whose in (Whose.IMAGE, Whose.CALLER):
+            assert verdict.counts is Counts.NOTHING, failure
+
+
+def test_every_fault_of_a_device_has_a_verdict() -> None:
+    """What `actors` can raise of its own is in the table too."""
+    for kind in _subclasses(DetectorFault):
+        assert kind.failure in VERDICTS
+
+
+def _subclasses(kind: type[DetectorFault]) -> list[type[DetectorFault]]:
+    return [kind, *(each for child in kind.__subclasses__() for each in _subclasses(child))]
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (rex.ActorDiedError(), True),
+        (rex.ActorUnavailableError("away", b"0" * 16), True),
+        (rex.NodeDiedError("x"), True),
+        (rex.PendingCallsLimitExceeded("x"), True),
+        (rex.ActorUnschedulableError("x"), False),
+        (rex.AuthenticationError("x"), False),
+        (rex.RayTaskError("detect", "trace", TypeError("unexpected argument")), False),
+        (DeviceLies("zeros"), False),
+        (ModelUnavailable("altered"), False),
+    ],
+)
+def test_passing_and_lasting_are_told_apart(error: Exception, passing: bool) -> None:
+    assert fault_of(error).verdict.passing is passing
+
+
 def ours() -> list[Exception]:
     made: list[Exception] = [
         ImageFault(Rejection.TRUNCATED, "cut short"),
         Busy("full", 1.5),
         DetectorNotReady("no", Failure.DEVICE_LIES),
+        NotAnswered(Fault.of(Failure.NO_CLUSTER, "away")),
     ]
     for module, base in ((actor_errors, ActorError), (cluster_errors, RayfaceError)):
         for _, kind in inspect.getmembers(module, inspect.isclass):

@@ -1,0 +1,100 @@
+"""How many images a client holds at once: places, interactive before bulk, and a queue of bounded length."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from actors.faces import Priority
+
+
+class Full(Exception):
+    """So many calls wait for a place already that another would wait in vain."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    num_images: int
+    turn: asyncio.Future[None]
+
+
+class Admission:
+    """Places for images; a call takes as many as it has images, and waits until there are.
+
+    Args:
+        max_images: places.
+        max_waiting: calls that may wait.
+    """
+
+    def __init__(self, max_images: int, max_waiting: int) -> None:
+        self._max_images = max_images
+        self._max_waiting = max_waiting
+        self._num_free = max_images
+        self._queues: dict[Priority, deque[_Waiting]] = {each: deque() for each in Priority}
+
+    @property
+    def num_taken(self) -> int:
+        """Images that have a place."""
+        return self._max_images - self._num_free
+
+    @property
+    def num_waiting(self) -> int:
+        """Calls that wait for one."""
+        return sum(map(len, self._queues.values()))
+
+    @contextlib.asynccontextmanager
+    async def places(self, num_images: int, priority: Priority, until: float) -> AsyncIterator[None]:
+        """Keep places until the end of the block.
+
+        Args:
+            num_images: how many; a call larger than all there is takes all there is.
+            priority: interactive calls get theirs before bulk ones.
+            until: on the event loop's clock, when to give up.
+
+        Raises:
+            Full: too many wait.
+            TimeoutError: there was none until then.
+        """
+        wanted = min(num_images, self._max_images)
+        await self._take(wanted, priority, until)
+        try:
+            yield
+        finally:
+            self._num_free += wanted
+            self._let_in()
+
+    async def _take(self, wanted: int, priority: Priority, until: float) -> None:
+        queue = self._queues[priority]
+        if self.num_waiting >= self._max_waiting:
+            raise Full
+        waiting = _Waiting(wanted, asyncio.get_running_loop().create_future())
+        queue.append(waiting)
+        self._let_in()
+        try:
+            async with asyncio.timeout_at(until):
+                await waiting.turn
+        except BaseException:
+            if waiting in queue:
+                queue.remove(waiting)
+            elif waiting.turn.done() and not waiting.turn.cancelled():
+                # It was let in just when it gave up.
+                self._num_free += wanted
+            self._let_in()
+            raise
+
+    def _let_in(self) -> None:
+        for priority in (Priority.INTERACTIVE, Priority.BULK):
+            queue = self._queues[priority]
+            while queue:
+                if queue[0].num_images > self._num_free:
+                    # Nobody passes whoever is first, or a large call might wait for ever.
+                    return
+                waiting = queue.popleft()
+                self._num_free -= waiting.num_images
+                if waiting.turn.cancelled():
+                    self._num_free += waiting.num_images
+                else:
+                    waiting.turn.set_result(None)

@@ -1,0 +1,182 @@
+"""Keeps a courier at work: starts it, asks through it, and starts another when it is of no more use.
+
+What the backend's own process holds of the cluster is this: two pipes to a process that may end at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from actors.faces import Failure
+from cluster.courier_process import CourierProcess
+from cluster.errors import Fault, NotAnswered, RayfaceError
+from cluster.settings import Settings
+from cluster.supervisor import Backoff
+from cluster.wire import Pulse
+
+_PULSE_EVERY_S = 2.0
+_PULSE_WITHIN_S = 6.0
+#: A courier that for so long does not even say how it is has hung.
+_HUNG_AFTER_S = 20.0
+#: What a courier that is replaced may take to bring the answers it was sent for.
+_FINISH_WITHIN_S = 30.0
+
+
+class Courier(Protocol):
+    """What a carrier needs of a courier; `CourierProcess` is one."""
+
+    address: str
+    ended: asyncio.Future[str]
+
+    @property
+    def num_asked(self) -> int:
+        """Questions without an answer so far."""
+        ...
+
+    async def ask(self, verb: str, *arguments: Any) -> Any:
+        """The answer to a question, or NotAnswered."""
+        ...
+
+    async def end(self) -> None:
+        """Hang up, and wait until it is gone."""
+        ...
+
+
+class Carrier:
+    """The way to the cluster; open or not, it can be asked.
+
+    Args:
+        settings: whose cluster to join.
+        start: makes a courier that has joined.
+        log: told when the way opens, closes, and why.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: logging.Logger,
+        start: Callable[[Settings], Awaitable[Courier]] = CourierProcess.start,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._start = start
+        self._backoff = backoff or Backoff(most_s=10.0)
+        self._courier: Courier | None = None
+        self._came = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        #: Why there is no way; for whoever asks meanwhile.
+        self.reason = "The cluster is being joined."
+
+    @property
+    def address(self) -> str:
+        """Of the cluster that is joined; empty while none is."""
+        return self._courier.address if self._courier else ""
+
+    async def open(self, *, wait: bool = True) -> None:
+        """Join the cluster, and keep the way open from now on.
+
+        Args:
+            wait: for the first joining; without it, that goes on in the background.
+
+        Raises:
+            ClusterUnavailable: with `wait`, and it could not be joined; says why.
+        """
+        first = await self._start(self._settings) if wait else None
+        self._keeping = asyncio.create_task(self._keep(first))
+
+    async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
+        """The cluster's answer to a question; where there is no way, it is waited for.
+
+        Raises:
+            NotAnswered: there is none, or it did not come in time.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (courier := self._courier) is None:
+                    await self._came.wait()
+                return await courier.ask(verb, *arguments)
+        except TimeoutError:
+            if courier is None:
+                raise NotAnswered(Fault.of(Failure.NO_CLUSTER, self.reason)) from None
+            raise NotAnswered(Fault.of(Failure.DEADLINE, "No answer came in time.")) from None
+
+    async def close(self) -> None:
+        """Leave the cluster; an embedded one ends."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        if self._courier is not None:
+            await self._courier.end()
+            self._courier = None
+
+    async def _keep(self, courier: Courier | None) -> None:
+        while True:
+            begun = asyncio.get_running_loop().time()
+            try:
+                courier = courier or await self._start(self._settings)
+            except RayfaceError as error:
+                if self._courier is None:
+                    self.reason = str(error)
+                self._log.warning("No cluster: %s", error)
+            else:
+                self._take(courier)
+                why = await self._watched(courier)
+                self._log.warning("The connection to the cluster is made anew: %s.", why)
+                if courier.ended.done() or self._settings.cluster.address is None:
+                    # An embedded cluster is the courier's own, and ends with it.
+                    self._drop(courier, why)
+                    await courier.end()
+                courier = None
+            await asyncio.sleep(self._backoff.pause_s(asyncio.get_running_loop().time() - begun))
+
+    def _take(self, courier: Courier) -> None:
+        old, self._courier = self._courier, courier
+        courier.ended.add_done_callback(lambda ended: self._drop(courier, ended.result()))
+        self._came.set()
+        self._log.info("Joined the cluster at %s.", courier.address)
+        if old is not None:
+            task = asyncio.create_task(self._retire(old))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    def _drop(self, courier: Courier, why: str) -> None:
+        if self._courier is courier:
+            self._courier = None
+            self._came.clear()
+            self.reason = f"The connection to the cluster was lost: {why}."
+
+    async def _retire(self, courier: Courier) -> None:
+        """Let it bring the answers that it was sent for."""
+        try:
+            async with asyncio.timeout(_FINISH_WITHIN_S):
+                while courier.num_asked and not courier.ended.done():
+                    await asyncio.sleep(0.2)
+        except TimeoutError:
+            pass
+        finally:
+            await courier.end()
+
+    async def _watched(self, courier: Courier) -> str:
+        """Until it is of no more use; why."""
+        heard = asyncio.get_running_loop().time()
+        while True:
+            await asyncio.wait([courier.ended], timeout=_PULSE_EVERY_S)
+            if courier.ended.done():
+                return courier.ended.result()
+            with contextlib.suppress(NotAnswered, TimeoutError):
+                async with asyncio.timeout(_PULSE_WITHIN_S):
+                    pulse: Pulse = await courier.ask("pulse")
+                heard = asyncio.get_running_loop().time()
+                if pulse.stranded:
+                    return pulse.stranded
+            if asyncio.get_running_loop().time() - heard > _HUNG_AFTER_S:
+                return "the process that carries calls to it has hung"

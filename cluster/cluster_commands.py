@@ -1,0 +1,273 @@
+"""`rayface place`, `status` and `circuit reset`: looking at a cluster, and setting it right."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cluster.carrier import Carrier
+from cluster.detector import Detector
+from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, NotAnswered
+from cluster.fleet import Fleet
+from cluster.noticeboard import Note, leave_reset, read_notes
+from cluster.quiet_log import sparing_log
+from cluster.settings import Settings, load_settings, own_config
+from cluster.wire import Node
+
+_ANSWER_WITHIN_S = 5.0
+_WATCH_EVERY_S = 2.0
+_EXIT_NOT_WELL = 3
+_COLOURS = {"ready": "green", "closed": "green", "open": "red", "half_open": "yellow"}
+
+_address = click.option("--address", help="Of the head; without it that of the settings.")
+_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+_config = click.option(
+    "--config", type=click.Path(path_type=Path), help="A settings file instead of the shipped one."
+)
+
+
+@click.command()
+@_address
+@_json
+@_config
+def place(address: str | None, as_json: bool, config: Path | None) -> None:
+    """Give each lent device its detector, and show them.
+
+    Exit code: 0 all are ready, 3 there is none, or one is not.
+    """
+    rows = asyncio.run(_place(_settings(address, config)))
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        Console(highlight=False, soft_wrap=True).print(
+            _table(("name", "state", "device", "host", "pid", "reason"), rows)
+        )
+    if not rows or any(row["state"] != "ready" for row in rows):
+        sys.exit(_EXIT_NOT_WELL)
+
+
+@click.command()
+@_address
+@click.option("--watch", is_flag=True, help="Go on showing it, until Ctrl+C.")
+@_json
+@_config
+def status(address: str | None, watch: bool, as_json: bool, config: Path | None) -> None:
+    """Show the machines, the detectors, and the circuits of every client.
+
+    Exit code: 0 there is a detector, all are ready and every circuit is closed, 3 something is not well.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    seen = asyncio.run(_show(_settings(address, config), console, watch=watch, as_json=as_json))
+    if not seen["well"]:
+        sys.exit(_EXIT_NOT_WELL)
+
+
+@click.group()
+def circuit() -> None:
+    """The circuit breakers that clients keep, one for each detector."""
+
+
+@circuit.command()
+@_address
+@click.option("--detector", help="Of this one only.")
+@_json
+@_config
+def reset(address: str | None, detector: str | None, as_json: bool, config: Path | None) -> None:
+    """Close the circuits of every client, and show what they are afterwards.
+
+    A circuit closes by itself when a detector has proved itself; this is for a person who knows better.
+    """
+    notes = asyncio.run(_reset(_settings(address, config), detector))
+    if as_json:
+        click.echo(json.dumps([asdict(note) for note in notes], indent=2))
+    elif not notes:
+        click.echo("There is no client of this cluster at the moment.")
+    else:
+        Console(highlight=False, soft_wrap=True).print(_circuits(notes))
+
+
+def _settings(address: str | None, config: Path | None) -> Settings:
+    settings = load_settings(
+        config or own_config("backend.toml"), **({"cluster": {"address": address}} if address else {})
+    )
+    if settings.cluster.address is None:
+        raise ConfigurationError("An embedded Ray belongs to one program; name a cluster by --address.")
+    return settings
+
+
+@asynccontextmanager
+async def _road(settings: Settings) -> AsyncIterator[Carrier]:
+    carrier = Carrier(settings, sparing_log("rayface.command"))
+    try:
+        await carrier.open()
+        yield carrier
+    finally:
+        await carrier.close()
+
+
+async def _place(settings: Settings) -> list[dict[str, Any]]:
+    """Place what is missing, wait for every detector's start, and say how each is."""
+    async with _road(settings) as road:
+        fleet = Fleet(road, settings.circuit)
+        try:
+            with contextlib.suppress(DetectorNotReady):
+                await fleet.start(settings.cluster.start_timeout_s)
+            if not fleet.detectors:
+                # Once more, for the reason.
+                await road.ask("find", timeout_s=_ANSWER_WITHIN_S)
+            return await asyncio.gather(*(_placed(fleet, each) for each in fleet.detectors.values()))
+        except NotAnswered as error:
+            raise DetectorNotReady(str(error), error.fault.failure) from error
+
+
+async def _placed(fleet: Fleet, detector: Detector) -> dict[str, Any]:
+    try:
+        # One that waits in Ray for its device to come back would let us wait as long.
+        health = await fleet.health(detector.name, 60.0, 90.0 if detector.health else 20.0)
+    except DetectorNotReady as error:
+        row = dict.fromkeys(("device", "host", "pid"), "")
+        return {"name": detector.name, "state": "away", **row, "reason": str(error)}
+    known = asdict(health)
+    row = {key: known[key] for key in ("name", "state", "device", "host", "pid", "reason")}
+    return row | {"state": str(health.state)}
+
+
+async def _show(settings: Settings, console: Console, *, watch: bool, as_json: bool) -> dict[str, Any]:
+    async with _road(settings) as road:
+        fleet = Fleet(road, settings.circuit, only_look=True)
+        seen, shown = await _seen(road, fleet)
+        if as_json:
+            console.print(json.dumps(seen, indent=None if watch else 2), markup=False)
+        elif not watch:
+            console.print(shown)
+        if not watch:
+            return seen
+        with (
+            Live(shown, console=console, auto_refresh=False)
+            if not as_json
+            else contextlib.nullcontext() as live
+        ):
+            while True:
+                await asyncio.sleep(_WATCH_EVERY_S)
+                seen, shown = await _seen(road, fleet)
+                if live is None:
+                    console.print(json.dumps(seen), markup=False)
+                else:
+                    live.update(shown, refresh=True)
+
+
+async def _seen(road: Carrier, fleet: Fleet) -> tuple[dict[str, Any], RenderableType]:
+    """Everything that there is to be seen, as values and as a page."""
+    try:
+        await fleet.look()
+        nodes: list[Node] = await road.ask("nodes", timeout_s=_ANSWER_WITHIN_S)
+        notes = await read_notes(road)
+    except NotAnswered as error:
+        raise ClusterUnavailable(f"The cluster at {road.address} does not say how it is. {error}") from error
+    detectors = [_detector_row(each) for each in fleet.detectors.values()]
+    circuits = [each for note in notes for each in note.standing["detectors"]]
+    seen = {
+        "at": time.time(),
+        "address": road.address,
+        "well": bool(detectors)
+        and all(each["state"] == "ready" for each in detectors)
+        and all(each["circuit"] == "closed" for each in circuits),
+        "nodes": [asdict(each) for each in nodes],
+        "detectors": detectors,
+        "clients": [asdict(each) for each in notes],
+    }
+    page = Group(
+        Text(f"cluster {road.address}", style="bold"),
+        _table(("machine", "lends"), [{"machine": _name(each), "lends": _lent(each)} for each in nodes]),
+        Text(""),
+        _table(("name", "state", "device", "host", "pid", "queue", "golden", "reason"), detectors),
+        Text(""),
+        _circuits(notes) if notes else Text("no client"),
+    )
+    return seen, page
+
+
+async def _reset(settings: Settings, detector: str | None) -> list[Note]:
+    async with _road(settings) as road:
+        try:
+            known: list[str] = await road.ask("known", timeout_s=_ANSWER_WITHIN_S)
+            if detector is not None and detector not in known:
+                raise ConfigurationError(
+                    f"No detector here is called {detector!r}; there are {', '.join(known) or 'none'}."
+                )
+            await asyncio.sleep(await leave_reset(road, detector))
+            return await read_notes(road)
+        except NotAnswered as error:
+            raise ClusterUnavailable(f"The cluster at {road.address} took no note. {error}") from error
+
+
+def _detector_row(detector: Detector) -> dict[str, Any]:
+    health = detector.health
+    if health is None:
+        return {"name": detector.name, "state": "away", "reason": detector.last_error}
+    golden = "never" if health.golden_age_s is None else f"{health.golden_age_s:.0f} s ago"
+    return {
+        "name": health.name,
+        "state": "away" if detector.is_away else str(health.state),
+        "device": health.device,
+        "provider": health.provider,
+        "host": health.host,
+        "pid": health.pid,
+        "queue": health.num_queued + health.num_running,
+        "golden": golden,
+        "reason": detector.last_error if detector.is_away else health.reason or health.last_words,
+        "health": health.as_dict(),
+    }
+
+
+def _circuits(notes: Sequence[Note]) -> Table:
+    rows = []
+    for note in notes:
+        standing = note.standing
+        for each in standing["detectors"] or [{"name": "none", "detail": standing["why_not"]}]:
+            judged = f"{each.get('num_failed', 0)}/{each.get('num_calls', 0)} failed"
+            rows.append(
+                {
+                    "client": note.client,
+                    "asks": each["name"],
+                    "circuit": each.get("circuit", ""),
+                    "last calls": judged,
+                    "opened": each.get("num_opened", ""),
+                    "by CPU": sum(standing["fallback"].values()),
+                    "why": each.get("detail") or standing["paused"],
+                }
+            )
+    return _table(("client", "asks", "circuit", "last calls", "opened", "by CPU", "why"), rows)
+
+
+def _name(node: Node) -> str:
+    return node.address if node.name == node.address else f"{node.name} ({node.address})"
+
+
+def _lent(node: Node) -> str:
+    from cluster.node import RESOURCE
+
+    units = node.resources.get(RESOURCE, 0)
+    return f"{units:g} {RESOURCE}" if units else "-"
+
+
+def _table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        cells = [str(row.get(column, "")) for column in columns]
+        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in cells))
+    return table

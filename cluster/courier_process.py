@@ -1,0 +1,174 @@
+"""One courier, seen from the backend: a process with two pipes, three threads and the questions under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import queue
+import subprocess
+import sys
+import threading
+from collections import deque
+from typing import Any
+
+from actors.faces import Failure
+from cluster.errors import ClusterUnavailable, Fault, NotAnswered
+from cluster.in_thread import in_thread
+from cluster.settings import Settings
+from cluster.wire import Answer, Ask, Channel, Drop, Joined, NotJoined
+
+_END_WITHIN_S = 20.0
+_MAX_LINES = 20
+
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from cluster.courier import main; main()"
+
+
+class CourierProcess:
+    """Made by `start`, ended by `end`; belongs to one event loop.
+
+    Attributes:
+        address: of the cluster that it has joined.
+        ended: done when it has ended, by itself or not; holds why, in words.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._process = subprocess.Popen(
+            # The same modules as here, wherever they were found.
+            [sys.executable, "-c", _PROGRAM.format(path=sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Ctrl+C is for this process; the courier ends when this one hangs up.
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._channel = Channel(self._process.stdout, self._process.stdin)
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._to_send: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._said: deque[str] = deque(maxlen=_MAX_LINES)
+        self._joined: asyncio.Future[str] = self._loop.create_future()
+        self.address = ""
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        # A setting may hold a path; as JSON it is understood by the other process's own settings.
+        self._to_send.put(settings.model_dump(mode="json"))
+        for work in (self._send, self._receive, self._listen):
+            threading.Thread(target=work, name=f"courier{work.__name__}", daemon=True).start()
+
+    @classmethod
+    async def start(cls, settings: Settings) -> CourierProcess:
+        """A courier that has joined the cluster in the settings, or has started an embedded one.
+
+        Raises:
+            ClusterUnavailable: it could not; says why.
+        """
+        made = cls(settings)
+        try:
+            made.address = await asyncio.shield(made._joined)
+        except BaseException:
+            await made.end()
+            raise
+        return made
+
+    @property
+    def num_asked(self) -> int:
+        """Questions without an answer so far."""
+        return len(self._waiting)
+
+    async def ask(self, verb: str, *arguments: Any) -> Any:
+        """The answer to a question; cancelled, the courier is told that nobody waits any more.
+
+        Raises:
+            NotAnswered: there is none; says why.
+        """
+        if self.ended.done():
+            raise NotAnswered(_lost(self.ended.result()))
+        number = next(self._numbers)
+        answer = self._waiting[number] = self._loop.create_future()
+        self._to_send.put(Ask(number, verb, arguments))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._to_send.put(Drop(number))
+            raise
+        finally:
+            self._waiting.pop(number, None)
+
+    async def end(self) -> None:
+        """Hang up, and wait until it is gone; one that does not go is killed.
+
+        An embedded Ray goes with it. Whoever is cancelled here waits all the same.
+        """
+        self._to_send.put(None)
+        await in_thread(self._end)
+
+    def _end(self) -> None:
+        try:
+            self._process.wait(_END_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _send(self) -> None:
+        """In a thread, because a pipe that nobody reads blocks."""
+        with contextlib.suppress(EOFError):
+            while (message := self._to_send.get()) is not None:
+                # What nobody waits for any more need not travel.
+                if not isinstance(message, Ask) or message.number in self._waiting:
+                    self._channel.write(message)
+        self._channel.hang_up()
+
+    def _receive(self) -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                self._tell(self._heard, self._channel.read())
+        self._process.wait()
+        self._tell(self._has_ended)
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._said.append(line.decode("utf-8", "replace").rstrip()[:300])
+
+    def _tell(self, method: Any, *arguments: Any) -> None:
+        # The loop may be gone already, at the end of everything.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(method, *arguments)
+
+    def _heard(self, message: Answer | Joined | NotJoined) -> None:
+        if isinstance(message, Answer):
+            answer = self._waiting.get(message.number)
+            if answer is None or answer.done():
+                return
+            if message.fault is not None:
+                answer.set_exception(NotAnswered(message.fault))
+            else:
+                answer.set_result(message.value)
+        elif self._joined.done():
+            return
+        elif isinstance(message, Joined):
+            self._joined.set_result(message.address)
+        else:
+            self._joined.set_exception(ClusterUnavailable(message.why))
+
+    def _has_ended(self) -> None:
+        why = f"it ended with code {self._process.returncode}"
+        if self._said:
+            why += f"; its last words: {self._said[-1]}"
+        self.ended.set_result(why)
+        if not self._joined.done():
+            said = "The process that joins the cluster did not get so far"
+            self._joined.set_exception(ClusterUnavailable(f"{said}: {why}."))
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(NotAnswered(_lost(why)))
+
+
+def _lost(why: str) -> Fault:
+    return Fault.of(
+        Failure.NO_CLUSTER, f"The connection to the cluster was lost ({why}); it is being made anew."
+    )

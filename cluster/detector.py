@@ -1,0 +1,148 @@
+"""One detector as a client sees it: how it is, what it has to do, what its circuit makes of its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.faces import Detected, Failed, Failure, Health, Outcome, Stamp, State
+from cluster.circuit import Cause, Circuit
+from cluster.errors import VERDICTS, Counts, Fault
+from cluster.settings import CircuitSettings
+
+#: A detector that was heard so lately is there; that it does not answer a call says something about it.
+_IS_HEARD_S = 6.0
+
+
+class Detector:
+    """One detector, its circuit, and what was heard of it.
+
+    Args:
+        name: of the detector.
+        settings: of its circuit.
+        now: the present, in seconds on the clock that every later call uses.
+
+    Attributes:
+        health: as last heard; None if it never answered.
+        is_away: whether the last question got no answer.
+        num_in_flight: images that this client has sent it and that are not answered yet.
+        num_of_others: images of other clients that it had when last asked.
+        epoch: of its newest owner that was heard; what an earlier one answers is refused.
+        heard_at: when it was last heard.
+        last_error: what went wrong last, in words.
+    """
+
+    def __init__(self, name: str, settings: CircuitSettings, now: float) -> None:
+        self.name = name
+        self._settings = settings
+        self.circuit = Circuit(settings, now)
+        self.health: Health | None = None
+        self.is_away = False
+        self.num_in_flight = 0
+        self.num_of_others = 0
+        self.epoch = 0
+        self.heard_at = now
+        self.last_error = ""
+        self._ready_at = now
+        self._was_ready = True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it would answer now, as far as we know."""
+        return not self.is_away and self.health is not None and self.health.state is State.READY
+
+    @property
+    def expected_ms(self) -> float:
+        """How long what it has would take it, by what it measured at start."""
+        buckets = self.health.buckets if self.health else ()
+        per_image = min((each.run_ms / each.num_images for each in buckets), default=1.0)
+        return (self.num_in_flight + self.num_of_others + 1) * per_image
+
+    def hear(self, now: float, health: Health) -> None:
+        """Take note of what it says of itself."""
+        if health.stamp.epoch < self.epoch:
+            return
+        self.health, self.is_away, self.epoch, self.heard_at = health, False, health.stamp.epoch, now
+        self.num_of_others = max(0, health.num_queued + health.num_running - self.num_in_flight)
+        if health.state is State.READY:
+            self._ready_at = now
+            if not self._was_ready:
+                # Whatever opened the circuit, it has proved itself since: no need to wait until it is time.
+                self.circuit.probe_soon(now)
+        elif health.failure is not None and VERDICTS[health.failure].counts is Counts.TRIP:
+            self._trip(now, Cause(health.failure, health.reason))
+        elif now - self._ready_at > self._settings.grace_s:
+            waited = f"It has been {health.state} for {now - self._ready_at:.0f} s: {health.reason}."
+            self._trip(now, Cause(health.failure or Failure.NOT_READY, waited))
+        self._was_ready = health.state is State.READY
+
+    def silent(self, now: float, cause: Cause) -> None:
+        """It did not say how it is. A restart or a broken link is waited for, but not for ever."""
+        self.is_away = True
+        self._was_ready = False
+        self.last_error = cause.detail
+        silent_s = now - self.heard_at
+        if silent_s > self._settings.grace_s:
+            detail = f"It has not been heard for {silent_s:.0f} s. {cause.detail}"
+            self._trip(now, no_answer(Cause(cause.failure, detail)))
+
+    def answered(self, now: float, outcomes: Sequence[Outcome], num_asked: int) -> list[Outcome]:
+        """Judge an answer; the outcomes, those of an owner that has been succeeded replaced by a failure."""
+        if len(outcomes) != num_asked:
+            detail = f"The detector gave {len(outcomes)} outcomes for {num_asked} images. Please report it."
+            self.missed(now, Fault.of(Failure.INTERNAL, detail))
+            stamp = outcomes[0].stamp if outcomes else Stamp(self.name)
+            return [Failed(stamp=stamp, reason=Failure.INTERNAL, detail=detail)] * num_asked
+        self.heard_at = now
+        self._judge(now, outcomes)
+        return self._refuse_late(outcomes)
+
+    def missed(self, now: float, fault: Fault) -> None:
+        """A call got no answer."""
+        self.last_error = fault.advice
+        counts = fault.verdict.counts
+        if fault.failure is Failure.DEADLINE:
+            # Whoever answers other questions, and not this one, is at fault; silence is judged by itself.
+            counts = Counts.CALL if now - self.heard_at < _IS_HEARD_S else Counts.NOTHING
+        if counts is Counts.TRIP:
+            self._trip(now, Cause(fault.failure, fault.advice))
+        elif counts is Counts.CALL:
+            self.circuit.record(now, Cause(fault.failure, fault.advice))
+
+    def _judge(self, now: float, outcomes: Sequence[Outcome]) -> None:
+        """One call, by what most of its images say about the device; many say nothing at all."""
+        answered = [each for each in outcomes if isinstance(each, Detected)]
+        failed = [each for each in outcomes if isinstance(each, Failed)]
+        counted = [each for each in failed if VERDICTS[each.reason].counts is not Counts.NOTHING]
+        if counted:
+            self.last_error = counted[-1].detail
+        for each in counted:
+            if VERDICTS[each.reason].counts is Counts.TRIP:
+                return self._trip(now, Cause(each.reason, each.detail))
+        if counted and len(counted) >= len(answered):
+            return self.circuit.record(now, Cause(counted[-1].reason, counted[-1].detail))
+        if answered:
+            slowest_ms = max(each.times.run for each in answered)
+            self.circuit.record(now, slow=slowest_ms > self._settings.slow_run_s * 1000)
+        return None
+
+    def _refuse_late(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        self.epoch = max([self.epoch, *(outcome.stamp.epoch for outcome in outcomes)])
+        return [
+            outcome
+            if outcome.stamp.epoch == self.epoch or not outcome.stamp.epoch
+            else Failed(
+                stamp=outcome.stamp,
+                reason=Failure.DETECTOR_LOST,
+                detail=f"{self.name} had a newer owner when this answer came; it was refused. Ask again.",
+            )
+            for outcome in outcomes
+        ]
+
+    def _trip(self, now: float, cause: Cause) -> None:
+        self.last_error = cause.detail
+        self.circuit.trip(now, cause)
+
+
+def no_answer(cause: Cause) -> Cause:
+    """Whoever does not say how it is, is lost; that a question to it came to its end is our own doing."""
+    return Cause(Failure.DETECTOR_LOST, cause.detail) if cause.failure is Failure.DEADLINE else cause

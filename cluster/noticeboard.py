@@ -1,0 +1,151 @@
+"""What clients write for people into the cluster's store, and what people write for them.
+
+Each client keeps a note of how it is; `rayface status` reads them all. `rayface circuit reset` leaves a note
+that every client acts on when it next looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cluster.errors import NotAnswered
+from cluster.standing import Standing
+
+_CLIENTS = "client/"
+_RESET = "circuit-reset"
+_LOOK_EVERY_S = 2.0
+#: A note is renewed so often though nothing has changed, and older ones are nobody's any more.
+_RENEW_EVERY_S = 10.0
+_FORGOTTEN_S = 60.0
+_TIMEOUT_S = 4.0
+
+
+class Store(Protocol):
+    """Where notes are kept; `Carrier` is one."""
+
+    async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
+        """The answer to a question, or NotAnswered."""
+        ...
+
+
+class Circuits(Protocol):
+    """What can be reset; `Fleet` is one."""
+
+    def reset(self, name: str | None = None) -> None:
+        """Close them all, or one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What one client wrote.
+
+    Attributes:
+        client: host and pid.
+        age_s: since it was written.
+        standing: of the client, as `Standing.as_dict` has it.
+    """
+
+    client: str
+    age_s: float
+    standing: dict[str, Any]
+
+
+class Noticeboard:
+    """A client's end of it.
+
+    Args:
+        store: of the cluster.
+        circuits: of this client.
+        standing: how this client is.
+    """
+
+    def __init__(self, store: Store, circuits: Circuits, standing: Callable[[], Standing]) -> None:
+        self._store = store
+        self._circuits = circuits
+        self._standing = standing
+        self._name = f"{platform.node()} pid {os.getpid()}"
+        self._key = f"{_CLIENTS}{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._reset_seen: str | None = None
+        self._written: tuple[float, object] = (-_RENEW_EVERY_S, None)
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Write and read from now on."""
+        self._task = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        """Take this client's note away."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(NotAnswered):
+            await self._store.ask("forget", self._key, timeout_s=1.0)
+
+    async def look(self) -> None:
+        """Write what has changed, and act on what was left here.
+
+        Raises:
+            NotAnswered: the store cannot be reached.
+        """
+        standing, now = self._standing(), time.monotonic()
+        gist = [(each.name, each.state, each.circuit, each.reason) for each in standing.detectors]
+        written_at, was = self._written
+        if gist != was or now - written_at >= _RENEW_EVERY_S:
+            note = json.dumps({"client": self._name, "at": time.time(), "standing": standing.as_dict()})
+            await self._store.ask("keep", self._key, note.encode(), timeout_s=_TIMEOUT_S)
+            self._written = (now, gist)
+        left = await self._store.ask("kept", _RESET, timeout_s=_TIMEOUT_S)
+        reset = json.loads(left[_RESET]) if _RESET in left else {"id": ""}
+        if self._reset_seen not in (None, reset["id"]):
+            self._circuits.reset(reset["detector"])
+        self._reset_seen = reset["id"]
+
+    async def _keep(self) -> None:
+        while True:
+            with contextlib.suppress(NotAnswered):
+                await self.look()
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def read_notes(store: Store) -> list[Note]:
+    """What the clients of the cluster wrote lately.
+
+    Raises:
+        NotAnswered: the store cannot be reached.
+    """
+    kept: dict[str, bytes] = await store.ask("kept", _CLIENTS, timeout_s=_TIMEOUT_S)
+    notes = []
+    for key, value in kept.items():
+        note = json.loads(value)
+        age_s = time.time() - note["at"]
+        if age_s < _FORGOTTEN_S:
+            notes.append(Note(note["client"], round(age_s, 1), note["standing"]))
+        else:
+            # Its client ended without taking it away.
+            await store.ask("forget", key, timeout_s=_TIMEOUT_S)
+    return sorted(notes, key=lambda note: note.client)
+
+
+async def leave_reset(store: Store, detector: str | None) -> float:
+    """Ask every client to close its circuits, or the one of a detector.
+
+    Returns:
+        Seconds after which each client has seen it.
+
+    Raises:
+        NotAnswered: the store cannot be reached.
+    """
+    note = json.dumps({"id": uuid.uuid4().hex, "detector": detector})
+    await store.ask("keep", _RESET, note.encode(), timeout_s=_TIMEOUT_S)
+    return 2 * _LOOK_EVERY_S + 1.0

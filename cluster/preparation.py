@@ -1,0 +1,104 @@
+"""Photos made small in the client's own threads, before anything travels; and what never needs to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from actors import images as photos
+from actors.errors import ImageFault
+from actors.faces import Failed, Failure, Outcome, Rejected, Stamp, Times
+from actors.images import ImageSource, Limits, PreparedImage
+from actors.preparing import num_cores
+from cluster.fleet import Fleet
+from cluster.settings import Settings
+
+#: Larger arguments would not travel inside a call, but by Ray's object store (see `cluster.node.COMMON`).
+_MOST_BYTES = 10_000_000
+
+
+class Preparation:
+    """Decodes and shrinks photos for the tensors that the detectors take.
+
+    Args:
+        settings: limits and threads.
+        fleet: whose detectors say which tensors they take; until one has, the settings say it.
+    """
+
+    def __init__(self, settings: Settings, fleet: Fleet) -> None:
+        self._detector = settings.detector
+        self._fleet = fleet
+        self._limits = Limits(self._detector.max_image_pixels, self._detector.max_image_bytes)
+        self._threads = ThreadPoolExecutor(
+            settings.client.num_prepare_threads or num_cores(), thread_name_prefix="rayface-prepare"
+        )
+
+    async def prepared(self, images: Sequence[ImageSource], deadline: float) -> list[PreparedImage | Outcome]:
+        """Each image ready to travel, or the outcome of one that is not; in order.
+
+        Args:
+            images: encoded photos, paths or pixels.
+            deadline: on the event loop's clock; what is not ready then has failed.
+        """
+        return list(await asyncio.gather(*(self._one(image, deadline) for image in images)))
+
+    def failed(self, failure: Failure, detail: str, retry_after_s: float | None = None) -> Failed:
+        """The outcome of an image that no detector has answered."""
+        return Failed(
+            stamp=Stamp("client", self._model), reason=failure, detail=detail, retry_after_s=retry_after_s
+        )
+
+    def late(self) -> Failed:
+        """The outcome of an image whose time was up before it was sent."""
+        return self.failed(Failure.DEADLINE, "The time was up before the photo was sent.")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def _model(self) -> str:
+        return next((each.health.stamp.model for each in self._fleet.detectors.values() if each.health), "")
+
+    async def _one(self, image: ImageSource, deadline: float) -> PreparedImage | Outcome:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, image)
+        except TimeoutError:
+            return self.failed(
+                Failure.DEADLINE, "The time was up before the photo was prepared; it was not sent."
+            )
+        except Exception as error:
+            # Whatever it is, it must not cost the images beside this one their outcomes.
+            return self.failed(
+                Failure.INTERNAL, f"Preparing the photo failed in an unforeseen way: {error!r}."
+            )
+
+    def _prepare(self, image: ImageSource) -> PreparedImage | Rejected:
+        begun = time.perf_counter()
+        shapes = next(
+            (each.health.shapes for each in self._fleet.detectors.values() if each.health),
+            self._detector.shapes,
+        )
+        try:
+            return photos.prepare(image, shapes, self._limits, self._detector.max_enlargement)
+        except ImageFault as fault:
+            spent = Times(prepare=(time.perf_counter() - begun) * 1000)
+            return Rejected(
+                stamp=Stamp("client", self._model), times=spent, reason=fault.reason, detail=fault.detail
+            )
+
+
+def in_calls(images: Sequence[PreparedImage]) -> list[list[PreparedImage]]:
+    """The images in groups that travel inside a call each, in order."""
+    calls: list[list[PreparedImage]] = []
+    num_bytes = 0
+    for image in images:
+        num_bytes += image.pixels.nbytes
+        if not calls or num_bytes > _MOST_BYTES:
+            calls.append([])
+            num_bytes = image.pixels.nbytes
+        calls[-1].append(image)
+    return calls

@@ -1,0 +1,73 @@
+"""A log that does not repeat itself: a half hour of outage must not be a half hour of lines."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: A repeated event is written again after so long, and each time after twice as long, up to the longest.
+_FIRST_AGAIN_S = 10.0
+_LONGEST_S = 300.0
+#: An event that did not happen for so long is news again.
+_FORGOTTEN_S = 900.0
+#: Kinds of events that are remembered.
+_MOST_KINDS = 200
+
+
+@dataclass(slots=True)
+class _Seen:
+    last: float
+    again_at: float
+    pause_s: float
+    num_held_back: int = 0
+
+
+class Sparing(logging.Filter):
+    """Lets the first event of a kind through, and of those that follow soon only some, saying how many not.
+
+    Two events are of one kind if they have the same message before its arguments are put in, and the same
+    `extra={"about": …}`, if any.
+
+    Args:
+        clock: seconds, for durations.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._seen: dict[tuple[str, object], _Seen] = {}
+
+    @property
+    def num_kinds(self) -> int:
+        """Kinds of events that are remembered."""
+        return len(self._seen)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether an event is to be written."""
+        now, kind = self._clock(), (record.msg, getattr(record, "about", None))
+        seen = self._seen.get(kind)
+        if seen is None or now - seen.last > _FORGOTTEN_S:
+            if len(self._seen) >= _MOST_KINDS:
+                del self._seen[min(self._seen, key=lambda each: self._seen[each].last)]
+            self._seen[kind] = _Seen(now, now + _FIRST_AGAIN_S, _FIRST_AGAIN_S)
+            return True
+        seen.last = now
+        if now < seen.again_at:
+            seen.num_held_back += 1
+            return False
+        if seen.num_held_back:
+            record.msg += f" ({seen.num_held_back} more like this were not written)"
+        seen.num_held_back = 0
+        seen.pause_s = min(_LONGEST_S, 2 * seen.pause_s)
+        seen.again_at = now + seen.pause_s
+        return True
+
+
+def sparing_log(name: str) -> logging.Logger:
+    """The logger of that name, made sparing."""
+    log = logging.getLogger(name)
+    if not any(isinstance(each, Sparing) for each in log.filters):
+        log.addFilter(Sparing())
+    return log

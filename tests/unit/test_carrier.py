@@ -1,0 +1,236 @@
+"""Couriers come and go; whoever asks is carried, or told why not. Scripted couriers, virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors.faces import Failure
+from cluster.carrier import Carrier
+from cluster.errors import ClusterUnavailable, Fault, NotAnswered
+from cluster.settings import Settings, load_settings
+from cluster.supervisor import Backoff
+from cluster.wire import Pulse
+from tests.unit.road import quiet
+from tests.virtual_time import run
+
+
+class Courier:
+    """One that answers with its number, until it is told otherwise."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.address = f"head:{number}"
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.pulse = Pulse(True, "")
+        self.hangs = False
+        self.seconds = 0.0
+        self.num_asked = 0
+        self.was_ended_at: float | None = None
+
+    async def ask(self, verb: str, *arguments: Any) -> Any:
+        if self.ended.done():
+            raise NotAnswered(Fault.of(Failure.NO_CLUSTER, "gone"))
+        if self.hangs:
+            await asyncio.sleep(1e6)
+        if verb == "pulse":
+            return self.pulse
+        self.num_asked += 1
+        try:
+            await asyncio.wait([self.ended], timeout=self.seconds)
+            if self.ended.done():
+                raise NotAnswered(Fault.of(Failure.NO_CLUSTER, self.ended.result()))
+            return self.number
+        finally:
+            self.num_asked -= 1
+
+    def dies(self) -> None:
+        """As when Ray's core ends it."""
+        self.ended.set_result("it ended with code 1")
+
+    async def end(self) -> None:
+        self.was_ended_at = asyncio.get_running_loop().time()
+        if not self.ended.done():
+            self.ended.set_result("it was ended")
+
+
+class Cluster:
+    """Where couriers are made; `away` says why none can join now."""
+
+    def __init__(self) -> None:
+        self.couriers: list[Courier] = []
+        self.away = ""
+        self.num_attempts = 0
+
+    async def start(self, settings: Settings) -> Courier:
+        """The next courier."""
+        self.num_attempts += 1
+        await asyncio.sleep(1.0)
+        if self.away:
+            raise ClusterUnavailable(self.away)
+        self.couriers.append(Courier(len(self.couriers) + 1))
+        return self.couriers[-1]
+
+
+def carrier(cluster: Cluster, address: str | None = "head:6379") -> Carrier:
+    settings = load_settings(**({"cluster": {"address": address}} if address else {}))
+    log = quiet(asyncio.get_running_loop().time)
+    # Seconds pass in virtual time only, so no life is a long one.
+    return Carrier(settings, log, cluster.start, Backoff(most_s=10.0, jitter=lambda: 1.0))
+
+
+def story(told: Callable[[Cluster, Carrier], Any], address: str | None = "head:6379") -> None:
+    async def whole() -> None:
+        cluster = Cluster()
+        made = carrier(cluster, address)
+        await told(cluster, made)
+        await made.close()
+        assert all(each.was_ended_at is not None for each in cluster.couriers), "a courier was left behind"
+
+    run(whole())
+
+
+async def ask(made: Carrier, timeout_s: float = 5.0) -> Any:
+    """Which courier answered, or the failure."""
+    try:
+        return await made.ask("detect", timeout_s=timeout_s)
+    except NotAnswered as error:
+        return error.fault.failure
+
+
+def test_a_cluster_that_cannot_be_joined_is_said() -> None:
+    async def told(cluster: Cluster, made: Carrier) -> None:
+        cluster.away = "nobody answers at head:6379"
+        with pytest.raises(ClusterUnavailable, match="nobody answers"):
+            await made.open()
+
+    story(told)
+
+
+def test_without_waiting_it_joins_when_it_can() -> None:
+    """Questions wait for it, within their time, and are told what is missing after it."""
+
+    async def told(cluster: Cluster, made: Carrier) -> None:
+        cluster.away = "nobody answers at head:6379"
+        await made.open(wait=False)
+        with pytest.raises(NotAnswered, match="nobody answers") as unanswered:
+            await made.ask("detect", timeout_s=3.0)
+        assert unanswered.value.fault.failure is Failure.NO_CLUSTER
+        asking = asyncio.create_task(ask(made, 60.0))
+        await asyncio.sleep(20.0)
+        cluster.away = ""
+        assert await asking == 1
+
+    story(told)
+
+
+def test_a_courier_that_ends_by_itself_is_replaced() -> None:
+    """What it was asked is answered with the reason; what is asked next waits for the next."""
+
+    async def told(cluster: Cluster, made: Carrier) -> None:
+        await made.open()
+        cluster.couriers[0].seconds = 100.0
+        asking = asyncio.create_task(ask(made, 60.0))
+        await asyncio.sleep(5.0)
+        cluster.couriers[0].dies()
+        assert await asking is Failure.NO_CLUSTER
+        assert await ask(made) == 2
+
+    story(told)
+
+
+def test_a_stranded_courier_finishes_while_another_takes_over() -> None:
+    """The head was replaced or its node is gone: no question is lost by that."""
+
+    async def told(cluster: Cluster, made: Carrier) -> None:
+        await made.open()
+        first = cluster.couriers[0]
+        first.seconds = 10.0
+        asking = asyncio.create_task(ask(made, 60.0))
+        await asyncio.sleep(1.0)
+        first.pulse = Pulse(True, "the node that it belonged to is gone")
+        await asyncio.sleep(6.0)
+        assert await ask(made) == 2
+        assert await asking == 1
+        await asyncio.sleep(1.0)
+        assert first.was_ended_at is not None
+
+    story(told)
+
+
+def test_a_stranded_courier_stays_while_there_is_no_other() -> None:
+    """It may still reach detectors that the head no longer speaks of."""
+
+    async def told(cluster: Cluster, made: Carrier) -> None:
+        await made.open()
+        cluster.away = "nobody answers"
+        cluster.couriers[0].pulse = Pulse(True, "the head answers others, and not this process")
+        await asyncio.sleep(60.0)
+        assert await ask(made) == 1
+        cluster.away = ""
+        await asyncio.sleep(20.0)
+        assert await ask(made) == 2
+
+    story(told)
+
+
+def test_a_head_that_is_away_costs_no_courier() -> None:
+    """Detectors still answer it; whether the head comes back is Ray's business."""
+
+    async def told(cluster: Cluster, made: Carrier) -> None:
+        await made.open()
+        cluster.couriers[0].pulse = Pulse(False, "")
+        await asyncio.sleep(600.0)
+        assert len(cluster.couriers) == 1
+        assert await ask(made) == 1
+
+    story(told)
+
+
+def test_a_courier_that_has_hung_is_replaced() -> None:
+    async def told(cluster: Cluster, made: Carrier) -> None:
+        await made.open()
+        cluster.couriers[0].hangs = True
+        cluster.couriers[0].num_asked = 1
+        await asyncio.sleep(100.0)
+        assert await ask(made) == 2
+
+    story(told)
+
+
+def test_an_embedded_cluster_ends_before_the_next_begins() -> None:
+    async def told(cluster: Cluster, made: Carrier) -> None:
+        await made.open()
+        cluster.couriers[0].pulse = Pulse(False, "the head answers others, and not this process")
+        await asyncio.sleep(20.0)
+        assert await ask(made) == 2
+        assert cluster.couriers[0].was_ended_at is not None
+
+    story(told, None)
+
+
+def test_a_question_has_its_time_and_no_more() -> None:
+    async def told(cluster: Cluster, made: Carrier) -> None:
+        await made.open()
+        cluster.couriers[0].seconds = 1000.0
+        begun = asyncio.get_running_loop().time()
+        assert await ask(made, 3.0) is Failure.DEADLINE
+        assert asyncio.get_running_loop().time() - begun == pytest.approx(3.0, abs=0.01)
+
+    story(told)
+
+
+def test_half_an_hour_without_a_head_is_few_attempts_and_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """Each attempt is a process: one every ten seconds, not more."""
+
+    async def told(cluster: Cluster, made: Carrier) -> None:
+        cluster.away = "nobody answers at head:6379"
+        await made.open(wait=False)
+        await asyncio.sleep(1800.0)
+        assert 100 < cluster.num_attempts < 200
+
+    story(told)
+    assert 2 <= len(caplog.records) <= 30

@@ -1,0 +1,81 @@
+"""What clients write for people, and what people write for them."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from cluster.noticeboard import Noticeboard, leave_reset, read_notes
+from cluster.standing import Standing
+from tests.unit.road import Road
+from tests.virtual_time import run
+
+
+class Circuits:
+    """Remembers what was reset."""
+
+    def __init__(self) -> None:
+        self.resets: list[str | None] = []
+
+    def reset(self, name: str | None = None) -> None:
+        self.resets.append(name)
+
+
+def standing() -> Standing:
+    return Standing("head:1", "", "", 0, 0, (), {}, 0)
+
+
+def test_a_client_is_read_while_it_lives_and_not_after_it() -> None:
+    async def story() -> None:
+        road = Road()
+        board = Noticeboard(road, Circuits(), standing)
+        board.open()
+        await board.look()
+        (note,) = await read_notes(road)
+        assert "pid" in note.client
+        assert note.standing["address"] == "head:1"
+        await board.close()
+        assert await read_notes(road) == []
+
+    run(story())
+
+
+def test_a_note_that_nobody_renews_is_taken_away() -> None:
+    """Its client was killed."""
+
+    async def story() -> None:
+        road = Road()
+        old: dict[str, Any] = {"client": "x", "at": time.time() - 100, "standing": {}}
+        road.notes["client/x"] = json.dumps(old).encode()
+        assert await read_notes(road) == []
+        assert road.notes == {}
+
+    run(story())
+
+
+def test_a_reset_is_acted_on_once_and_an_old_one_never() -> None:
+    async def story() -> None:
+        road, circuits = Road(), Circuits()
+        await leave_reset(road, None)
+        board = Noticeboard(road, circuits, standing)
+        await board.look()
+        assert circuits.resets == [], "it was left before this client came"
+        await leave_reset(road, "FaceDetector")
+        await board.look()
+        await board.look()
+        assert circuits.resets == ["FaceDetector"]
+
+    run(story())
+
+
+def test_the_first_reset_of_a_cluster_is_seen() -> None:
+    async def story() -> None:
+        road, circuits = Road(), Circuits()
+        board = Noticeboard(road, circuits, standing)
+        await board.look()
+        await leave_reset(road, None)
+        await board.look()
+        assert circuits.resets == [None]
+
+    run(story())
