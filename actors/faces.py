@@ -129,6 +129,7 @@ class Outcome:
             "model": self.stamp.model,
             "incarnation": self.stamp.incarnation,
             "fallback": self.stamp.fallback or None,
+            "retry_after_s": None,
             "times_ms": {name: round(ms, 3) for name, ms in asdict(self.times).items()},
         }
         if isinstance(self, Detected):
@@ -139,6 +140,8 @@ class Outcome:
             }
         elif isinstance(self, Rejected | Failed):
             row |= {"reason": str(self.reason), "detail": self.detail}
+        if isinstance(self, Failed):
+            row["retry_after_s"] = self.retry_after_s
         return row
 
 

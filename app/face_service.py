@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from actors.faces import Health, Outcome
-from cluster import BlockingFaceClient, Settings
+from cluster import BlockingFaceClient, Settings, Standing
 
 
 class FaceService:
     """Faces for a photo library.
 
-    Made when the backend starts (it joins the cluster, or starts an embedded one) and closed when it ends.
+    Made when the backend starts and closed when it ends. It is there at once, whether there is a cluster or
+    not, and outlives every cluster that comes and goes; what is missing meanwhile stands on each outcome.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._client = BlockingFaceClient(settings)
+        self._client = BlockingFaceClient(settings, wait=False)
 
     def faces_of(self, photo: bytes, deadline_s: float | None = None) -> Outcome:
         """The outcome for one uploaded photo, while a person waits."""
         return self._client.detect([photo], deadline_s=deadline_s)[0]
 
     def scan(self, photos: Sequence[Path]) -> Iterator[tuple[Path, Outcome]]:
-        """Each photo of a library with its outcome, in order, with bounded memory."""
-        return zip(photos, self._stream(photos), strict=True)
+        """Each photo of a library with its outcome, in order; waits while there is no detector."""
+        return zip(photos, self._client.stream(photos), strict=True)
 
     def health(self) -> Health:
-        """How the detector is."""
+        """How the detector is.
+
+        Raises:
+            DetectorNotReady: there is none, or it does not answer; says why.
+        """
         return self._client.health()
+
+    def standing(self) -> Standing:
+        """How the way to the detectors is."""
+        return self._client.standing()
 
     def close(self) -> None:
         """Leave the cluster."""
         self._client.close()
-
-    def _stream(self, photos: Iterable[Path]) -> Iterator[Outcome]:
-        return self._client.stream(photos)

@@ -4,6 +4,7 @@ from cluster.bridge import BlockingFaceClient
 from cluster.client import FaceClient
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, RayfaceError
 from cluster.settings import Settings, load_settings
+from cluster.standing import Standing
 
 __all__ = [
     "BlockingFaceClient",
@@ -13,5 +14,6 @@ __all__ = [
     "FaceClient",
     "RayfaceError",
     "Settings",
+    "Standing",
     "load_settings",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -11,20 +12,26 @@ from typing import Any, Self, TypeVar
 from actors.faces import Health, Outcome, Priority
 from actors.images import ImageSource
 from cluster.client import FaceClient
+from cluster.errors import ConfigurationError
 from cluster.settings import Settings
+from cluster.standing import Standing
 
 Value = TypeVar("Value")
 
 
 class BlockingFaceClient:
-    """`FaceClient` without `await`; safe to use from several threads. Every method is described there."""
+    """`FaceClient` without `await`; safe to use from several threads. Every method is described there.
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    It belongs to the process that made it: a server that forks its workers makes one in each, after that.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, wait: bool = True) -> None:
+        self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rayface", daemon=True)
         self._thread.start()
         try:
-            self._client = self._wait(FaceClient.connect(settings))
+            self._client = self._wait(FaceClient.connect(settings, wait=wait))
         except BaseException:
             self._stop()
             raise
@@ -62,13 +69,26 @@ class BlockingFaceClient:
         finally:
             self._wait(end())
 
+    @property
+    def paused(self) -> str:
+        """See `FaceClient.paused`."""
+        return self._client.paused
+
+    def standing(self) -> Standing:
+        """See `FaceClient.standing`."""
+
+        async def standing() -> Standing:
+            return self._client.standing()
+
+        return self._wait(standing())
+
     def health(self, wait_s: float = 0.0) -> Health:
         """See `FaceClient.health`."""
         return self._wait(self._client.health(wait_s))
 
     def close(self) -> None:
         """See `FaceClient.close`."""
-        if self._thread.is_alive():
+        if self._thread.is_alive() and os.getpid() == self._pid:
             self._wait(self._client.close())
             self._stop()
 
@@ -81,6 +101,11 @@ class BlockingFaceClient:
         self.close()
 
     def _wait(self, work: Coroutine[Any, Any, Value]) -> Value:
+        if os.getpid() != self._pid:
+            work.close()
+            raise ConfigurationError(
+                "This client was made in another process, before a fork. Make one in each process, after it."
+            )
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _stop(self) -> None:

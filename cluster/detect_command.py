@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +25,8 @@ from cluster.errors import ConfigurationError, DetectorNotReady
 from cluster.photo_paths import Photo
 from cluster.settings import Settings
 
+#: How often it is looked whether photos wait for a detector.
+_LOOK_EVERY_S = 1.0
 _STYLES = {"detected": "green", "rejected": "yellow", "failed": "red"}
 
 
@@ -51,7 +53,7 @@ async def detect(
     troubles: list[tuple[str, Rejected | Failed]] = []
     pictures = _Annotated(annotate, settings) if annotate else None
     served_by: set[str] = set()
-    async with await _connected(settings, notes) as client:
+    async with await _connected(settings, notes) as client, _telling_pauses(client, notes):
         with _progress(notes, num_photos) as advance:
             if not as_json:
                 out.print(Text(f"{'status':<9} {'faces':>5} {'score':>6} {'ms':>7}  image", style="bold"))
@@ -113,6 +115,28 @@ async def _following(client: FaceClient, photos: Iterable[Photo]) -> AsyncIterat
 
     async for outcome in client.stream(paths()):
         yield asked.popleft(), outcome
+
+
+@asynccontextmanager
+async def _telling_pauses(client: FaceClient, notes: Console) -> AsyncIterator[None]:
+    """Says when and why photos wait for a detector, and when they go on."""
+
+    async def watch() -> None:
+        told = False
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            why = client.paused
+            if bool(why) is not told:
+                told = bool(why)
+                said = f"Waiting for a detector: {why}" if told else "Going on."
+                notes.print(Text(said, style="yellow"))
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 @contextmanager

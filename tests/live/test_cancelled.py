@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 
 import psutil
 import pytest
-import ray
 
-from cluster import FaceClient, Settings, placement
+from cluster import FaceClient
+from tests.live.conftest import ray_processes
 
 
-def test_a_cancelled_connect_leaves_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Detectors are being placed when it is cancelled: asked after its end, Ray would begin again."""
-    placing, cancelled = threading.Event(), threading.Event()
-    place_all = placement.place_all
+@pytest.mark.parametrize("after_s", [0.1, 1.0, 3.0])
+def test_a_cancelled_connect_leaves_no_ray(after_s: float) -> None:
+    """Cancelled before there is a Ray, while it starts, or while detectors are placed."""
 
-    def late(settings: Settings) -> dict[str, placement.Handle]:
-        placing.set()
-        cancelled.wait(60)
-        return place_all(settings)
-
-    monkeypatch.setattr(placement, "place_all", late)
-
-    async def story() -> None:
+    async def story() -> list[psutil.Process]:
         connecting = asyncio.create_task(FaceClient.connect())
-        assert await asyncio.to_thread(placing.wait, 60)
+        await asyncio.sleep(after_s)
+        ours = ray_processes(os.getpid())
+        assert ours
         connecting.cancel()
-        # Whoever does not wait for the thread has shut Ray down by then.
-        asyncio.get_running_loop().call_later(3.0, cancelled.set)
         with pytest.raises(asyncio.CancelledError):
             await connecting
+        return ours
 
-    asyncio.run(story())
-    assert not ray.is_initialized()
-    left = [each.name() for each in psutil.Process(os.getpid()).children(recursive=True)]
+    ours = asyncio.run(story())
+    assert psutil.wait_procs(ours, timeout=20)[1] == []
+    left = [each.name() for each in ray_processes(os.getpid())]
     assert not [name for name in left if "gcs_server" in name or "raylet" in name]
