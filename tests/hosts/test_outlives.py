@@ -1,0 +1,99 @@
+"""The backend outlives the cluster: the head is killed for good, and later another one is there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.hosts.conftest import HERE, Machine, eventually, processes_with, rows, started_head, tell
+
+_AWAY_S = 45.0
+
+
+def _kill_head(head: Machine) -> None:
+    """All of it at once, as when its machine loses power: keeper, store, node, doorman."""
+    keeper = psutil.Process(head.started[-1].pid)
+    ours = [keeper, *keeper.children(recursive=True)]
+    for process in ours:
+        process.kill()
+    psutil.wait_procs(ours, 10)
+    for process in processes_with(str(head.folder / "ray")):
+        # The backend's environment names that folder too.
+        if any(str(head.folder / "ray") in word for word in process.cmdline()):
+            process.kill()
+
+
+def test_the_backend_lives_and_finds_the_next_cluster(
+    make_machine: Callable[..., Machine], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """I1, I6: it lives, its own Ray is left alone, calls end in time with the reason, and it is back.
+
+    Ray would end a driver's process here: another cluster, with another identity, is at the address.
+    """
+    head, address = started_head(make_machine)
+    gpu = make_machine()
+    gpu.start("join", "join", address, "--device", f"cpu:{gpu.ports}", "--wait")
+    file = tmp_path / "outcomes"
+    log = tmp_path / "log"
+    with log.open("wb") as said:
+        backend = subprocess.Popen(
+            [sys.executable, "-m", "tests.hosts.two_rays_backend", str(file), "600"],
+            cwd=HERE,
+            env=os.environ
+            | head.variables
+            | {"RAYFACE_CLUSTER__ADDRESS": address, "RAYFACE_CIRCUIT__GRACE_S": "10"},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+
+    def outcomes() -> list[dict[str, Any]]:
+        return rows(file.read_text().rpartition("\n")[0]) if file.exists() else []
+
+    def is_well() -> bool:
+        return [row["status"] for row in outcomes()[-3:]] == ["detected"] * 3
+
+    try:
+        eventually(is_well, 120, lambda: log.read_text()[-2000:] + gpu.said("join")[-2000:])
+        before = outcomes()[-1]
+        _kill_head(head)
+        killed = time.time()
+        time.sleep(_AWAY_S)
+        assert backend.poll() is None, log.read_text()[-2000:]
+        head.start("head", "head")
+        back = time.time()
+        eventually(is_well, 120, lambda: f"{outcomes()[-3:]}\n{log.read_text()[-2000:]}")
+        well_s = time.time() - back
+        found = outcomes()
+        assert backend.poll() is None
+    finally:
+        backend.send_signal(signal.SIGINT)
+        try:
+            backend.wait(30)
+        except subprocess.TimeoutExpired:
+            backend.kill()
+    away = [row for row in found if row["asked"] > killed and row["status"] != "detected"]
+    assert away, "the head was away, and nobody was told"
+    assert all(row["detail"] for row in away)
+    assert max(row["took_s"] for row in found) < 5.0 + 2.0, "a deadline was missed"
+    assert all(row["num_faces"] == 7 for row in found if row["status"] == "detected")
+    assert found[-1]["incarnation"] != before["incarnation"]
+    assert [row["counted"] for row in found] == list(range(1, len(found) + 1)), "its own Ray was touched"
+    assert {row["large"] for row in found} == {20_000_000}
+    lines = log.read_text().splitlines()
+    tell(
+        capsys,
+        f"head killed for good: {len(found)} photos, {len(away)} failed "
+        f"({sorted({row['reason'] for row in away})}), well {well_s:.1f} s after another head was started, "
+        f"{len(lines)} lines of the backend's log",
+    )
+    assert len(lines) <= 100
