@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from actors import golden
-from actors.faces import Face
+from actors.faces import Box, Face
 from actors.families import FAMILIES
 from actors.images import PreparedImage
 from actors.models import ReadyModel
@@ -24,22 +24,29 @@ def golden_heads(tensor: np.ndarray[Any, Any]) -> Heads:
     """CenterFace's heads for the golden face in every image, at the golden photo's scale in that tensor."""
     num, height, width = tensor.shape[:3]
     scale = min(height / 320, width / 320, 2.0)
-    x1, y1, x2, y2 = (value * scale for value in golden.BOX)
     heads = {
         name: np.zeros((num, channels, height // 4, width // 4), dtype=np.float32)
         for name, channels in (("heat", 1), ("scale", 2), ("offset", 2), ("landmarks", 10))
     }
+    x1, y1, x2, y2 = (value * scale for value in golden.BOX)
+    for slot in range(num):
+        heads_for(heads, slot, (x1, y1, x2, y2), [(px * scale, py * scale) for px, py in golden.LANDMARKS])
+    return heads
+
+
+def heads_for(heads: Heads, slot: int, box: Box, landmarks: Sequence[tuple[float, float]]) -> None:
+    """Let the heads of one slot say this one face, in pixels of the tensor, whatever they said before."""
+    x1, y1, x2, y2 = box
     x, y = (x1 + x2) / 8, (y1 + y2) / 8
-    at = (slice(None), slice(None), int(y - 0.5), int(x - 0.5))
+    at = (slot, slice(None), int(y - 0.5), int(x - 0.5))
+    for head in heads.values():
+        head[slot] = 0
     heads["heat"][at] = 0.9
     heads["scale"][at] = np.log([(y2 - y1) / 4, (x2 - x1) / 4])
     heads["offset"][at] = [y - 0.5 - int(y - 0.5), x - 0.5 - int(x - 0.5)]
     heads["landmarks"][at] = [
-        value
-        for px, py in golden.LANDMARKS
-        for value in ((py * scale - y1) / (y2 - y1), (px * scale - x1) / (x2 - x1))
+        value for px, py in landmarks for value in ((py - y1) / (y2 - y1), (px - x1) / (x2 - x1))
     ]
-    return heads
 
 
 @dataclass

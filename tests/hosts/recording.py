@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,16 @@ class RecordingSession:
 
 
 def overlaps(record: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Pairs of notes in a record by which two processes had the device open at one moment."""
+    return overlaps_of([json.loads(line) for line in record.read_text().splitlines()])
+
+
+def overlaps_of(notes: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Pairs of notes by which two processes had the device open at one moment.
 
     A process has it open from its first note to its last; a kill leaves the last one a little early, which
     can hide an overlap only as long as the process did nothing more.
     """
-    notes = [json.loads(line) for line in record.read_text().splitlines()]
     lives: dict[int, list[dict[str, Any]]] = {}
     for note in notes:
         lives.setdefault(note["pid"], []).append(note)

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import PHOTOS
-from tests.hosts.conftest import HERE, eventually, processes_with, tell
 from tests.hosts.engine import Engine
 from tests.hosts.lab import Network, in_namespace, need
+from tests.hosts.machines import HERE, eventually, processes_with, tell
 
 _HEAD_HOST, _WORKER = "10.77.0.1", "10.77.0.2"
 

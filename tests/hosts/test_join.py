@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cluster import node
-from tests.hosts.conftest import Machine, eventually, processes_with, rows
+from tests.hosts.machines import Machine, eventually, processes_with, rows
 
 Make = Callable[..., Machine]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.conftest import Machine, eventually, rows, started_head
 from tests.hosts.lab import sh
+from tests.hosts.machines import Machine, eventually, rows, started_head
 
 Make = Callable[..., Machine]
 

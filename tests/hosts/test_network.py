@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.conftest import HERE, Machine, eventually, processes_with, rows, tell
 from tests.hosts.lab import Network, in_namespace, need
+from tests.hosts.machines import HERE, Machine, eventually, processes_with, rows, tell
 
 _CONTAINER, _ROUTER_IN, _ROUTER_OUT, _WINDOWS = "10.78.0.2", "10.78.0.1", "192.168.78.1", "192.168.78.10"
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.hosts.conftest import HERE, Machine, eventually, started_head
+from tests.hosts.machines import HERE, Machine, eventually, started_head
 from tests.hosts.recording import overlaps
 
 Make = Callable[..., Machine]

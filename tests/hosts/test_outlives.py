@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.hosts.conftest import HERE, Machine, eventually, processes_with, rows, started_head, tell
+from tests.hosts.machines import HERE, Machine, eventually, processes_with, rows, started_head, tell
 
 _AWAY_S = 45.0
 

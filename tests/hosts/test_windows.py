@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from actors.models import cache_dir
-from tests.hosts.conftest import Machine, eventually, processes_with, rows, started_head
 from tests.hosts.lab import need
+from tests.hosts.machines import Machine, eventually, processes_with, rows, started_head
 from tests.hosts.wine import Wine
 
 _HOLDS = """

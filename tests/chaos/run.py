@@ -1,0 +1,98 @@
+"""One run under chaos: four callers, and faults on a timetable; ends with a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.chaos.device import notes
+from tests.chaos.report import Fault, Report, report
+from tests.chaos.site import Site
+from tests.hosts.machines import eventually
+
+#: Beyond this, a caller that has its answers does not end.
+_END_WITHIN_S = 120.0
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """How often what is done, in seconds.
+
+    Attributes:
+        actor_s: the detector's process is killed.
+        node_s: its machine's raylet is killed.
+        link_s: the cable is pulled, for `cut_s`.
+    """
+
+    actor_s: float = 10.0
+    node_s: float = 60.0
+    link_s: float = 30.0
+    cut_s: float = 5.0
+
+
+def run(
+    site: Site,
+    seconds: float,
+    tell: Callable[[float, str], None] = lambda at, what: None,
+    timetable: Timetable = Timetable(),
+) -> Report:
+    """Load and faults for so long, then quiet until every photo is answered.
+
+    Args:
+        site: started.
+        seconds: of load.
+        tell: told how far it is, and what was done.
+    """
+    policy = {"RAYFACE_FALLBACK__POLICY": "after_s", "RAYFACE_FALLBACK__AFTER_S": "7"}
+    files = [
+        site.call("person1", "interactive", seconds, 1_000_000, **policy),
+        site.call("person2", "interactive", seconds, 2_000_000, **policy),
+        site.call("scan1", "bulk", seconds, 3_000_000, **policy),
+        site.call("scan2", "bulk", seconds, 4_000_000, **policy),
+    ]
+    eventually(lambda: all(site.answers(file) for file in files), 120, site.said)
+    begun = time.monotonic()
+    faults = _faults(site, seconds, tell, timetable, begun)
+    for file, process in site.callers.items():
+        assert process.wait(_END_WITHIN_S) == 0, f"{file.stem} did not end\n{site.said()}"
+    rows = [row for file in files for row in site.answers(file)]
+    return report(rows, faults, notes(site.device), time.monotonic() - begun, site.num_lines())
+
+
+def _faults(
+    site: Site,
+    seconds: float,
+    tell: Callable[[float, str], None],
+    timetable: Timetable,
+    begun: float,
+) -> list[Fault]:
+    faults: list[Fault] = []
+    due = {"actor": timetable.actor_s, "node": timetable.node_s, "link": 0.6 * timetable.link_s}
+    heal_at: float | None = None
+    while (at := time.monotonic() - begun) < seconds:
+        if heal_at is not None and at >= heal_at:
+            site.heal()
+            heal_at = None
+            faults.append(Fault("link", time.time()))
+            tell(at, "the cable is back")
+        if at >= due["actor"]:
+            due["actor"] += timetable.actor_s
+            if site.kill_actor():
+                faults.append(Fault("actor", time.time()))
+                tell(at, "the detector's process was killed")
+        if at >= due["node"]:
+            due["node"] += timetable.node_s
+            if site.kill_node():
+                faults.append(Fault("node", time.time()))
+                tell(at, "the machine's raylet was killed")
+        if at >= due["link"] and site.has_cable:
+            due["link"] += timetable.link_s
+            site.cut()
+            heal_at = at + timetable.cut_s
+            tell(at, "the cable was pulled")
+        tell(at, "")
+        time.sleep(0.2)
+    if heal_at is not None:
+        site.heal()
+    return faults

@@ -1,0 +1,185 @@
+"""Machines of a cluster as processes with ports, folders and variables of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+HERE = Path(__file__).parents[2]
+
+
+def eventually(what: Callable[[], Any], within_s: float, says: Callable[[], str] = lambda: "") -> Any:
+    """The first true answer; an assertion error with what it says when the time is up."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        if answer := what():
+            return answer
+        time.sleep(0.3)
+    raise AssertionError(f"not within {within_s} s: {says()}")
+
+
+@dataclass
+class Machine:
+    """Variables, ports and folders that stand for one machine; what it started ends with it."""
+
+    folder: Path
+    ports: int
+    variables: dict[str, str]
+    prefix: tuple[str, ...] = ()
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """`rayface …` in the background, its output in `name`."""
+        with (self.folder / name).open("wb") as output:
+            process = subprocess.Popen(
+                [*self.prefix, sys.executable, "-m", "cluster", *arguments],
+                env=os.environ | self.variables,
+                cwd=HERE,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.started.append(process)
+        return process
+
+    def run(
+        self, *arguments: str, timeout_s: float = 120, **changes: str
+    ) -> subprocess.CompletedProcess[str]:
+        """`rayface …` to its end."""
+        return subprocess.run(
+            [*self.prefix, sys.executable, "-m", "cluster", *arguments],
+            env=os.environ | self.variables | changes,
+            cwd=HERE,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def said(self, name: str) -> str:
+        """What a started command has written so far."""
+        return (self.folder / name).read_text(errors="replace")
+
+    def close(self) -> None:
+        """End what was started, in order, and check that nothing stays."""
+        for process in reversed(self.started):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(40)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait(10)
+        left = processes_with(str(self.folder))
+        for process in left:
+            process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        assert not left, f"left behind: {left}"
+
+
+def tell(capsys: pytest.CaptureFixture[str], sentence: str) -> None:
+    """Show a figure on the terminal, whether the test passes or not; nothing is asserted about it."""
+    with capsys.disabled():
+        print(f"\n{sentence}", flush=True)
+
+
+def processes_with(text: str) -> list[psutil.Process]:
+    """Processes whose command line or environment holds the text (a machine's own folder)."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                words = [*process.cmdline(), *process.environ().values()]
+                if any(text in word for word in words):
+                    found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+class Machines:
+    """Makes machines that share a token; callable, as tests take it. They end with `close`, last first."""
+
+    def __init__(self) -> None:
+        self._token = secrets.token_hex(32)
+        self._made: list[Machine] = []
+        self._bases = iter(range(_free_base(), 60000, 200))
+
+    def __call__(self, **variables: str) -> Machine:
+        """One more, with these variables over its own."""
+        # Ray's sockets need a short path, so not pytest's own folder.
+        folder = Path(tempfile.mkdtemp(prefix="rft", dir="/tmp"))
+        base = next(self._bases)
+        own = {
+            "RAY_AUTH_TOKEN": self._token,
+            "RAYFACE_HEAD__GCS_PORT": str(base),
+            "RAYFACE_HEAD__DASHBOARD_PORT": str(base + 1),
+            "RAYFACE_HEAD__FIRST_PORT": str(base + 10),
+            "RAYFACE_HEAD__FIRST_WORKER_PORT": str(base + 20),
+            "RAYFACE_JOIN__FIRST_PORT": str(base + 10),
+            "RAYFACE_JOIN__FIRST_WORKER_PORT": str(base + 20),
+            "RAYFACE_JOIN__NODE_LOCK": f"node{base}",
+        }
+        for role in ("HEAD", "JOIN"):
+            own[f"RAYFACE_{role}__TEMP_DIR"] = str(folder / "ray")
+            own[f"RAYFACE_{role}__LOG_FOLDER"] = str(folder / "log")
+            own[f"RAYFACE_{role}__OBJECT_STORE_BYTES"] = "80000000"
+        machine = Machine(folder, base, own | variables)
+        self._made.append(machine)
+        return machine
+
+    def close(self) -> None:
+        """End them all."""
+        for machine in reversed(self._made):
+            machine.close()
+
+
+def started_head(make: Callable[..., Machine], **variables: str) -> tuple[Machine, str]:
+    """A head that answers, and the address that it says others join by."""
+    machine = make(**variables)
+    machine.start("head", "head")
+
+    def address() -> str:
+        said = machine.said("head").partition("rayface join ")[2].split()
+        if said:
+            host, port = said[0].split(":")
+            with socket.socket() as probe:
+                if probe.connect_ex((host, int(port))) == 0:
+                    return said[0]
+        return ""
+
+    return machine, str(eventually(address, 60, lambda: machine.said("head")))
+
+
+def _free_base() -> int:
+    """Far from the ports that systems hand out, and different for sessions side by side."""
+    for base in range(20000 + os.getpid() % 50 * 200, 32000, 200):
+        try:
+            for port in (base, base + 10, base + 20):
+                with socket.create_server(("", port)):
+                    pass
+        except OSError:
+            continue
+        return base
+    raise OSError("no free ports")
+
+
+def rows(text: str) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines output."""
+    return [json.loads(line) for line in text.splitlines()]
