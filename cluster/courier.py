@@ -183,11 +183,67 @@ class Courier:
         return "the head answers others, and not this process" if is_long else ""
 
 
+class _Inbox:
+    """What comes through the pipe, from the first moment on; a None when nobody is at its other end any more.
+
+    Args:
+        channel: read here and nowhere else.
+        parent: the process that started this one.
+    """
+
+    def __init__(self, channel: Channel, parent: int) -> None:
+        self._channel = channel
+        self._parent = parent
+        self._lock = threading.Lock()
+        self._early: list[Ask | Drop | None] = []
+        self._deliver: Callable[[Ask | Drop | None], None] = self._early.append
+        #: Whether this process may end without more ado when nobody waits for it.
+        self.may_exit = False
+        threading.Thread(target=self._read, name="read", daemon=True).start()
+        if hasattr(os, "fork"):
+            threading.Thread(target=self._watch, name="parent", daemon=True).start()
+
+    def into(self, messages: asyncio.Queue[Ask | Drop | None]) -> None:
+        """From now on, and what came before, into a queue of the running loop."""
+        loop = asyncio.get_running_loop()
+
+        def deliver(message: Ask | Drop | None) -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(messages.put_nowait, message)
+
+        with self._lock:
+            self.may_exit = False
+            self._deliver = deliver
+            for message in self._early:
+                deliver(message)
+
+    def _read(self) -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                self._put(self._channel.read())
+        self._put(None)
+
+    def _watch(self) -> None:
+        # A child that the backend forked may hold our pipe open after the backend itself is gone.
+        while os.getppid() == self._parent:
+            time.sleep(2.0)
+        self._put(None)
+
+    def _put(self, message: Ask | Drop | None) -> None:
+        with self._lock:
+            if message is None and self.may_exit:
+                os._exit(0)
+            self._deliver(message)
+
+
 def main() -> None:
     """Join, say so, and answer until whoever started this process hangs up or is gone."""
     channel, parent = Channel.of_stdio(), os.getppid()
     try:
         settings = Settings(**channel.read())
+        inbox = _Inbox(channel, parent)
+        # Joining may take Ray a minute. An embedded Ray that is half there is waited for, and then ended.
+        inbox.may_exit = settings.cluster.address is not None
         leave = placement.join_or_start(settings)
     except EOFError:
         return
@@ -200,7 +256,7 @@ def main() -> None:
 
         address = ray.get_runtime_context().gcs_address
         channel.write(Joined(address))
-        asyncio.run(_serve(Courier(settings, channel, address), channel, parent))
+        asyncio.run(_serve(Courier(settings, channel, address), inbox))
     except EOFError:
         pass
     finally:
@@ -210,29 +266,9 @@ def main() -> None:
         os._exit(0)
 
 
-async def _serve(courier: Courier, channel: Channel, parent: int) -> None:
+async def _serve(courier: Courier, inbox: _Inbox) -> None:
     messages: asyncio.Queue[Ask | Drop | None] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-
-    def tell(message: Ask | Drop | None) -> None:
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(messages.put_nowait, message)
-
-    def read() -> None:
-        with contextlib.suppress(EOFError):
-            while True:
-                tell(channel.read())
-        tell(None)
-
-    def watch() -> None:
-        # A child that the backend forked may hold our pipe open after the backend itself is gone.
-        while os.getppid() == parent:
-            time.sleep(2.0)
-        tell(None)
-
-    threading.Thread(target=read, name="read", daemon=True).start()
-    if hasattr(os, "fork"):
-        threading.Thread(target=watch, name="parent", daemon=True).start()
+    inbox.into(messages)
     await courier.serve(messages)
 
 

@@ -132,7 +132,10 @@ class CourierProcess:
     def _listen(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self._said.append(line.decode("utf-8", "replace").rstrip()[:300])
+            said = line.decode("utf-8", "replace").rstrip()[:300]
+            # The frames of a stack trace of Ray's core come after what it has to say.
+            if len(said) > 3 and not said.startswith(("/", "*", " ")):
+                self._said.append(said)
 
     def _tell(self, method: Any, *arguments: Any) -> None:
         # The loop may be gone already, at the end of everything.

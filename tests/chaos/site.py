@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -18,8 +19,9 @@ from tests.hosts.lab import Network, in_namespace
 from tests.hosts.machines import HERE, Machine, Machines, eventually, rows
 
 _HEAD, _GPU = "10.79.0.1", "10.79.0.2"
-#: Lost requests and lost answers of calls to actors, of a hundred each: Ray's own injection.
-_RPC_FAILURE = "CoreWorkerService.grpc_client.PushTask=-1:5:5"
+#: Of a hundred calls to actors so many are lost before, during and after their work: Ray's own injection.
+_LOST_CALLS = {"req_failure_prob": 2, "in_flight_failure_prob": 2, "resp_failure_prob": 2}
+_RPC_FAILURE = json.dumps({"CoreWorkerService.grpc_client.PushTask": {"num_failures": -1, **_LOST_CALLS}})
 
 
 class Site:

@@ -86,7 +86,9 @@ class Machine:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait(10)
-        left = processes_with(str(self.folder))
+        # The courier of a command that was killed sees that, and ends, within seconds.
+        _, left = psutil.wait_procs(processes_with(str(self.folder)), 5.0)
+        left = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
         for process in left:
             process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
