@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: A repeated event is written again after so long, and each time after twice as long, up to the longest.
+#: So many of a kind are written as they come.
+_NUM_FREE = 4
+#: After those, one is written after so long, and each time after twice as long, up to the longest.
 _FIRST_AGAIN_S = 10.0
 _LONGEST_S = 300.0
 #: An event that did not happen for so long is news again.
@@ -21,11 +23,12 @@ class _Seen:
     last: float
     again_at: float
     pause_s: float
+    num_free: int = _NUM_FREE - 1
     num_held_back: int = 0
 
 
 class Sparing(logging.Filter):
-    """Lets the first event of a kind through, and of those that follow soon only some, saying how many not.
+    """Lets the first events of a kind through, and of those that follow only some, saying how many not.
 
     Two events are of one kind if they have the same message before its arguments are put in, and the same
     `extra={"about": …}`, if any.
@@ -54,6 +57,10 @@ class Sparing(logging.Filter):
             self._seen[kind] = _Seen(now, now + _FIRST_AGAIN_S, _FIRST_AGAIN_S)
             return True
         seen.last = now
+        if seen.num_free:
+            seen.num_free -= 1
+            seen.again_at = now + seen.pause_s
+            return True
         if now < seen.again_at:
             seen.num_held_back += 1
             return False

@@ -20,6 +20,7 @@ from cluster.detector_actor import DRAIN_NOTE
 from cluster.errors import RayfaceError
 from cluster.node import Launch
 from cluster.processes import Family
+from cluster.quiet_log import Sparing
 
 _LOOK_EVERY_S = 0.5
 _TERMINATE_S = 10.0
@@ -114,7 +115,7 @@ class Supervisor:
                 self._may_start()
                 self._live_once()
             except RayfaceError as error:
-                self._log.warning("%s", error)
+                self._log.warning("%s", error, extra={"about": str(error)})
             if self._stopped.is_set():
                 return
             pause_s = self._backoff.pause_s(self._clock() - begun)
@@ -182,6 +183,8 @@ def keeper_log(name: str, folder: Path | None) -> tuple[logging.Logger, Path]:
     log = logging.getLogger(f"rayface.{name}")
     log.setLevel(logging.INFO)
     log.propagate = False
+    # A head that is away for hours is a few lines, not one every half minute.
+    log.addFilter(Sparing())
     lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     for handler in (
         RotatingFileHandler(where / f"{name}.log", maxBytes=5_000_000, backupCount=3, encoding="utf-8"),

@@ -33,6 +33,7 @@ class Notebook:
     def __init__(self, out: IO[str], priority: str) -> None:
         self._out = out
         self._priority = priority
+        self.num_asked = 0
 
     def note(self, number: int, asked: float, outcome: Outcome) -> None:
         """One photo's outcome."""
@@ -57,6 +58,7 @@ async def _interactive(client: FaceClient, notebook: Notebook, until: float, fir
     number = first
     while time.monotonic() < until:
         asked = time.time()
+        notebook.num_asked += 1
         (outcome,) = await client.detect([photo(number)], deadline_s=INTERACTIVE_DEADLINE_S)
         notebook.note(number, asked, outcome)
         number += 1
@@ -70,6 +72,7 @@ async def _bulk(client: FaceClient, notebook: Notebook, until: float, first: int
         number = first
         while time.monotonic() < until:
             asked.append((number, time.time()))
+            notebook.num_asked += 1
             yield photo(number)
             number += 1
             # A scan that leaves the two cores of this machine to others as well.
@@ -90,8 +93,8 @@ async def _call(file: Path, priority: str, seconds: float, first: int) -> None:
             until = time.monotonic() + seconds
             ask = _interactive if priority == "interactive" else _bulk
             await ask(client, notebook, until, first)
-        standing = client.standing().as_dict()
-        file.with_suffix(".standing").write_text(json.dumps(standing))
+        last = {"num_asked": notebook.num_asked, "standing": client.standing().as_dict()}
+        file.with_suffix(".last").write_text(json.dumps(last))
 
 
 def main() -> None:

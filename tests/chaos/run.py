@@ -57,7 +57,10 @@ def run(
     for file, process in site.callers.items():
         assert process.wait(_END_WITHIN_S) == 0, f"{file.stem} did not end\n{site.said()}"
     rows = [row for file in files for row in site.answers(file)]
-    return report(rows, faults, notes(site.device), time.monotonic() - begun, site.num_lines())
+    made = report(rows, faults, notes(site.device), time.monotonic() - begun, site.num_lines())
+    if site.num_asked() != len(rows):
+        made.problems.insert(0, f"{site.num_asked()} photos were asked for, and {len(rows)} have an outcome")
+    return made
 
 
 def _faults(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,10 @@ class Site:
         """What a caller has written so far."""
         return rows(file.read_text().rpartition("\n")[0]) if file.exists() else []
 
+    def num_asked(self) -> int:
+        """Photos that callers, now at their end, have asked for."""
+        return sum(json.loads(file.with_suffix(".last").read_text())["num_asked"] for file in self.callers)
+
     def kill_actor(self) -> bool:
         """The detector's process, as when its driver crashes; whether there was one."""
         pids = {note["pid"] for note in notes(self.device)[-200:]}
@@ -156,3 +161,4 @@ class Site:
                 process.kill()
         self._machines.close()
         self._network.close()
+        shutil.rmtree(self.device, ignore_errors=True)

@@ -35,8 +35,8 @@ def test_the_same_event_is_written_seldom_and_counted(caplog: pytest.LogCaptureF
     for second in range(1800):
         clock.now = float(second)
         log.warning("The head is away (%d).", second)
-    assert lines(caplog)[0] == "The head is away (0)."
-    assert lines(caplog)[1] == "The head is away (10). (9 more like this were not written)"
+    assert lines(caplog)[:4] == [f"The head is away ({second})." for second in range(4)]
+    assert lines(caplog)[4] == "The head is away (13). (9 more like this were not written)"
     assert 5 <= len(caplog.records) <= 15
 
 
@@ -46,18 +46,18 @@ def test_another_event_is_written_at_once(
     log = quiet(clock)
     log.warning("one")
     log.warning("two")
-    for name in ("a", "b", "a"):
+    for name in ("a", "a", "a", "a", "a", "b"):
         log.warning("%s is open", name, extra={"about": name})
-    assert lines(caplog) == ["one", "two", "a is open", "b is open"]
+    assert lines(caplog) == ["one", "two", *["a is open"] * 4, "b is open"]
 
 
 def test_an_event_that_was_long_ago_is_news_again(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
     log = quiet(clock)
-    log.warning("it %s", "happened")
-    log.warning("it %s", "is not written")
+    for _ in range(10):
+        log.warning("it %s", "happened")
     clock.now = 1000.0
     log.warning("it %s", "happened again")
-    assert lines(caplog) == ["it happened", "it happened again"]
+    assert lines(caplog) == [*["it happened"] * 4, "it happened again"]
 
 
 def test_its_own_memory_is_bounded(clock: Clock) -> None:

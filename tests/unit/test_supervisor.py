@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import ClusterUnavailable
 from cluster.node import Launch
 from cluster.supervisor import Backoff, Supervisor
+from tests.unit.road import quiet
 
 LAUNCH = Launch(("start",), {})
 
@@ -99,6 +101,29 @@ def test_a_head_that_is_away_is_waited_for() -> None:
     world.run(refuse)
     assert len(world.started) == 1
     assert world.started[0] >= 10
+
+
+def test_half_an_hour_without_a_head_is_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """It goes on trying every half minute, and says so less and less."""
+    world = _World([], 1800.0)
+    attempts = 0
+
+    def may_start() -> None:
+        nonlocal attempts
+        attempts += 1
+        raise ClusterUnavailable("The head at ray-head:6379 does not answer: Connection refused")
+
+    world.keeper = Supervisor(
+        lambda: LAUNCH,
+        world.start,
+        quiet(lambda: world.now),
+        may_start=may_start,
+        clock=lambda: world.now,
+        wait=world.wait,
+    )
+    world.keeper.run()
+    assert attempts > 50
+    assert 5 <= len(caplog.records) <= 50
 
 
 @given(st.lists(st.floats(0, 59), min_size=1, max_size=20), st.floats(0, 1))
