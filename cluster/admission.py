@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from actors.faces import Priority
 
 
+#: The share of the places that bulk calls never take.
+_KEPT_FOR_INTERACTIVE = 0.25
+
+
 class Full(Exception):
     """So many calls wait for a place already that another would wait in vain."""
 
@@ -25,7 +29,7 @@ class Admission:
     """Places for images; a call takes as many as it has images, and waits until there are.
 
     Args:
-        max_images: places.
+        max_images: places; a quarter of them is kept for interactive calls.
         max_waiting: calls that may wait.
     """
 
@@ -33,6 +37,7 @@ class Admission:
         self._max_images = max_images
         self._max_waiting = max_waiting
         self._num_free = max_images
+        self._num_kept = int(max_images * _KEPT_FOR_INTERACTIVE)
         self._queues: dict[Priority, deque[_Waiting]] = {each: deque() for each in Priority}
 
     @property
@@ -58,7 +63,7 @@ class Admission:
             Full: too many wait.
             TimeoutError: there was none until then.
         """
-        wanted = min(num_images, self._max_images)
+        wanted = min(num_images, self._max_images - self._kept_from(priority))
         await self._take(wanted, priority, until)
         try:
             yield
@@ -89,7 +94,7 @@ class Admission:
         for priority in (Priority.INTERACTIVE, Priority.BULK):
             queue = self._queues[priority]
             while queue:
-                if queue[0].num_images > self._num_free:
+                if queue[0].num_images > self._num_free - self._kept_from(priority):
                     # Nobody passes whoever is first, or a large call might wait for ever.
                     return
                 waiting = queue.popleft()
@@ -98,3 +103,6 @@ class Admission:
                     self._num_free += waiting.num_images
                 else:
                     waiting.turn.set_result(None)
+
+    def _kept_from(self, priority: Priority) -> int:
+        return self._num_kept if priority is Priority.BULK else 0

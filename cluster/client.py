@@ -226,7 +226,7 @@ class FaceClient:
         """The story of one call: a place, small photos, a detector's answer, or else the CPU's."""
         try:
             async with self._admission.places(len(images), priority, deadline):
-                outcomes = await self._preparation.prepared(images, deadline)
+                outcomes = await self._preparation.prepared(images, priority, deadline)
                 places = [n for n, each in enumerate(outcomes) if isinstance(each, PreparedImage)]
                 photos = [each for each in outcomes if isinstance(each, PreparedImage)]
                 answers: list[Outcome] = await self._asked(photos, priority, deadline)

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from actors.faces import Failure
+from actors.faces import Failure, Priority
 from cluster.errors import ClusterUnavailable, Fault, NotAnswered
 from cluster.in_thread import in_thread
 from cluster.settings import Settings
@@ -49,13 +49,14 @@ class CourierProcess:
         self._channel = Channel(self._process.stdout, self._process.stdin)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._to_send: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._to_send: queue.PriorityQueue[tuple[int, int, Any]] = queue.PriorityQueue()
+        self._sequence = itertools.count()
         self._said: deque[str] = deque(maxlen=_MAX_LINES)
         self._joined: asyncio.Future[str] = self._loop.create_future()
         self.address = ""
         self.ended: asyncio.Future[str] = self._loop.create_future()
         # A setting may hold a path; as JSON it is understood by the other process's own settings.
-        self._to_send.put(settings.model_dump(mode="json"))
+        self._put(settings.model_dump(mode="json"))
         for work in (self._send, self._receive, self._listen):
             threading.Thread(target=work, name=f"courier{work.__name__}", daemon=True).start()
 
@@ -89,11 +90,11 @@ class CourierProcess:
             raise NotAnswered(_lost(self.ended.result()))
         number = next(self._numbers)
         answer = self._waiting[number] = self._loop.create_future()
-        self._to_send.put(Ask(number, verb, arguments))
+        self._put(Ask(number, verb, arguments))
         try:
             return await answer
         except asyncio.CancelledError:
-            self._to_send.put(Drop(number))
+            self._put(Drop(number))
             raise
         finally:
             self._waiting.pop(number, None)
@@ -103,8 +104,13 @@ class CourierProcess:
 
         An embedded Ray goes with it. Whoever is cancelled here waits all the same.
         """
-        self._to_send.put(None)
+        self._put(None)
         await in_thread(self._end)
+
+    def _put(self, message: Any) -> None:
+        # A person's photo, and every small question, goes before the megabytes of a scan.
+        is_bulk = isinstance(message, Ask) and Priority.BULK in message.arguments
+        self._to_send.put((int(is_bulk), next(self._sequence), message))
 
     def _end(self) -> None:
         try:
@@ -116,7 +122,7 @@ class CourierProcess:
     def _send(self) -> None:
         """In a thread, because a pipe that nobody reads blocks."""
         with contextlib.suppress(EOFError):
-            while (message := self._to_send.get()) is not None:
+            while (message := self._to_send.get()[2]) is not None:
                 # What nobody waits for any more need not travel.
                 if not isinstance(message, Ask) or message.number in self._waiting:
                     self._channel.write(message)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from actors import images as photos
 from actors.errors import ImageFault
-from actors.faces import Failed, Failure, Outcome, Rejected, Stamp, Times
+from actors.faces import Failed, Failure, Outcome, Priority, Rejected, Stamp, Times
 from actors.images import ImageSource, Limits, PreparedImage
 from actors.preparing import num_cores
 from cluster.fleet import Fleet
@@ -31,18 +31,24 @@ class Preparation:
         self._detector = settings.detector
         self._fleet = fleet
         self._limits = Limits(self._detector.max_image_pixels, self._detector.max_image_bytes)
-        self._threads = ThreadPoolExecutor(
-            settings.client.num_prepare_threads or num_cores(), thread_name_prefix="rayface-prepare"
-        )
+        num_threads = settings.client.num_prepare_threads or num_cores()
+        # Threads of their own, so that a person's photo never waits behind those of a scan.
+        self._threads = {
+            each: ThreadPoolExecutor(num_threads, thread_name_prefix=f"rayface-prepare-{each}")
+            for each in Priority
+        }
 
-    async def prepared(self, images: Sequence[ImageSource], deadline: float) -> list[PreparedImage | Outcome]:
+    async def prepared(
+        self, images: Sequence[ImageSource], priority: Priority, deadline: float
+    ) -> list[PreparedImage | Outcome]:
         """Each image ready to travel, or the outcome of one that is not; in order.
 
         Args:
             images: encoded photos, paths or pixels.
+            priority: of the call.
             deadline: on the event loop's clock; what is not ready then has failed.
         """
-        return list(await asyncio.gather(*(self._one(image, deadline) for image in images)))
+        return list(await asyncio.gather(*(self._one(image, priority, deadline) for image in images)))
 
     def failed(self, failure: Failure, detail: str, retry_after_s: float | None = None) -> Failed:
         """The outcome of an image that no detector has answered."""
@@ -56,16 +62,18 @@ class Preparation:
 
     def close(self) -> None:
         """End the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=True)
 
     @property
     def _model(self) -> str:
         return next((each.health.stamp.model for each in self._fleet.detectors.values() if each.health), "")
 
-    async def _one(self, image: ImageSource, deadline: float) -> PreparedImage | Outcome:
+    async def _one(self, image: ImageSource, priority: Priority, deadline: float) -> PreparedImage | Outcome:
+        threads, loop = self._threads[priority], asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(deadline):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, image)
+                return await loop.run_in_executor(threads, self._prepare, image)
         except TimeoutError:
             return self.failed(
                 Failure.DEADLINE, "The time was up before the photo was prepared; it was not sent."

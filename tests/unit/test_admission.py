@@ -38,10 +38,16 @@ def test_people_go_first_and_in_their_order() -> None:
 
 
 def test_a_call_larger_than_all_there_is_takes_all_there_is() -> None:
+    """For it, which of a scan is three quarters."""
+
     async def story() -> None:
         admission = Admission(4, 10)
-        async with admission.places(100, Priority.BULK, 1e9):
+        async with admission.places(100, Priority.INTERACTIVE, 1e9):
             assert admission.num_taken == 4
+        async with admission.places(100, Priority.BULK, 1e9):
+            assert admission.num_taken == 3
+            async with admission.places(1, Priority.INTERACTIVE, 1e9):
+                assert admission.num_taken == 4
         assert admission.num_taken == 0
 
     run(story())
