@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from actors.faces import Priority
 
-
 #: The share of the places that bulk calls never take.
 _KEPT_FOR_INTERACTIVE = 0.25
 
