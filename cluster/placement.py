@@ -86,7 +86,7 @@ def place_all(settings: Settings) -> dict[str, Handle]:
 
     first = settings.cluster.detector_name
     found = _names(settings)
-    num_units = int(ray.cluster_resources().get(RESOURCE, 0))
+    num_units = num_devices(ray.nodes())
     if not found and num_units < 1:
         raise DetectorNotReady(
             f"No machine of the cluster offers a `{RESOURCE}` unit, so there is no device for a detector. "
@@ -96,6 +96,20 @@ def place_all(settings: Settings) -> dict[str, Handle]:
     missing = (name for name in names if name not in found)
     found.update(itertools.islice(missing, max(0, num_units - len(found))))
     return {name: _place(name, settings) for name in _in_order(found)}
+
+
+def num_devices(nodes: Iterable[Mapping[str, Any]]) -> int:
+    """How many devices the machines of a cluster lend, by Ray's table of nodes.
+
+    A machine whose Ray was killed and started again is there twice until Ray has given up the first: known
+    by its address and port, it is counted once, or it would get a second detector for its one device.
+    """
+    lent: dict[tuple[str, int], int] = {}
+    for node in nodes:
+        if node["Alive"]:
+            machine = (node["NodeManagerAddress"], node["NodeManagerPort"])
+            lent[machine] = max(lent.get(machine, 0), int(node["Resources"].get(RESOURCE, 0)))
+    return sum(lent.values())
 
 
 def find_all(settings: Settings) -> dict[str, Handle]:

@@ -33,13 +33,14 @@ class Backoff:
     Attributes:
         first_s: the first pause.
         most_s: the longest one.
-        good_life_s: a node that lived this long begins again with the first.
+        good_life_s: a node that lived this long begins again with the first; one that cannot live, or finds
+            no head, ends sooner.
         jitter: 0..1, so that machines that lost their head together do not all come back at once.
     """
 
     first_s: float = 1.0
     most_s: float = 30.0
-    good_life_s: float = 60.0
+    good_life_s: float = 20.0
     jitter: Callable[[], float] = random.random
     _next_s: float = field(default=0.0, init=False)
 

@@ -124,6 +124,15 @@ class Engine:
             "docker", "compose", *files, *arguments, timeout_s=timeout_s, env=self._environment, cwd=HERE
         )
 
+    def give(self, service: str, folder: Path, target: str) -> None:
+        """What is in a folder here, into a folder of a service, as files of its own user."""
+        files = [word for file in self._files for word in ("-f", file)]
+        into = ["docker", "compose", *files, "exec", "-T", service, "tar", "-C", target, "-x"]
+        packed = subprocess.run(["tar", "-C", str(folder), "-c", "."], capture_output=True, check=True)
+        subprocess.run(
+            [*into, "--no-same-owner"], input=packed.stdout, env=self._environment, cwd=HERE, check=True
+        )
+
     def use(self, *files: str) -> None:
         """Which compose files, in order."""
         self._files = files

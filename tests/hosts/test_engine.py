@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from actors.models import cache_dir
 from tests.conftest import PHOTOS
 from tests.hosts.engine import Engine
 from tests.hosts.lab import Network, in_namespace, need
@@ -195,8 +196,24 @@ def test_the_machine_leaves_and_comes_back(site: Site) -> None:
     assert site.joined.wait(40) == 0
     assert not processes_with(str(site.folder / "ray"))
     assert site.http("/faces", PHOTOS / "montage_faces.jpg")["status"] == "failed"
+
+    # This container has no way out to fetch the model for its CPU.
+    site.engine.give("backend", cache_dir(), "/var/lib/rayface/models")
+    answer = eventually(lambda: _by_cpu(site), 90, site.said)
+    assert len(answer["faces"]) == 7
+    assert answer["served_by"] == "fallback on CPUExecutionProvider"
+    standing = site.http("/standing")
+    assert standing["detectors"][0]["circuit"] != "closed"
+    assert sum(standing["fallback"].values()) >= 1
+
     site.join()
-    eventually(site.detects, 120, site.said)
+    eventually(lambda: site.detects() and not _by_cpu(site), 120, site.said)
+
+
+def _by_cpu(site: Site) -> dict[str, Any] | None:
+    """I5: an answer of the backend's own CPU, which says so and why; None if it was another's, or none."""
+    answer = site.http("/faces", PHOTOS / "montage_faces.jpg")
+    return answer if (answer.get("fallback") or "").startswith("circuit open: ") else None
 
 
 def test_the_hosts_own_network_works_too(site: Site) -> None:

@@ -57,6 +57,35 @@ time.sleep(600)
 """
 
 
+#: A process that dies with two photos on its device, and what the next one knows of it.
+_FLIES = """
+from actors.flight_recorder import FlightRecorder
+from actors.ownership import machine_folder
+import time
+with FlightRecorder(machine_folder() / "probe.flights.json", "test", 3600.0).flight(["one", "other"]):
+    print("flying", flush=True)
+    time.sleep(600)
+"""
+_FINDS = """
+from actors.flight_recorder import FlightRecorder
+from actors.ownership import machine_folder
+found = FlightRecorder(machine_folder() / "probe.flights.json", "test", 3600.0)
+print("SUSPECTS", found.num_suspects, found.is_suspect("one"), found.is_suspect("third"))
+"""
+_ASKS = """
+import asyncio
+from cluster import load_settings
+from cluster.courier_process import CourierProcess
+from cluster.errors import ClusterUnavailable
+async def ask():
+    try:
+        await CourierProcess.start(load_settings(cluster={"address": "127.0.0.1:9"}))
+    except ClusterUnavailable as error:
+        print("TOLD", error)
+asyncio.run(ask())
+"""
+
+
 @pytest.fixture(scope="module")
 def wine() -> Iterator[Wine]:
     need("wine", "wine", "wineserver", "x86_64-w64-mingw32-gcc")
@@ -104,6 +133,22 @@ def test_a_mutex_is_seen_by_all_and_ends_with_its_owner(wine: Wine) -> None:
     assert _kill_in_wine(wine, "DeviceLock", "time.sleep(600)")
     eventually(lambda: "TAKEN" in wine.run("-c", _TAKES), 30)
     holder.wait(20)
+
+
+def test_what_was_on_the_device_is_known_to_the_next_process(wine: Wine) -> None:
+    """I3: the record is written before the run, and survives a kill."""
+    flying = _background(wine, "-c", _FLIES)
+    assert flying.stdout is not None
+    assert flying.stdout.readline().strip() == "flying"
+    assert _kill_in_wine(wine, "FlightRecorder", "time.sleep(600)")
+    assert "SUSPECTS 2 True False" in wine.run("-c", _FINDS)
+    flying.wait(20)
+
+
+def test_a_courier_speaks_through_pipes_there_too(wine: Wine) -> None:
+    """A driver's process of its own, started, asked, and gone with a reason."""
+    told = wine.run("-c", _ASKS)
+    assert "TOLD No Ray cluster can be joined at '127.0.0.1:9'" in told
 
 
 @pytest.mark.parametrize("how", ["end", "killed"])
