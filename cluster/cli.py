@@ -158,6 +158,7 @@ def fetch(name: str) -> None:
 cli.add_command(node_commands.head)
 cli.add_command(node_commands.join)
 cli.add_command(cluster_commands.place)
+cli.add_command(cluster_commands.remove)
 cli.add_command(cluster_commands.status)
 cli.add_command(cluster_commands.circuit)
 cli.add_command(node_commands.token)

@@ -1,4 +1,4 @@
-"""`rayface place`, `status` and `circuit reset`: looking at a cluster, and setting it right."""
+"""`rayface place`, `remove`, `status` and `circuit reset`: looking at a cluster, and setting it right."""
 
 from __future__ import annotations
 
@@ -58,6 +58,21 @@ def place(address: str | None, as_json: bool, config: Path | None) -> None:
         )
     if not rows or any(row["state"] != "ready" for row in rows):
         sys.exit(_EXIT_NOT_WELL)
+
+
+@click.command()
+@click.argument("name")
+@_address
+@_config
+def remove(name: str, address: str | None, config: Path | None) -> None:
+    """Take a detector away whose device is gone for good.
+
+    While a device is lent for it, it is placed again when somebody next asks.
+
+    Exit code: 0 it is gone, 3 there is none of that name.
+    """
+    asyncio.run(_remove(name, _settings(address, config)))
+    click.echo(f"{name} is gone.")
 
 
 @click.command()
@@ -199,6 +214,14 @@ async def _seen(road: Carrier, fleet: Fleet) -> tuple[dict[str, Any], Renderable
         _circuits(notes) if notes else Text("no client"),
     )
     return seen, page
+
+
+async def _remove(name: str, settings: Settings) -> None:
+    async with _road(settings) as road:
+        try:
+            await road.ask("remove", name, timeout_s=_ANSWER_WITHIN_S)
+        except NotAnswered as error:
+            raise DetectorNotReady(str(error), error.fault.failure) from error
 
 
 async def _reset(settings: Settings, detector: str | None) -> list[Note]:

@@ -86,6 +86,14 @@ class Courier:
         """The names of all detectors; places none."""
         return await self._found(placement.find_all)
 
+    async def remove(self, name: str) -> None:
+        """Take a detector away for good.
+
+        Raises:
+            DetectorNotReady: there is none of that name.
+        """
+        await asyncio.to_thread(placement.remove, name, self._settings)
+
     async def nodes(self) -> list[Node]:
         """The machines of the cluster that are in it now."""
         import ray

@@ -124,6 +124,22 @@ def find_all(settings: Settings) -> dict[str, Handle]:
     return found
 
 
+def remove(name: str, settings: Settings) -> None:
+    """Take a detector away for good. While a device is lent for it, it is placed again when somebody asks.
+
+    Raises:
+        DetectorNotReady: there is none of that name.
+    """
+    import ray
+
+    try:
+        handle = ray.get_actor(name, namespace=settings.cluster.namespace)
+    except ValueError as error:
+        known = ", ".join(_in_order(_names(settings))) or "none"
+        raise DetectorNotReady(f"No detector here is called {name!r}; there are: {known}.") from error
+    ray.kill(handle, no_restart=True)
+
+
 def _names(settings: Settings) -> set[str]:
     import ray
 

@@ -51,6 +51,13 @@ def test_each_machine_has_its_detector_and_takes_only_its_own_along(make_machine
     outcomes = rows(head.run("detect", str(photos), "--json", "--address", address).stdout)
     assert {row["status"] for row in outcomes} == {"detected"}
 
+    gone = next(name for name, row in _detectors(head, address).items() if row["state"] == "away")
+    assert head.run("remove", gone, "--address", address).returncode == 0
+    assert _states(head, address) == ["ready"], "the one whose device is gone is forgotten"
+    wrong = head.run("remove", gone, "--address", address)
+    assert wrong.returncode == 3
+    assert "there are" in wrong.stderr
+
     _join(second, address)
     eventually(lambda: _states(head, address) == ["ready", "ready"], 120, lambda: second.said("join"))
     for machine in (first, second, head):
