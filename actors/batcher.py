@@ -96,7 +96,7 @@ class Batcher(Generic[Answer]):
     @property
     def num_queued(self) -> int:
         """Images waiting for a place on the device."""
-        return sum(self._num_waiting(each) for each in Priority)
+        return sum(self.num_waiting(each) for each in Priority)
 
     @property
     def num_running(self) -> int:
@@ -175,7 +175,8 @@ class Batcher(Generic[Answer]):
         now = asyncio.get_running_loop().time()
         return max(0.0, min(each.ends for each in self._running) - now)
 
-    def _num_waiting(self, priority: Priority) -> int:
+    def num_waiting(self, priority: Priority) -> int:
+        """Images of one priority waiting for a place on the device."""
         return sum(len(queue) for queue in self._queues[priority].values())
 
     def _forget(self, entry: _Entry[Answer]) -> None:
@@ -200,7 +201,7 @@ class Batcher(Generic[Answer]):
 
     def _has_place(self) -> bool:
         places = self._num_lanes + self._num_assembling
-        if len(self._running) == places and self._num_assembling and self._num_waiting(Priority.INTERACTIVE):
+        if len(self._running) == places and self._num_assembling and self.num_waiting(Priority.INTERACTIVE):
             return any(each.is_bulk for each in self._running)
         return len(self._running) < places
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.batcher import Answered, Batcher
+from actors.batcher import Batcher
 from actors.device import Device
 from actors.errors import DetectorFault, ImageFault, NotReady, Quarantined
 from actors.face_model import FaceModel
@@ -38,12 +38,18 @@ from actors.faces import (
 )
 from actors.images import PreparedImage
 from actors.model_life import ModelLife
+from actors.observer import Observer, Observers, Tally
 from actors.preparing import Encoded, Preparer, num_cores
 from actors.runs import Runs
 from actors.session import SessionOpener
 from actors.settings import DetectorSettings
 
 Image = PreparedImage | Encoded | np.ndarray[Any, Any]
+
+
+def new_incarnation() -> str:
+    """A name that no other life of any detector's process has: host, pid, chance."""
+    return f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
 
 
 class FaceDetector:
@@ -60,6 +66,8 @@ class FaceDetector:
             process comes after this one.
         end: ends the process, told why, when only a new one gets the device back (removed, or hung); None:
             the process is not the detector's to end, and such a device is faulty until somebody ends it.
+        observer: told of what happens.
+        incarnation: names this life of the process; None makes one.
     """
 
     def __init__(
@@ -73,6 +81,8 @@ class FaceDetector:
         cluster: str = "",
         records: Path | None = None,
         end: Callable[[str], None] | None = None,
+        observer: Observer | None = None,
+        incarnation: str | None = None,
     ) -> None:
         self._name = name
         self._settings = (
@@ -83,7 +93,7 @@ class FaceDetector:
         self._clock = clock
         self._born = clock()
         self._host = platform.node()
-        self._incarnation = f"{self._host}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self._incarnation = incarnation or new_incarnation()
         self.epoch = 0
         wanted = devices or [Device(self._settings.provider, self._settings.device_id)]
         on_gpu = wanted[0].provider != "cpu"
@@ -97,7 +107,8 @@ class FaceDetector:
         )
         self._preparer = Preparer(self._settings)
         self._draining = False
-        self._counts = {"detected": 0, "rejected": 0, "failed": 0}
+        self._tally = Tally()
+        self._observer = Observers([self._tally, observer] if observer else [self._tally])
         self._batcher: Batcher[tuple[Face, ...]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._checker: asyncio.Task[None] | None = None
@@ -113,6 +124,7 @@ class FaceDetector:
             records=records,
             end=end,
             on_start=self._forget_batcher,
+            observer=self._observer,
         )
         self.lease = self._life.lease
 
@@ -151,7 +163,7 @@ class FaceDetector:
         """How the detector is, waiting up to `wait_s` seconds for a start under way to end."""
         self._watch()
         await self._wait_for_start(wait_s)
-        return self._health()
+        return self.snapshot()
 
     async def check(self, wait_s: float = 0.0) -> Health:
         """Prove the device now, with the golden photo, and say how the detector is.
@@ -163,17 +175,18 @@ class FaceDetector:
         await self._wait_for_start(wait_s)
         if self._life.ready_model() is not None:
             await self._prove()
-        return self._health()
+        return self.snapshot()
 
     async def drain(self) -> Health:
         """Take no more images, answer those accepted, close the device, and say how it went."""
+        self._observer.event("draining")
         self._draining = True
         if self._checker is not None:
             self._checker.cancel()
         if self._batcher is not None:
             await self._batcher.close()
         await asyncio.to_thread(self._life.close)
-        return self._health()
+        return self.snapshot()
 
     def stamp(self) -> Stamp:
         """What is put on every outcome."""
@@ -196,6 +209,11 @@ class FaceDetector:
         self._life.keep_fresh()
 
     async def _answer(self, image: object, priority: Priority, deadline: float) -> Outcome:
+        outcome = await self._outcome(image, priority, deadline)
+        self._observer.image(outcome, priority)
+        return outcome
+
+    async def _outcome(self, image: object, priority: Priority, deadline: float) -> Outcome:
         prepare_ms = 0.0
         try:
             with self._preparer.place_for(image):
@@ -206,7 +224,6 @@ class FaceDetector:
                 self._refuse_quarantined(prepared)
                 done = await self._batches(model).submit(prepared, priority, deadline)
         except ImageFault as fault:
-            self._counts["rejected"] += 1
             return Rejected(
                 stamp=self.stamp(), times=Times(prepare_ms), reason=fault.reason, detail=fault.detail
             )
@@ -215,23 +232,19 @@ class FaceDetector:
         except Exception as error:
             # Not foreseen, so ours; it must not cost the other images of the call their outcomes.
             detail = f"Something failed that never should: {error!r}. Please report it."
+            self._observer.trouble("unforeseen", detail=repr(error))
             return self._failed(prepare_ms, Failure.INTERNAL, detail)
-        return self._detected(prepared, done)
-
-    def _detected(self, image: PreparedImage, done: Answered[tuple[Face, ...]]) -> Detected:
-        self._counts["detected"] += 1
         return Detected(
             stamp=self.stamp(),
-            times=Times(image.prepare_ms, done.queue_ms, done.run_ms),
+            times=Times(prepared.prepare_ms, done.queue_ms, done.run_ms),
             faces=done.value,
-            width=image.width,
-            height=image.height,
+            width=prepared.width,
+            height=prepared.height,
         )
 
     def _failed(
         self, prepare_ms: float, failure: Failure, detail: str, retry_after_s: float | None = None
     ) -> Failed:
-        self._counts["failed"] += 1
         return Failed(
             stamp=self.stamp(),
             times=Times(prepare_ms),
@@ -272,7 +285,14 @@ class FaceDetector:
         if self._batcher is None:
             recorder = self._life.recorder
             self._batcher = Batcher(
-                Runs(model, self._runners, self._prove, lambda: self._life.fault, self._life.give_up),
+                Runs(
+                    model,
+                    self._runners,
+                    self._prove,
+                    lambda: self._life.fault,
+                    self._life.removed,
+                    self._observer,
+                ),
                 best_batch=model.best_batch,
                 expected_s=model.expected_s,
                 num_lanes=self._num_lanes,
@@ -307,8 +327,9 @@ class FaceDetector:
             return State.FAULTY
         return State.READY if self._life.starting.done() else State.STARTING
 
-    def _health(self) -> Health:
-        life, state = self._life, self._state()
+    def snapshot(self) -> Health:
+        """What `health` says, for a thread of this process."""
+        life, state, tally = self._life, self._state(), self._tally
         fault, model, recorder, holder = life.fault, life.ready_model(), life.recorder, life.holder
         now = self._clock()
         reasons = {
@@ -337,9 +358,14 @@ class FaceDetector:
             start_ms=dict(life.start_ms),
             num_queued=self._batcher.num_queued if self._batcher else 0,
             num_running=self._batcher.num_running if self._batcher else 0,
-            num_detected=self._counts["detected"],
-            num_rejected=self._counts["rejected"],
-            num_failed=self._counts["failed"],
+            num_queued_interactive=self._batcher.num_waiting(Priority.INTERACTIVE) if self._batcher else 0,
+            num_detected=tally.num("detected"),
+            num_rejected=tally.num("rejected"),
+            num_failed=tally.num("failed"),
+            num_runs=tally.num_runs,
+            num_images_run=tally.num_images_run,
+            num_places=tally.num_places,
+            busy_s=round(tally.busy_s, 3),
             max_batch=model.max_batch if model else None,
             last_words=life.last_words,
             num_suspects=recorder.num_suspects if recorder else 0,

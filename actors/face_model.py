@@ -15,6 +15,7 @@ from actors.faces import BucketTiming, Face
 from actors.guard import Guard
 from actors.images import PreparedImage
 from actors.models import ReadyModel
+from actors.observer import Observer, Run
 from actors.session import Session, SessionOpener
 from actors.settings import DetectorSettings
 
@@ -45,6 +46,7 @@ class FaceModel:
         settings: DetectorSettings,
         guard: Guard,
         clock: Callable[[], float] = time.perf_counter,
+        observer: Observer | None = None,
     ) -> None:
         family = model.family
         self.model = model
@@ -52,6 +54,7 @@ class FaceModel:
         self._settings = settings
         self._opener = opener
         self._guard = guard
+        self._observer = observer or Observer()
         self._clock = clock
         self._sessions: dict[_Bucket | None, Session] = {}
         self._run_ms: dict[_Bucket, float] = {}
@@ -170,7 +173,9 @@ class FaceModel:
         shape = images[0].shape
         session, tensor = self._assemble(images, shape)
         with self._guard.run(_named(_Bucket(len(images), shape)), limit_s, digests, first=first):
+            begun = self._clock()
             heads = session.run(tensor)
+            ran = self._clock()
         try:
             found = self.model.family.decode(heads, *shape, self._score_threshold)
         except HeadsNotFinite as error:
@@ -182,10 +187,13 @@ class FaceModel:
                 f"{self.provider} gave the same number everywhere for {len(dead)} of {len(images)} images, "
                 "which is no answer of a network. Update or change its driver."
             )
-        return [
+        faces = [
             _in_original_pixels(nms(candidates, self._nms_threshold, self._settings.max_faces), image)
             for candidates, image in zip(found, images, strict=False)
         ]
+        places = self.best_batch(shape) if digests else 0
+        self._observer.run(Run(len(digests), places, shape, ran - begun, self._clock() - ran))
+        return faces
 
     def _assemble(
         self, images: Sequence[PreparedImage], shape: tuple[int, int]

@@ -224,6 +224,11 @@ class Health:
         start_ms: what starting was made of: model, session, warm_up.
         max_batch: images in a run, where the device had no memory for more; None if it never lacked any.
         last_words: why the process before this one ended itself; empty if it was killed, or none was.
+        num_queued_interactive: of those queued, the interactive ones.
+        num_runs: on the device, since the process began, but for the golden photo's.
+        num_images_run: photos in those.
+        num_places: that those runs had: full batches have as many images as places.
+        busy_s: that the device was running, of `uptime_s`; with several lanes, of all together.
         num_suspects: images that were on the device when a process died; each will be run alone.
         num_quarantined: images that ended a process alone, and are not run for now.
     """
@@ -254,6 +259,11 @@ class Health:
     last_words: str = ""
     num_suspects: int = 0
     num_quarantined: int = 0
+    num_queued_interactive: int = 0
+    num_runs: int = 0
+    num_images_run: int = 0
+    num_places: int = 0
+    busy_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -16,6 +14,7 @@ from actors.face_model import FaceModel
 from actors.flight_recorder import FlightRecorder
 from actors.guard import Guard
 from actors.models import ready_model
+from actors.observer import Observer
 from actors.ownership import DeviceLock, Holder
 from actors.session import SessionOpener
 from actors.settings import DetectorSettings
@@ -39,6 +38,7 @@ class ModelLife:
         records: a folder for the record of what was on the device; None keeps none.
         end: ends the process, told why, where only a new one can help; None: this process is not ours to end.
         on_start: called whenever it opens anew; what was made of the last model is of no use any more.
+        observer: told of what happens.
 
     Attributes:
         device: the one that is owned or wanted.
@@ -63,6 +63,7 @@ class ModelLife:
         records: Path | None = None,
         end: Callable[[str], None] | None = None,
         on_start: Callable[[], None] = lambda: None,
+        observer: Observer | None = None,
     ) -> None:
         self._name = name
         self._settings = settings
@@ -75,9 +76,10 @@ class ModelLife:
         self._records = records
         self._end = end
         self._on_start = on_start
+        self._observer = observer or Observer()
         self._fault_at = 0.0
         self._lock: DeviceLock | None = None
-        self._watchdog = Watchdog(self.give_up) if end is not None else None
+        self._watchdog = Watchdog(self._hung) if end is not None else None
         self.device = devices[0]
         self.lease = Lease(clock)
         self.fault: DetectorFault | None = None
@@ -90,7 +92,10 @@ class ModelLife:
 
     @property
     def last_words(self) -> str:
-        """Why the process before this one ended itself; empty if it was killed, or if there was none."""
+        """Why the process before this one ended itself; empty if it was killed, or if there was none.
+
+        The cause ("hung" or "removed"), a colon, and what happened.
+        """
         return self.recorder.last_words if self.recorder else ""
 
     @property
@@ -109,6 +114,7 @@ class ModelLife:
 
     def start(self) -> None:
         """Open it, or open it anew."""
+        self._observer.event("starting", device=self.device)
         self.fault = None
         self._on_start()
         # An exception in it would be logged at every wait for it; so a fault is None here.
@@ -120,7 +126,7 @@ class ModelLife:
         if self.fault is None or self._clock() - self._fault_at < _START_AGAIN_S:
             return
         if isinstance(self.fault, DeviceRemoved):
-            self.give_up(f"{self.fault.detail} A new process looks for it.")
+            self.removed(f"{self.fault.detail} A new process looks for it.")
         self.start()
 
     def prove(self) -> DetectorFault | None:
@@ -132,21 +138,27 @@ class ModelLife:
         except DetectorFault as fault:
             self._found(fault)
             if isinstance(fault, DeviceRemoved):
-                self.give_up(fault.detail)
+                self.removed(fault.detail)
         else:
             self.golden_at = self._clock()
         return self.fault
 
-    def give_up(self, why: str) -> None:
-        """End the process, which is the only way to get the device back, and leave word for the next."""
+    def removed(self, detail: str) -> None:
+        """The device is gone: end the process, which is the only way to get it back."""
+        self._give_up("removed", detail)
+
+    def _hung(self, detail: str) -> None:
+        self._give_up("hung", detail)
+
+    def _give_up(self, cause: str, detail: str) -> None:
+        """End the process, where it is ours to end, and leave word for the next: the cause first."""
         if self._end is None:
             return
+        words = f"{cause}: {detail}"
         if self.recorder is not None:
-            self.recorder.say_last(why)
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"rayface: {self._name} on {self.device} ends its process: {why}.\n")
-            sys.stderr.flush()
-        self._end(why)
+            self.recorder.say_last(words)
+        self._observer.trouble("given_up", device=self.device, reason=cause, detail=detail)
+        self._end(words)
 
     def keep_fresh(self) -> None:
         """The cluster was heard: go on, and show whoever waits for the device that its owner is well."""
@@ -172,6 +184,7 @@ class ModelLife:
 
     def _found(self, fault: DetectorFault) -> None:
         self.fault, self._fault_at = fault, self._clock()
+        self._observer.trouble("faulty", device=self.device, reason=fault.failure, detail=fault.detail)
 
     def _start(self, starting: Future[FaceModel | None]) -> None:
         """Model, session, warm-up with the golden photo; in a thread, so that health can answer."""
@@ -187,7 +200,7 @@ class ModelLife:
             opener = self._opener or opener_for(self.device, self._settings)
             self._open_record(ready.label)
             guard = Guard(self._num_lanes, self.lease.check, self._watchdog, self.recorder)
-            model = FaceModel(ready, opener, self._settings, guard)
+            model = FaceModel(ready, opener, self._settings, guard, observer=self._observer)
             opened = self._clock()
             model.warm_up()
             self.golden_at = self._clock()
@@ -203,6 +216,14 @@ class ModelLife:
             starting.set_result(None)
         else:
             starting.set_result(model)
+            self._observer.event(
+                "ready",
+                device=self.device,
+                provider=model.provider,
+                model=ready.label,
+                best_batch=model.best_batch(self._settings.shapes[0]),
+                **{f"{part}_ms": spent for part, spent in self.start_ms.items()},
+            )
 
     def _open_record(self, model_label: str) -> None:
         """One for the process's whole life: what it finds of the one before is judged once."""
@@ -214,3 +235,10 @@ class ModelLife:
                 f"{model_label} on {self.device}",
                 self._settings.quarantine_s,
             )
+            if self.recorder.num_suspects or self.recorder.num_quarantined or self.recorder.last_words:
+                self._observer.trouble(
+                    "predecessor_died",
+                    num_suspects=self.recorder.num_suspects,
+                    num_quarantined=self.recorder.num_quarantined,
+                    detail=self.recorder.last_words,
+                )

@@ -3,7 +3,7 @@
     out of memory     smaller batches from now on, and the same images in those
     failed, or lied   the golden photo decides. Wrong: the device is at fault, and nothing is run any more.
                       Right: one of the images is; each is run alone, and only the guilty one fails
-    device removed    nothing in this process helps: it is given up
+    device removed    nothing in this process helps
 
 Running images again is bounded, so that a device which fails all of them is not asked for each of them twice.
 """
@@ -19,6 +19,7 @@ from actors.errors import DetectorFault, DeviceFailed, DeviceLies, DeviceRemoved
 from actors.face_model import FaceModel
 from actors.faces import Face
 from actors.images import PreparedImage
+from actors.observer import Observer
 
 Answer = tuple[Face, ...] | DetectorFault
 
@@ -35,7 +36,8 @@ class Runs:
         threads: in which batches are assembled, run and decoded.
         prove: detects the golden photo; gives the fault that it found, or None.
         fault: what is known to be wrong with the device now, or None; while there is, nothing is run.
-        give_up: ends the process where there is one to end; told why.
+        removed: told that the device is gone, which only a new process can help.
+        observer: told of what happens.
     """
 
     def __init__(
@@ -44,13 +46,15 @@ class Runs:
         threads: Executor,
         prove: Callable[[], Awaitable[DetectorFault | None]],
         fault: Callable[[], DetectorFault | None],
-        give_up: Callable[[str], None],
+        removed: Callable[[str], None],
+        observer: Observer,
     ) -> None:
         self._model = model
         self._threads = threads
         self._prove = prove
         self._fault = fault
-        self._give_up = give_up
+        self._removed = removed
+        self._observer = observer
         self._num_reruns_left = _RERUNS_AT_FIRST
 
     async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[Answer]:
@@ -65,8 +69,8 @@ class Runs:
             answers: Sequence[Answer] = await self._on_device(batch, first)
         except OutOfMemory as full:
             return await self._smaller(batch, first, full)
-        except DeviceRemoved as removed:
-            self._give_up(removed.detail)
+        except DeviceRemoved as gone:
+            self._removed(gone.detail)
             raise
         except (DeviceFailed, DeviceLies) as failed:
             return await self._one_by_one(batch, first, failed)
@@ -85,6 +89,7 @@ class Runs:
             await self._prove()
             return [full]
         size = self._model.limit_batch(len(batch))
+        self._observer.trouble("out_of_memory", num_images=len(batch), max_batch=size)
         answers: list[Answer] = []
         for begin in range(0, len(batch), size):
             answers += await self._each_or_all(batch[begin : begin + size], first)
@@ -94,6 +99,9 @@ class Runs:
         self, batch: Sequence[PreparedImage], first: bool, failed: DetectorFault
     ) -> Sequence[Answer]:
         # After any doubt the device has to prove itself before the next photo is trusted to it.
+        self._observer.trouble(
+            "run_failed", num_images=len(batch), reason=failed.failure, detail=failed.detail
+        )
         if (fault := await self._prove()) is not None:
             raise fault
         if len(batch) == 1:

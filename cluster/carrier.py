@@ -70,6 +70,8 @@ class Carrier:
         self._came = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
+        #: Couriers that joined so far.
+        self.num_joined = 0
         #: Why there is no way; for whoever asks meanwhile.
         self.reason = "The cluster is being joined."
 
@@ -140,6 +142,7 @@ class Carrier:
 
     def _take(self, courier: Courier) -> None:
         old, self._courier = self._courier, courier
+        self.num_joined += 1
         courier.ended.add_done_callback(lambda ended: self._drop(courier, ended.result()))
         self._came.set()
         self._log.info("Joined the cluster at %s.", courier.address)

@@ -19,6 +19,7 @@ from actors.faces import Failed, Failure, Health, Outcome, Priority
 from actors.images import ImageSource, PreparedImage
 from cluster.admission import Admission, Full
 from cluster.carrier import Carrier
+from cluster.client_metrics import ClientMetrics
 from cluster.errors import DetectorNotReady, NotAnswered
 from cluster.fallback import Fallback
 from cluster.fleet import Fleet, Refused
@@ -47,6 +48,7 @@ class FaceClient:
         self._fallback = Fallback(settings.fallback, settings.detector, self._loop.time)
         self._paused: dict[object, str] = {}
         self._noticeboard = Noticeboard(carrier, fleet, self.standing)
+        self._metrics = ClientMetrics(carrier, self.standing)
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, *, wait: bool = True) -> Self:
@@ -77,6 +79,7 @@ class FaceClient:
             raise
         fleet.watch()
         made._noticeboard.open()
+        made._metrics.open()
         return made
 
     async def detect(
@@ -171,6 +174,7 @@ class FaceClient:
     async def close(self) -> None:
         """End what `connect` began: the threads, the connection, and the embedded Ray if there is one."""
         await self._noticeboard.close()
+        await self._metrics.close()
         await self._fleet.close()
         await self._fallback.close()
         self._preparation.close()
@@ -221,6 +225,14 @@ class FaceClient:
             await groups.aclose()
 
     async def _call(
+        self, images: Sequence[ImageSource], priority: Priority, deadline: float
+    ) -> list[Outcome]:
+        begun = self._loop.time()
+        outcomes = await self._outcomes(images, priority, deadline)
+        self._metrics.call(outcomes, priority, self._loop.time() - begun)
+        return outcomes
+
+    async def _outcomes(
         self, images: Sequence[ImageSource], priority: Priority, deadline: float
     ) -> list[Outcome]:
         """The story of one call: a place, small photos, a detector's answer, or else the CPU's."""
@@ -279,6 +291,7 @@ class FaceClient:
             if self._loop.time() + wait_s >= until:
                 break
             if asked:
+                self._metrics.asked_again(len(asked), priority)
                 await asyncio.sleep(wait_s)
         return outcomes
 

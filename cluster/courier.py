@@ -24,6 +24,7 @@ from actors.images import PreparedImage
 from cluster import placement
 from cluster.doorman import knock
 from cluster.errors import DetectorNotReady, Fault, RayfaceError, fault_of
+from cluster.metrics import Observation, RayMetrics
 from cluster.node import split_address
 from cluster.settings import Settings
 from cluster.wire import Answer, Ask, Channel, Drop, Joined, Node, NotJoined, Pulse
@@ -46,6 +47,7 @@ class Courier:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._finding: asyncio.Task[dict[str, placement.Handle]] | None = None
         self._unheard_since: float | None = None
+        self._metrics = RayMetrics()
 
     async def serve(self, messages: asyncio.Queue[Ask | Drop | None]) -> None:
         """Answer questions until there is a None among them."""
@@ -134,6 +136,11 @@ class Courier:
         self._unheard_since = None
         # The driver's own node went with its head: calls go on, but the object store under it is gone.
         return Pulse(True, "" if is_alive else "the node that it belonged to is gone")
+
+    async def observe(self, bundle: Sequence[Observation]) -> None:
+        """Put what a client has counted into Ray's metrics."""
+        for name, value, tags in bundle:
+            self._metrics.observe(name, value, tags)
 
     async def keep(self, key: str, value: bytes) -> None:
         """Write a note into the cluster's store."""

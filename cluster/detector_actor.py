@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from actors.device import Device
-from actors.face_detector import FaceDetector
+from actors.face_detector import FaceDetector, new_incarnation
+from actors.faces import Health, State
+from actors.observer import Observers
 from actors.ownership import machine_folder
+from cluster.detector_log import DetectorLog
+from cluster.metrics import DetectorMetrics, RayMetrics
 
 #: What the machine says it lends, for example "directml:0,directml:1"; set by `rayface join`.
 DEVICES_VARIABLE = "RAYFACE_NODE_DEVICES"
@@ -31,6 +35,7 @@ _KV_NAMESPACE = b"rayface"
 _EXIT_SUCCEEDED = 75
 _EXIT_GIVEN_UP = 76
 _CALL_TIMEOUT_S = 2.0
+_REPORT_EVERY_S = 2.0
 
 
 class DetectorActor(FaceDetector):
@@ -42,6 +47,9 @@ class DetectorActor(FaceDetector):
         context = ray.get_runtime_context()
         store = _Store(name, context.namespace)
         lent = os.environ.get(DEVICES_VARIABLE)
+        incarnation = new_incarnation()
+        metrics = DetectorMetrics(name, RayMetrics())
+        log = DetectorLog(name, incarnation, time.monotonic)
         super().__init__(
             name,
             settings,
@@ -51,12 +59,16 @@ class DetectorActor(FaceDetector):
             records=machine_folder() if lent else _session_folder(),
             # Never `exit_actor`: Ray takes that for a wish to end, and restarts nothing.
             end=lambda why: os._exit(_EXIT_GIVEN_UP),
+            observer=Observers([metrics, log]),
+            incarnation=incarnation,
         )
         self.epoch = store.take_epoch(self._incarnation)
         self.lease.limit(self._settings.lease_s)
         notes = os.environ.get(NOTES_VARIABLE)
         keeper = LeaseKeeper(self, store.read_epoch, self._settings.lease_s, Path(notes) if notes else None)
         threading.Thread(target=keeper.run, name="lease", daemon=True).start()
+        reporter = Reporter(self.snapshot, metrics, log, context.was_current_actor_reconstructed)
+        threading.Thread(target=reporter.run, name="report", daemon=True).start()
 
 
 class LeaseKeeper:
@@ -124,6 +136,51 @@ def _session_folder() -> Path:
     import ray._private.worker as worker
 
     return Path(worker._global_node.get_session_dir_path())
+
+
+class Reporter:
+    """Tells metrics and log every few seconds how the detector is.
+
+    Args:
+        snapshot: how it is.
+        metrics: told.
+        log: told.
+        is_restart: whether Ray has started this detector before.
+    """
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Health],
+        metrics: DetectorMetrics,
+        log: DetectorLog,
+        is_restart: bool,
+    ) -> None:
+        self._snapshot = snapshot
+        self._metrics = metrics
+        self._log = log
+        self._is_restart = is_restart
+        self._has_told_start = False
+
+    def run(self) -> None:
+        """Until the process ends."""
+        while True:
+            self.step()
+            time.sleep(_REPORT_EVERY_S)
+
+    def step(self) -> None:
+        """Once."""
+        health = self._snapshot()
+        if not self._has_told_start and health.state is not State.STARTING:
+            self._has_told_start = True
+            self._metrics.started(self.cause(health.last_words))
+        self._metrics.report(health)
+        self._log.report(health)
+
+    def cause(self, last_words: str) -> str:
+        """Why this process was started, in a word: first, hung, removed, or killed."""
+        if last_words:
+            return last_words.partition(":")[0]
+        return "killed" if self._is_restart else "first"
 
 
 class _Store:

@@ -81,6 +81,7 @@ class Standing:
         detectors: as it sees them.
         fallback: images that its CPU answered so far, by reason.
         num_fallback_refused: images that it would have, but for its budget or its queue.
+        num_connections: couriers that joined the cluster so far.
     """
 
     address: str
@@ -91,6 +92,7 @@ class Standing:
     detectors: tuple[DetectorStanding, ...]
     fallback: dict[str, int]
     num_fallback_refused: int
+    num_connections: int = 0
 
     @classmethod
     def of(
@@ -112,6 +114,7 @@ class Standing:
             detectors=tuple(DetectorStanding.of(each, now) for each in fleet.detectors.values()),
             fallback=dict(fallback.num_by_reason),
             num_fallback_refused=fallback.num_refused,
+            num_connections=carrier.num_joined,
         )
 
     def as_dict(self) -> dict[str, Any]:

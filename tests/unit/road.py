@@ -75,6 +75,8 @@ class Road:
     def __init__(self, *names: str, seconds: float = 0.0) -> None:
         self.reason = "The cluster is away."
         self.address = "here:1"
+        self.num_joined = 1
+        self.observed: list[Any] = []
         self.seconds = seconds
         self.silent: set[str] = set()
         self.healths: dict[str, Health] = {name: health(name=name) for name in names or ("FaceDetector",)}
@@ -125,6 +127,9 @@ class Road:
             raise
         finally:
             self.under_way -= 1
+
+    async def _observe(self, bundle: Sequence[Any]) -> None:
+        self.observed += bundle
 
     async def _keep(self, key: str, value: bytes) -> None:
         self.notes[key] = value

@@ -240,10 +240,10 @@ def test_a_removed_device_ends_the_process_and_the_next_one_knows_why(
         detector = await ready(make(device))
         after_start(removed, device)
         await detector.detect(photos(1))
-        assert ends == ["887A0005"]
+        assert ends == ["removed: 887A0005"]
         device.answer = golden_heads
         after = await (await ready(make(device))).health()
-        assert after.last_words == "887A0005"
+        assert after.last_words == "removed: 887A0005"
         assert after.num_suspects == 0
 
     run(story())
@@ -287,6 +287,7 @@ def test_a_run_that_hangs_ends_the_process(make: Callable[..., FaceDetector], en
         asking = asyncio.create_task(detector.detect(photos(1)))
         while not ends:
             await asyncio.sleep(0.02)
+        assert ends[0].startswith("hung: ")
         assert "0.05 s are allowed" in ends[0]
         release.set()
         await asking

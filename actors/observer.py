@@ -1,0 +1,108 @@
+"""What happens in a detector, told once to whoever listens: metrics and logs, at the edge."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actors.faces import Outcome, Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run on the device.
+
+    Attributes:
+        num_images: photos in it; 0 for the golden photo.
+        num_places: the best batch size for their shape; the batch was full with so many.
+        shape: (height, width) of the tensor, in pixels.
+        run_s: on the device.
+        decode_s: of the heads, after it.
+    """
+
+    num_images: int
+    num_places: int
+    shape: tuple[int, int]
+    run_s: float
+    decode_s: float
+
+    @property
+    def fill(self) -> float:
+        """How full the batch was, 0..1."""
+        return min(1.0, self.num_images / self.num_places) if self.num_places else 0.0
+
+
+class Observer:
+    """Does nothing with what it is told; a listener overrides what it wants to hear. Any thread may tell."""
+
+    def image(self, outcome: Outcome, priority: Priority) -> None:
+        """An image got its outcome."""
+
+    def run(self, run: Run) -> None:
+        """A run on the device was answered."""
+
+    def event(self, name: str, **facts: object) -> None:
+        """Something that a person may want to read: `name` in a word, and the facts that belong to it."""
+
+    def trouble(self, name: str, **facts: object) -> None:
+        """The same of something that should not be so."""
+
+
+class Observers(Observer):
+    """Tells several."""
+
+    def __init__(self, listeners: Sequence[Observer]) -> None:
+        self._listeners = listeners
+
+    def image(self, outcome: Outcome, priority: Priority) -> None:
+        for each in self._listeners:
+            each.image(outcome, priority)
+
+    def run(self, run: Run) -> None:
+        for each in self._listeners:
+            each.run(run)
+
+    def event(self, name: str, **facts: object) -> None:
+        for each in self._listeners:
+            each.event(name, **facts)
+
+    def trouble(self, name: str, **facts: object) -> None:
+        for each in self._listeners:
+            each.trouble(name, **facts)
+
+
+class Tally(Observer):
+    """Counts for the detector's own health, since it was made.
+
+    Attributes:
+        num_runs: with photos in them.
+        num_images_run: photos in those.
+        num_places: that those had.
+        busy_s: seconds of runs on the device, the golden photo's too; with several lanes, of all together.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._outcomes: Counter[str] = Counter()
+        self.num_runs = 0
+        self.num_images_run = 0
+        self.num_places = 0
+        self.busy_s = 0.0
+
+    def num(self, status: str) -> int:
+        """Images that were detected, rejected or failed."""
+        return self._outcomes[status]
+
+    def image(self, outcome: Outcome, priority: Priority) -> None:
+        with self._lock:
+            self._outcomes[outcome.status] += 1
+
+    def run(self, run: Run) -> None:
+        with self._lock:
+            self.busy_s += run.run_s
+            if run.num_images:
+                self.num_runs += 1
+                self.num_images_run += run.num_images
+                self.num_places += run.num_places

@@ -1,0 +1,99 @@
+"""The detector's own log: one line an event, for `ray logs` and the dashboard. Facts as name=value.
+
+Nothing secret is in it, and of photos nothing but their number: no content, no file names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable
+
+from actors.faces import Failed, Health, Outcome, Priority, Rejected
+from actors.observer import Observer
+from cluster.quiet_log import Sparing
+
+_SUMMARY_EVERY_S = 60.0
+
+
+class DetectorLog(Observer):
+    """Writes to the process's standard error, which is the actor's own file in Ray's logs.
+
+    Args:
+        name: of the detector.
+        incarnation: of this process; both are in every line.
+        clock: seconds, for durations.
+        log: where lines go; None makes the one of this process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        incarnation: str,
+        clock: Callable[[], float],
+        log: logging.Logger | None = None,
+    ) -> None:
+        self._who = {"detector": name, "incarnation": incarnation}
+        self._clock = clock
+        self._log = log or _process_log()
+        self._outcomes: Counter[str] = Counter()
+        self._summed_at = clock()
+        self._busy_s = 0.0
+
+    def image(self, outcome: Outcome, priority: Priority) -> None:
+        reason = f"_{outcome.reason}" if isinstance(outcome, Rejected | Failed) else ""
+        self._outcomes[f"{outcome.status}{reason}"] += 1
+
+    def event(self, name: str, **facts: object) -> None:
+        self._write(logging.INFO, name, facts)
+
+    def trouble(self, name: str, **facts: object) -> None:
+        self._write(logging.WARNING, name, facts)
+
+    def report(self, health: Health) -> None:
+        """A line of what was done, once a minute in which anything was."""
+        now = self._clock()
+        if now - self._summed_at < _SUMMARY_EVERY_S:
+            return
+        seconds, self._summed_at = now - self._summed_at, now
+        outcomes, self._outcomes = self._outcomes, Counter()
+        busy, self._busy_s = health.busy_s - self._busy_s, health.busy_s
+        if outcomes:
+            facts = {
+                "num_images": outcomes.total(),
+                **outcomes,
+                "busy": f"{busy / seconds / health.num_lanes:.2f}",
+                "num_queued": health.num_queued,
+                "seconds": f"{seconds:.0f}",
+            }
+            self._write(logging.INFO, "answered", facts)
+
+    def _write(self, level: int, name: str, facts: dict[str, object]) -> None:
+        # What is the same event of the same reason is written sparingly.
+        about = {"about": (name, str(facts.get("reason", "")))}
+        self._log.log(level, "%s", line(name, {**self._who, **facts}), extra=about)
+
+
+def line(event: str, facts: dict[str, object]) -> str:
+    """ "event=ready detector=FaceDetector …"; a value with blanks or quotes is a JSON string."""
+    return " ".join(f"{name}={_value(value)}" for name, value in {"event": event, **facts}.items())
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    plain = text and not any(character.isspace() or character in '"=' for character in text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _process_log() -> logging.Logger:
+    log = logging.getLogger("rayface.detector")
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        log.addFilter(Sparing())
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    return log

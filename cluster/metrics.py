@@ -1,0 +1,201 @@
+"""Every metric there is, by name; and how what happens in a detector becomes one.
+
+They are Ray's own (`ray.util.metrics`): the node of the process that counts has them at its metrics port, as
+`ray_` and the name. Durations are in seconds, shares 0..1; a counter's name ends with `_total`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from actors.faces import Detected, Failed, Health, Outcome, Priority, Rejected, State
+from actors.observer import Observer, Run
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999)
+
+#: How a circuit is shown as a number.
+CIRCUIT_VALUES: Mapping[str, float] = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        kind: counter (only grows), gauge (as it is now) or histogram (how often how much).
+        tags: its labels; those of the process are Ray's.
+        bounds: upper ones of a histogram's buckets.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    description: str
+    tags: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+_DETECTOR = ("detector",)
+
+#: Of each detector's own process.
+DETECTOR_METRICS: Sequence[Metric] = (
+    Metric(
+        "rayface_images_total", "counter", "Images by outcome.", ("detector", "outcome", "reason", "priority")
+    ),
+    Metric("rayface_batch_images", "histogram", "Images in a run.", _DETECTOR, _IMAGES),
+    Metric("rayface_batch_fill", "histogram", "Images of a run, of its best size.", _DETECTOR, _SHARES),
+    Metric("rayface_queue_images", "gauge", "Images waiting.", ("detector", "priority")),
+    Metric("rayface_queue_wait_seconds", "histogram", "Wait for a run.", ("detector", "priority"), _SECONDS),
+    Metric("rayface_prepare_seconds", "histogram", "Making a photo small.", _DETECTOR, _SECONDS),
+    Metric("rayface_run_seconds", "histogram", "On the device.", ("detector", "bucket"), _SECONDS),
+    Metric("rayface_decode_seconds", "histogram", "Heads to faces, of a run.", _DETECTOR, _SECONDS),
+    Metric("rayface_device_busy_seconds_total", "counter", "On the device, of all lanes.", _DETECTOR),
+    Metric("rayface_device_lanes", "gauge", "Runs that may be on the device at once.", _DETECTOR),
+    Metric("rayface_starts_total", "counter", "Processes of a detector.", ("detector", "cause")),
+    Metric("rayface_faults_total", "counter", "What went wrong, by event.", ("detector", "event", "reason")),
+    Metric("rayface_state", "gauge", "1 for the state that it is in.", ("detector", "state")),
+    Metric(
+        "rayface_detector_info",
+        "gauge",
+        "1; who it is.",
+        ("detector", "host", "device", "provider", "model", "incarnation"),
+    ),
+    Metric("rayface_owner_since_seconds", "gauge", "When it took the device, since 1970.", _DETECTOR),
+    Metric("rayface_golden_ok", "gauge", "1 if the last golden photo was right.", _DETECTOR),
+    Metric("rayface_golden_age_seconds", "gauge", "Since the golden photo was right.", _DETECTOR),
+    Metric("rayface_suspects", "gauge", "Images that will be run alone.", _DETECTOR),
+    Metric("rayface_quarantined", "gauge", "Images that are not run.", _DETECTOR),
+)
+
+#: Of each client, by way of its courier.
+CLIENT_METRICS: Sequence[Metric] = (
+    Metric(
+        "rayface_client_images_total",
+        "counter",
+        "Images by outcome, as callers saw it.",
+        ("outcome", "reason", "served_by", "priority"),
+    ),
+    Metric("rayface_client_call_seconds", "histogram", "A call, with all waits.", ("priority",), _SECONDS),
+    Metric("rayface_client_prepare_seconds", "histogram", "Making a photo small.", (), _SECONDS),
+    Metric("rayface_client_asked_again_total", "counter", "Images that were busy before.", ("priority",)),
+    Metric("rayface_client_fallback_images_total", "counter", "Images answered by the CPU.", ("reason",)),
+    Metric("rayface_client_fallback_refused_total", "counter", "Images beyond the CPU's budget."),
+    Metric("rayface_client_images", "gauge", "Images prepared or asked for now."),
+    Metric("rayface_client_paused", "gauge", "1 while bulk images wait for a detector."),
+    Metric("rayface_client_circuit_state", "gauge", "0 closed, 1 half-open, 2 open.", ("detector",)),
+    Metric("rayface_client_circuit_opened_total", "counter", "Circuits that opened.", ("detector", "reason")),
+    Metric("rayface_client_connections_total", "counter", "Couriers that joined the cluster."),
+)
+
+ALL_METRICS: Sequence[Metric] = (*DETECTOR_METRICS, *CLIENT_METRICS)
+
+#: One thing to be counted: a metric's name, how much, and its labels.
+Observation = tuple[str, float, Mapping[str, str]]
+
+
+class RayMetrics:
+    """Makes Ray's objects when they are first used, in a process that is connected to Ray."""
+
+    def __init__(self, metrics: Iterable[Metric] = ALL_METRICS) -> None:
+        self._known = {each.name: each for each in metrics}
+        self._made: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def observe(self, name: str, value: float, tags: Mapping[str, str] | None = None) -> None:
+        """Add to a counter, set a gauge, or put into a histogram.
+
+        Raises:
+            KeyError: there is no such metric.
+        """
+        metric, made = self._known[name], self._object(name)
+        labels = dict(tags or {})
+        if metric.kind == "counter":
+            if value > 0:
+                made.inc(value, tags=labels)
+        elif metric.kind == "gauge":
+            made.set(value, tags=labels)
+        else:
+            made.observe(value, tags=labels)
+
+    def _object(self, name: str) -> Any:
+        from ray.util import metrics
+
+        with self._lock:
+            if name not in self._made:
+                metric = self._known[name]
+                options: dict[str, Any] = {"description": metric.description, "tag_keys": metric.tags}
+                if metric.kind == "histogram":
+                    options["boundaries"] = list(metric.bounds)
+                kind = {"counter": metrics.Counter, "gauge": metrics.Gauge, "histogram": metrics.Histogram}
+                self._made[name] = kind[metric.kind](name, **options)
+            return self._made[name]
+
+
+class DetectorMetrics(Observer):
+    """What a detector does, as metrics.
+
+    Args:
+        name: of the detector.
+        sink: where they go.
+    """
+
+    def __init__(self, name: str, sink: RayMetrics) -> None:
+        self._name = name
+        self._sink = sink
+
+    def image(self, outcome: Outcome, priority: Priority) -> None:
+        reason = str(outcome.reason) if isinstance(outcome, Rejected | Failed) else ""
+        self._observe(
+            "rayface_images_total", 1, outcome=outcome.status, reason=reason, priority=str(priority)
+        )
+        if isinstance(outcome, Detected):
+            self._observe("rayface_prepare_seconds", outcome.times.prepare / 1000)
+            self._observe("rayface_queue_wait_seconds", outcome.times.queue / 1000, priority=str(priority))
+
+    def run(self, run: Run) -> None:
+        self._observe("rayface_device_busy_seconds_total", run.run_s)
+        if not run.num_images:
+            return
+        self._observe("rayface_batch_images", run.num_images)
+        self._observe("rayface_batch_fill", run.fill)
+        bucket = f"{run.num_images} x {run.shape[0]} x {run.shape[1]}"
+        self._observe("rayface_run_seconds", run.run_s, bucket=bucket)
+        self._observe("rayface_decode_seconds", run.decode_s)
+
+    def trouble(self, name: str, **facts: object) -> None:
+        self._observe("rayface_faults_total", 1, event=name, reason=str(facts.get("reason", "")))
+
+    def started(self, cause: str) -> None:
+        """A process of this detector began; why the one before it ended, in a word."""
+        self._observe("rayface_starts_total", 1, cause=cause)
+
+    def report(self, health: Health) -> None:
+        """What is as it is now; to be told every few seconds."""
+        bulk = health.num_queued - health.num_queued_interactive
+        self._observe("rayface_queue_images", health.num_queued_interactive, priority="interactive")
+        self._observe("rayface_queue_images", bulk, priority="bulk")
+        for state in State:
+            self._observe("rayface_state", float(state is health.state), state=str(state))
+        self._observe("rayface_device_lanes", health.num_lanes)
+        self._observe(
+            "rayface_detector_info",
+            1,
+            host=health.host,
+            device=health.device,
+            provider=health.provider,
+            model=health.stamp.model.partition("@")[0],
+            incarnation=health.stamp.incarnation,
+        )
+        self._observe("rayface_owner_since_seconds", health.owner_since or 0.0)
+        self._observe("rayface_golden_ok", float(health.state is State.READY))
+        if health.golden_age_s is not None:
+            self._observe("rayface_golden_age_seconds", health.golden_age_s)
+        self._observe("rayface_suspects", health.num_suspects)
+        self._observe("rayface_quarantined", health.num_quarantined)
+
+    def _observe(self, name: str, value: float, **tags: str) -> None:
+        self._sink.observe(name, value, {"detector": self._name, **tags})

@@ -1,0 +1,220 @@
+"""What is counted: by name, once, with units in the names; and what a client's count survives."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from actors import observer
+from actors.faces import Failure, Priority, State
+from actors.observer import Observer, Observers, Run, Tally
+from cluster.client_metrics import ClientMetrics
+from cluster.detector_actor import Reporter
+from cluster.detector_log import DetectorLog
+from cluster.errors import NotAnswered
+from cluster.metrics import ALL_METRICS, CIRCUIT_VALUES, DetectorMetrics, RayMetrics
+from cluster.standing import DetectorStanding, Standing
+from tests.unit.road import Road, detected, failed, health, lost
+from tests.virtual_time import run
+
+
+class Sink(RayMetrics):
+    """Remembers what Ray would be told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, float, dict[str, str]]] = []
+
+    def observe(self, name: str, value: float, tags: Mapping[str, str] | None = None) -> None:
+        assert set(tags or {}) <= set(self._known[name].tags), (name, tags)
+        self.seen.append((name, value, dict(tags or {})))
+
+    def values(self, name: str) -> list[float]:
+        return [value for seen, value, _ in self.seen if seen == name]
+
+
+def test_names_carry_their_units() -> None:
+    """A counter ends with _total, a duration with _seconds; no name twice, few labels."""
+    names = [each.name for each in ALL_METRICS]
+    assert len(set(names)) == len(names)
+    for each in ALL_METRICS:
+        assert each.name.startswith("rayface_")
+        assert each.description
+        assert (each.kind == "counter") == each.name.endswith("_total")
+        assert (each.kind == "histogram") == bool(each.bounds)
+        assert len(each.tags) <= 6
+    assert CIRCUIT_VALUES == {"closed": 0, "half_open": 1, "open": 2}
+
+
+def test_what_a_detector_does_is_counted() -> None:
+    sink = Sink()
+    metrics = DetectorMetrics("FaceDetector", sink)
+    metrics.image(detected(1), Priority.BULK)
+    metrics.image(failed(Failure.BUSY), Priority.INTERACTIVE)
+    metrics.run(Run(4, 8, (640, 640), 0.05, 0.002))
+    metrics.run(Run(0, 0, (640, 640), 0.01, 0.001))
+    metrics.trouble("run_failed", reason=Failure.DEVICE_FAILED, detail="x")
+    metrics.started("killed")
+    metrics.report(health(num_queued=5, num_queued_interactive=2))
+    assert sink.values("rayface_images_total") == [1, 1]
+    assert sink.values("rayface_device_busy_seconds_total") == [0.05, 0.01]
+    assert sink.values("rayface_batch_images") == [4], "the golden photo is no batch"
+    assert sink.values("rayface_batch_fill") == [0.5]
+    assert sink.values("rayface_queue_images") == [2, 3]
+    assert sink.values("rayface_faults_total") == [1]
+    states = {tags["state"]: value for name, value, tags in sink.seen if name == "rayface_state"}
+    assert states == {"ready": 1, "starting": 0, "faulty": 0, "draining": 0}
+    assert all(tags["detector"] == "FaceDetector" for _, _, tags in sink.seen)
+
+
+def test_listeners_hear_everything_and_the_tally_adds_up() -> None:
+    """Whatever an observer can be told, several are told."""
+    heard: Counter[str] = Counter()
+
+    class Listener(Observer):
+        def image(self, *_: Any) -> None:
+            heard["image"] += 1
+
+        def run(self, *_: Any) -> None:
+            heard["run"] += 1
+
+        def event(self, *_: Any, **__: Any) -> None:
+            heard["event"] += 1
+
+        def trouble(self, *_: Any, **__: Any) -> None:
+            heard["trouble"] += 1
+
+    tally = Tally()
+    all_of_them = Observers([Listener(), tally, Listener()])
+    all_of_them.image(detected(1), Priority.BULK)
+    all_of_them.run(Run(3, 4, (640, 640), 0.5, 0.1))
+    all_of_them.run(Run(0, 0, (640, 640), 0.5, 0.1))
+    all_of_them.event("ready")
+    all_of_them.trouble("faulty")
+    told = [name for name, _ in inspect.getmembers(observer.Observer, inspect.isfunction)]
+    assert heard == {"image": 2, "run": 4, "event": 2, "trouble": 2}
+    assert set(heard) == set(told)
+    assert (tally.num("detected"), tally.num_runs, tally.num_images_run, tally.num_places) == (1, 1, 3, 4)
+    assert tally.busy_s == 1.0
+
+
+@pytest.mark.parametrize(
+    ("last_words", "is_restart", "cause"),
+    [
+        ("", False, "first"),
+        ("", True, "killed"),
+        ("hung: A run has taken 11 s", True, "hung"),
+        ("removed: 887A0005", False, "removed"),
+    ],
+)
+def test_a_start_is_counted_once_with_its_cause(last_words: str, is_restart: bool, cause: str) -> None:
+    sink = Sink()
+    states = [State.STARTING, State.READY, State.READY]
+    metrics = DetectorMetrics("a", sink)
+    log = DetectorLog("a", "life", lambda: 0.0)
+    reporter = Reporter(lambda: health(state=states.pop(0), last_words=last_words), metrics, log, is_restart)
+    for _ in range(3):
+        reporter.step()
+    starts = [(value, tags["cause"]) for name, value, tags in sink.seen if name == "rayface_starts_total"]
+    assert starts == [(1, cause)]
+
+
+def standing(**changes: Any) -> Standing:
+    known: dict[str, Any] = {
+        "address": "head:1",
+        "why_not": "",
+        "paused": "",
+        "num_images": 0,
+        "num_waiting_calls": 0,
+        "detectors": (),
+        "fallback": {},
+        "num_fallback_refused": 0,
+        "num_connections": 1,
+    }
+    return Standing(**known | changes)
+
+
+def test_what_a_client_counts_is_sent_once_and_kept_until_it_is() -> None:
+    """An outage loses no count."""
+
+    class Broken(Road):
+        is_away = True
+
+        async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
+            if self.is_away:
+                raise lost()
+            return await super().ask(verb, *arguments, timeout_s=timeout_s)
+
+    async def story() -> None:
+        road = Broken()
+        metrics = ClientMetrics(road, standing)
+        metrics.call([detected(1), failed(Failure.BUSY)], Priority.INTERACTIVE, 0.2)
+        with pytest.raises(NotAnswered):
+            await metrics.flush()
+        road.is_away = False
+        metrics.call([detected(1)], Priority.INTERACTIVE, 0.3)
+        await metrics.flush()
+        await metrics.flush()
+        images = Counter(
+            {
+                tags["outcome"]: value
+                for name, value, tags in road.observed
+                if name == "rayface_client_images_total"
+            }
+        )
+        assert images == {"detected": 2, "failed": 1}
+        calls = [value for name, value, _ in road.observed if name == "rayface_client_call_seconds"]
+        assert calls == [0.2, 0.3]
+        connections = [
+            value for name, value, _ in road.observed if name == "rayface_client_connections_total"
+        ]
+        assert connections == [1]
+
+    run(story())
+
+
+def test_a_circuit_that_opens_is_counted_with_its_reason() -> None:
+    def of(circuit: str, reason: str, num_opened: int) -> DetectorStanding:
+        return DetectorStanding("a", "ready", circuit, reason, "", 0, 0, 0, 0, 0, num_opened, 0, "")
+
+    async def story() -> None:
+        road = Road()
+        now = [standing(detectors=(of("closed", "", 0),))]
+        metrics = ClientMetrics(road, lambda: now[0])
+        for circuit, reason, num in (
+            ("closed", "", 0),
+            ("open", "device_lies", 1),
+            ("closed", "", 1),
+            ("open", "detector_lost", 2),
+            ("half_open", "detector_lost", 2),
+        ):
+            now[0] = standing(detectors=(of(circuit, reason, num),))
+            await metrics.flush()
+        opened = [
+            (value, tags["reason"])
+            for name, value, tags in road.observed
+            if name == "rayface_client_circuit_opened_total"
+        ]
+        assert opened == [(1, "device_lies"), (1, "detector_lost")]
+        states = [v for name, v, _ in road.observed if name == "rayface_client_circuit_state"]
+        assert states == [0, 2, 0, 2, 1]
+
+    run(story())
+
+
+def test_durations_are_bounded_while_nobody_takes_them() -> None:
+    """I6."""
+
+    async def story() -> None:
+        metrics = ClientMetrics(Road(), standing)
+        for _ in range(30_000):
+            metrics.call([detected(1)], Priority.BULK, 0.1)
+        assert len(metrics._durations) <= 10_000
+        assert len(metrics._counted) == 1
+
+    asyncio.run(story())
