@@ -1,6 +1,8 @@
 """The backend's door: photos in by HTTP, outcomes out as JSON. Small on purpose; a photo library has its own.
 
 POST /faces      an encoded photo as the body → its outcome
+GET  /           a page: how it all is, the dashboard's panels, and a photo to try
+GET  /panels     the dashboard's panels as figures, from Prometheus
 GET  /health     how the detector is that would be asked next
 GET  /standing   how the way there is: cluster, circuits, fallback
 GET  /healthz    200 as long as this process answers
@@ -14,17 +16,20 @@ import math
 import os
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from actors.faces import Failed, Outcome
 from app.face_service import FaceService
+from app.panels import Panels
 from cluster import RayfaceError
 
 _log = logging.getLogger("rayface.app")
 _MOST_BYTES = 200_000_000
+_PAGE = Path(__file__).with_name("page.html")
 
 
-def handler(service: FaceService) -> type[BaseHTTPRequestHandler]:
+def handler(service: FaceService, panels: Panels) -> type[BaseHTTPRequestHandler]:
     """The requests' handler for one service."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -33,13 +38,18 @@ def handler(service: FaceService) -> type[BaseHTTPRequestHandler]:
                 self._answer(200, {"ok": True})
             elif self.path == "/standing":
                 self._answer(200, service.standing().as_dict())
+            elif self.path == "/":
+                self._send(200, _PAGE.read_bytes(), "text/html; charset=utf-8")
+            elif self.path == "/panels":
+                self._answer(200, panels.figures())
             elif self.path == "/health":
                 try:
                     self._answer(200, asdict(service.health()))
                 except RayfaceError as error:
                     self._answer(503, {"error": str(error)})
             else:
-                self._answer(404, {"error": "There are /faces, /health, /standing and /healthz."})
+                there = "/, /faces, /panels, /health, /standing and /healthz"
+                self._answer(404, {"error": f"There are {there}."})
 
         def do_POST(self) -> None:
             size = int(self.headers.get("Content-Length") or 0)
@@ -53,15 +63,17 @@ def handler(service: FaceService) -> type[BaseHTTPRequestHandler]:
                 **_retry_after(outcome),
             )
 
-        def _answer(self, status: int, body: dict[str, Any], **headers: str) -> None:
-            encoded = json.dumps(body).encode()
+        def _answer(self, status: int, body: Any, **headers: str) -> None:
+            self._send(status, json.dumps(body).encode(), "application/json", **headers)
+
+        def _send(self, status: int, body: bytes, kind: str, **headers: str) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(encoded)))
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(encoded)
+            self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: object) -> None:
             _log.debug(format, *arguments)
@@ -81,7 +93,9 @@ def main() -> None:
     service = FaceService()
     # Inside a container every interface is the container's own; compose publishes it on loopback.
     host = os.environ.get("RAYFACE_APP_HOST", "0.0.0.0")
-    server = ThreadingHTTPServer((host, 8000), handler(service))
+    port = int(os.environ.get("RAYFACE_APP_PORT", "8000"))
+    panels = Panels(os.environ.get("RAYFACE_APP_PROMETHEUS", "http://127.0.0.1:9090"))
+    server = ThreadingHTTPServer((host, port), handler(service, panels))
     try:
         server.serve_forever()
     finally:

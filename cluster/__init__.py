@@ -3,7 +3,7 @@
 from cluster.bridge import BlockingFaceClient
 from cluster.client import FaceClient
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, RayfaceError
-from cluster.settings import Settings, load_settings
+from cluster.settings import Settings, load_settings, own_config
 from cluster.standing import Standing
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "Settings",
     "Standing",
     "load_settings",
+    "own_config",
 ]

@@ -23,9 +23,10 @@ from cluster.errors import ConfigurationError
 _PREFIX = "RAYFACE_"
 #: Variables of ours that are no settings: where the settings file and the model cache are; what tests need.
 _OTHER_VARIABLES = frozenset(
-    {"RAYFACE_CONFIG", "RAYFACE_CACHE_DIR", "RAYFACE_APP_HOST", "RAYFACE_NODE_DEVICES", "RAYFACE_NODE_NOTES"}
+    {"RAYFACE_CONFIG", "RAYFACE_CACHE_DIR", "RAYFACE_NODE_DEVICES", "RAYFACE_NODE_NOTES"}
 )
-_TEST_PREFIX = "RAYFACE_TEST_"
+#: Of tests, and of the backend: none of this room's business.
+_NOT_OURS = ("RAYFACE_TEST_", "RAYFACE_APP_")
 
 
 class ClusterSettings(BaseModel):
@@ -275,7 +276,7 @@ def _refuse_unknown_variables() -> None:
     """A misspelt variable would otherwise be ignored without a word."""
     known = [f"{_PREFIX}{section.upper()}" for section in Settings.model_fields]
     for variable in sorted(os.environ):
-        if not variable.startswith(_PREFIX) or variable.startswith(_TEST_PREFIX):
+        if not variable.startswith(_PREFIX) or variable.startswith(_NOT_OURS):
             continue
         if variable in _OTHER_VARIABLES or variable.split("__")[0] in known:
             continue

@@ -117,6 +117,18 @@ class Engine:
         assert done.returncode == 0, done.stderr
         shutil.rmtree(root)
 
+    def make_prometheus(self) -> None:
+        """Debian's Prometheus, under the name that the compose file asks for; after `make_base`."""
+        folder = self._folder / "prometheus"
+        folder.mkdir()
+        shutil.copy("/usr/bin/prometheus", folder)
+        (folder / "Dockerfile").write_text(
+            f'FROM {_BASE}\nCOPY prometheus /bin/\nRUN mkdir /prometheus\nENTRYPOINT ["/bin/prometheus"]\n'
+        )
+        named = re.search(r"image: (prom/prometheus:\S+)", (HERE / "docker-compose.yml").read_text())
+        assert named is not None
+        self.docker("build", "-q", "--network=host", "-t", named[1], str(folder))
+
     def compose(self, *arguments: str, timeout_s: float = 300) -> str:
         """`docker compose …` on the project's own file."""
         files = [word for file in self._files for word in ("-f", file)]

@@ -24,6 +24,9 @@ from tests.hosts.lab import Network, in_namespace, need
 from tests.hosts.machines import HERE, eventually, processes_with, tell
 
 _HEAD_HOST, _WORKER = "10.77.0.1", "10.77.0.2"
+#: All but Grafana, whose image cannot be had without a registry.
+_SERVICES = ("pod", "ray-head", "backend", "prometheus")
+_UP = ("up", "-d", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", *_SERVICES)
 
 
 @dataclass
@@ -36,9 +39,9 @@ class Site:
     worker: str
     joined: subprocess.Popen[bytes] | None = None
 
-    def http(self, path: str, photo: Path | None = None) -> dict[str, Any]:
-        """Ask the backend, as another program of the Docker host would."""
-        command = ["curl", "-sS", "-m", "40", f"http://127.0.0.1:8000{path}"]
+    def http(self, path: str, photo: Path | None = None, port: int = 8000) -> Any:
+        """Ask the backend, or Prometheus, as another program of the Docker host would."""
+        command = ["curl", "-sS", "-m", "40", f"http://127.0.0.1:{port}{path}"]
         if photo is not None:
             command += ["--data-binary", f"@{photo}"]
         done = subprocess.run(
@@ -46,8 +49,7 @@ class Site:
         )
         if done.returncode:
             return {"error": done.stderr}
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        return json.loads(done.stdout)
 
     def join(self, *head: str) -> None:
         """`rayface join` on the other machine; by default with the names of the published shape."""
@@ -85,7 +87,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    need("engine", "dockerd", "docker", "debootstrap", "ip", "iptables", "nsenter", "curl")
+    need("engine", "dockerd", "docker", "debootstrap", "ip", "iptables", "nsenter", "curl", "prometheus")
     # Not pytest's folder: Ray's sockets need a short path.
     folder = Path(tempfile.mkdtemp(prefix="rfe", dir="/var/tmp"))
     network = Network()
@@ -102,6 +104,7 @@ def site() -> Iterator[Site]:
         engine.install_compose()
         engine.start()
         engine.make_base()
+        engine.make_prometheus()
         here = folder / "build-here.yml"
         here.write_text("services: {pod: {build: {network: host}}}\n")
         engine.use("docker-compose.yml", str(here))
@@ -122,7 +125,7 @@ def site() -> Iterator[Site]:
 
 
 def test_up_is_healthy_and_the_backend_says_what_is_missing(site: Site) -> None:
-    site.engine.compose("up", "-d", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120")
+    site.engine.compose(*_UP)
     answer = eventually(lambda: site.http("/health"), 20)
     assert "rayface join" in answer["error"]
 
@@ -133,6 +136,28 @@ def test_a_machine_in_another_network_joins_and_photos_are_detected(site: Site) 
     health = site.http("/health")
     assert health["host"] == "gpu-box"
     assert site.http("/faces", HERE / "README.md")["status"] == "rejected"
+
+
+def test_prometheus_has_the_figures_of_both_machines_and_the_page_shows_them(site: Site) -> None:
+    """By the list that Ray keeps, through the published ports; and the backend's own page."""
+    query = "/api/v1/query?query=ray_rayface_images_total"
+
+    def has_figures() -> bool:
+        found = site.http(query, port=9090).get("data", {}).get("result", [])
+        return any(each["metric"]["instance"] == "win-host:7384" for each in found)
+
+    eventually(has_figures, 60, site.said)
+    rows = eventually(lambda: site.http("/panels"), 20)
+    panels = {panel["title"]: panel for row in rows for panel in row["panels"]}
+    assert panels["Owners of each device"]["series"][0]["points"][-1][1] == 1
+    assert not any(panel["error"] for panel in panels.values())
+    page = subprocess.run(
+        [*in_namespace(site.docker_host), "curl", "-sS", "http://127.0.0.1:8000/"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "<title>rayface</title>" in page.stdout
 
 
 def test_only_what_must_be_is_published(site: Site) -> None:
@@ -223,6 +248,6 @@ def test_the_hosts_own_network_works_too(site: Site) -> None:
     site.joined.wait(40)
     site.engine.compose("down", "-v", "-t", "5")
     site.engine.use("docker-compose.yml", "docker-compose.host.yml")
-    site.engine.compose("up", "-d", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120")
+    site.engine.compose(*_UP)
     site.join(f"{_HEAD_HOST}:6379")
     eventually(site.detects, 120, site.said)

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cluster.metrics import ALL_METRICS
+from tests.dashboards import RULES, board, queries, rules
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-RULES = CONFIGS / "prometheus" / "rules.yml"
-DASHBOARD = CONFIGS / "grafana" / "dashboards" / "rayface.json"
 #: Labels that Ray and Prometheus put on everything.
 _EVERYWHERE = {"WorkerId", "le", "instance", "NodeAddress", "SessionName"}
-
-
-def board() -> dict[str, Any]:
-    known: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
-    return known
-
-
-def queries() -> list[tuple[str, str]]:
-    """Each panel's title and query."""
-    return [
-        (panel["title"], target["expr"]) for panel in board()["panels"] for target in panel.get("targets", ())
-    ]
-
-
-def rules() -> list[str]:
-    return re.findall(
-        r"expr: (?:\|\n)?((?:.|\n)*?)\n        (?:for|labels):", RULES.read_text(encoding="utf-8")
-    )
 
 
 @pytest.mark.parametrize("expression", [*(query for _, query in queries()), *rules()])
