@@ -37,6 +37,7 @@ class FaceModel:
 
     Attributes:
         max_batch: images in a run, where the device had no memory for more; None if it never lacked any.
+        last_run_ms: what the last run took on the device.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class FaceModel:
         self._opener = opener
         self._guard = guard
         self._observer = observer or Observer()
+        self.last_run_ms = 0.0
         self._clock = clock
         self._sessions: dict[_Bucket | None, Session] = {}
         self._run_ms: dict[_Bucket, float] = {}
@@ -191,6 +193,7 @@ class FaceModel:
             _in_original_pixels(nms(candidates, self._nms_threshold, self._settings.max_faces), image)
             for candidates, image in zip(found, images, strict=False)
         ]
+        self.last_run_ms = (ran - begun) * 1000
         places = self.best_batch(shape) if digests else 0
         self._observer.run(Run(len(digests), places, shape, ran - begun, self._clock() - ran))
         return faces

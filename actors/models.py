@@ -121,6 +121,24 @@ def is_kept(name: str) -> bool:
     return name in CATALOGUE and _weights_path(CATALOGUE[name]).exists()
 
 
+def state(settings: DetectorSettings) -> tuple[str, Path | None]:
+    """Whether the model that the settings name is here, without fetching anything.
+
+    Returns:
+        "whole" (as published), "altered", "missing", or "own" (a file of the person's); and where it is.
+    """
+    if settings.model_path is not None:
+        path = settings.model_path.expanduser()
+        return ("own" if path.is_file() else "missing"), path
+    entry = CATALOGUE.get(settings.model)
+    if entry is None:
+        return "missing", None
+    weights = _weights_path(entry)
+    if not weights.exists():
+        return "missing", weights
+    return ("whole" if _sha256(weights) == entry.sha256 else "altered"), weights
+
+
 def ready_model(settings: DetectorSettings, tell: Callable[[str], None] = lambda _: None) -> ReadyModel:
     """Find, or fetch, check and prepare the model that the settings name.
 

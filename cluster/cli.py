@@ -17,7 +17,7 @@ from rich.table import Table
 
 from actors import models
 from actors.errors import ModelUnavailable
-from cluster import cluster_commands, node_commands
+from cluster import cluster_commands, doctor_command, node_commands
 from cluster.errors import ConfigurationError, DeviceTaken, RayfaceError
 from cluster.settings import Settings, load_settings
 
@@ -161,6 +161,7 @@ cli.add_command(cluster_commands.place)
 cli.add_command(cluster_commands.remove)
 cli.add_command(cluster_commands.status)
 cli.add_command(cluster_commands.circuit)
+cli.add_command(doctor_command.doctor)
 cli.add_command(node_commands.token)
 cli.add_command(node_commands.install)
 cli.add_command(node_commands.uninstall)

@@ -86,8 +86,8 @@ def status(address: str | None, watch: bool, as_json: bool, config: Path | None)
     Exit code: 0 there is a detector, all are ready and every circuit is closed, 3 something is not well.
     """
     console = Console(highlight=False, soft_wrap=True)
-    seen = asyncio.run(_show(_settings(address, config), console, watch=watch, as_json=as_json))
-    if not seen["well"]:
+    what = asyncio.run(_show(_settings(address, config), console, watch=watch, as_json=as_json))
+    if not what["well"]:
         sys.exit(_EXIT_NOT_WELL)
 
 
@@ -113,6 +113,20 @@ def reset(address: str | None, detector: str | None, as_json: bool, config: Path
         click.echo("There is no client of this cluster at the moment.")
     else:
         Console(highlight=False, soft_wrap=True).print(_circuits(notes))
+
+
+def seen(settings: Settings) -> dict[str, Any]:
+    """What `rayface status --json` shows.
+
+    Raises:
+        ClusterUnavailable: it cannot be asked.
+    """
+
+    async def look() -> dict[str, Any]:
+        async with _road(settings) as road:
+            return (await _seen(road, Fleet(road, settings.circuit, only_look=True)))[0]
+
+    return asyncio.run(look())
 
 
 def _settings(address: str | None, config: Path | None) -> Settings:
@@ -164,13 +178,13 @@ async def _placed(fleet: Fleet, detector: Detector) -> dict[str, Any]:
 async def _show(settings: Settings, console: Console, *, watch: bool, as_json: bool) -> dict[str, Any]:
     async with _road(settings) as road:
         fleet = Fleet(road, settings.circuit, only_look=True)
-        seen, shown = await _seen(road, fleet)
+        what, shown = await _seen(road, fleet)
         if as_json:
-            console.print(json.dumps(seen, indent=None if watch else 2), markup=False)
+            console.print(json.dumps(what, indent=None if watch else 2), markup=False)
         elif not watch:
             console.print(shown)
         if not watch:
-            return seen
+            return what
         with (
             Live(shown, console=console, auto_refresh=False)
             if not as_json
@@ -178,9 +192,9 @@ async def _show(settings: Settings, console: Console, *, watch: bool, as_json: b
         ):
             while True:
                 await asyncio.sleep(_WATCH_EVERY_S)
-                seen, shown = await _seen(road, fleet)
+                what, shown = await _seen(road, fleet)
                 if live is None:
-                    console.print(json.dumps(seen), markup=False)
+                    console.print(json.dumps(what), markup=False)
                 else:
                     live.update(shown, refresh=True)
 
@@ -195,7 +209,7 @@ async def _seen(road: Carrier, fleet: Fleet) -> tuple[dict[str, Any], Renderable
         raise ClusterUnavailable(f"The cluster at {road.address} does not say how it is. {error}") from error
     detectors = [_detector_row(each) for each in fleet.detectors.values()]
     circuits = [each for note in notes for each in note.standing["detectors"]]
-    seen = {
+    what = {
         "at": time.time(),
         "address": road.address,
         "well": bool(detectors)
@@ -213,7 +227,7 @@ async def _seen(road: Carrier, fleet: Fleet) -> tuple[dict[str, Any], Renderable
         Text(""),
         _circuits(notes) if notes else Text("no client"),
     )
-    return seen, page
+    return what, page
 
 
 async def _remove(name: str, settings: Settings) -> None:

@@ -24,10 +24,11 @@ from actors.images import PreparedImage
 from cluster import placement
 from cluster.doorman import knock
 from cluster.errors import DetectorNotReady, Fault, RayfaceError, fault_of
+from cluster.examine import examine_here
 from cluster.metrics import Observation, RayMetrics
 from cluster.node import split_address
 from cluster.settings import Settings
-from cluster.wire import Answer, Ask, Channel, Drop, Joined, Node, NotJoined, Pulse
+from cluster.wire import ActorEntry, Answer, Ask, Channel, Drop, Joined, Node, NotJoined, Pulse
 
 _NAMESPACE = b"rayface"
 _CALL_TIMEOUT_S = 2.0
@@ -101,7 +102,7 @@ class Courier:
         import ray
 
         return [
-            Node(each["NodeManagerAddress"], each["NodeName"], dict(each["Resources"]))
+            Node(each["NodeID"], each["NodeManagerAddress"], each["NodeName"], dict(each["Resources"]))
             for each in await asyncio.to_thread(ray.nodes)
             if each["Alive"]
         ]
@@ -136,6 +137,33 @@ class Courier:
         self._unheard_since = None
         # The driver's own node went with its head: calls go on, but the object store under it is gone.
         return Pulse(True, "" if is_alive else "the node that it belonged to is gone")
+
+    async def examine(self, node_id: str) -> dict[str, Any]:
+        """What a machine of the cluster finds out about itself, in a small task there; see `examine_here`."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        task = ray.remote(examine_here).options(
+            name="rayface doctor", num_cpus=0, scheduling_strategy=there, max_retries=0
+        )
+        found: dict[str, Any] = await task.remote()
+        return found
+
+    async def actors(self) -> dict[str, ActorEntry]:
+        """What Ray's own table says of each detector."""
+        import ray._private.state as state
+
+        await self.known()
+        entries = {}
+        for name, handle in self._handles.items():
+            # Private, but Ray is pinned and a test looks; the public way needs the dashboard.
+            found = await asyncio.to_thread(state.actors, handle._actor_id.hex())
+            if found:
+                entries[name] = ActorEntry(
+                    found["State"], int(found["NumRestarts"]), found["Address"]["IPAddress"]
+                )
+        return entries
 
     async def observe(self, bundle: Sequence[Observation]) -> None:
         """Put what a client has counted into Ray's metrics."""

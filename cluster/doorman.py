@@ -25,7 +25,7 @@ _NAMESPACE = b"rayface"
 _REQUEST, _ANSWER = b"visit/", b"visited/"
 _CALL_TIMEOUT_S = 5
 _KNOCK_TIMEOUT_S = 2.0
-#: A request that nobody came back for.
+#: An answer that nobody came for.
 _FORGOTTEN_S = 60.0
 _ANSWER_WITHIN_S = 10.0
 
@@ -41,53 +41,68 @@ def knock(host: str, port: int, timeout_s: float = _KNOCK_TIMEOUT_S) -> str:
         return error.strerror or str(error)
 
 
-def answer_requests(client: Any) -> int:
-    """Knock wherever the requests ask for it, write down what was found; returns how many there were."""
+def answer_requests(
+    client: Any, answered: dict[bytes, float], clock: Callable[[], float] = time.monotonic
+) -> int:
+    """Knock wherever the requests ask for it, and write down what was found.
+
+    Args:
+        client: of the cluster's store.
+        answered: what was written and when, kept between calls; what nobody came for is taken away again.
+            (By this process's own clock: the other machine's may be hours off, which is to be found out.)
+
+    Returns:
+        How many requests there were.
+    """
     requests = client.internal_kv_keys(_REQUEST, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
     for key in requests:
         request = json.loads(client.internal_kv_get(key, _NAMESPACE, timeout=_CALL_TIMEOUT_S) or b"{}")
         client.internal_kv_del(key, False, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
-        if time.time() - request.get("at", 0) > _FORGOTTEN_S:
-            continue
-        ports: list[int] = request["ports"]
+        ports: list[int] = request.get("ports", [])
         with ThreadPoolExecutor(16) as pool:
-            found = dict(zip(ports, pool.map(knock, [request["host"]] * len(ports), ports), strict=True))
-        client.internal_kv_put(
-            _ANSWER + key.removeprefix(_REQUEST),
-            json.dumps(found).encode(),
-            True,
-            _NAMESPACE,
-            timeout=_CALL_TIMEOUT_S,
-        )
+            found = dict(zip(ports, pool.map(knock, [request.get("host")] * len(ports), ports), strict=True))
+        answer = _ANSWER + key.removeprefix(_REQUEST)
+        said = json.dumps({"visited": found, "time": time.time()}).encode()
+        client.internal_kv_put(answer, said, True, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
+        answered[answer] = clock()
+    for answer in [each for each, at in answered.items() if clock() - at > _FORGOTTEN_S]:
+        client.internal_kv_del(answer, False, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
+        del answered[answer]
     return len(requests)
 
 
 def ask(
     client: Any, host: str, ports: Sequence[int], sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
-    """The head's versions, and for each port why the head does not reach it ("" where it does).
+    """The head's versions and time, and for each port why the head does not reach it ("" where it does).
 
-    `visited` is None where no doorman answered: the head was not started by `rayface head`.
+    `visited` is None where no doorman answered: the head was not started by `rayface head`. `clock_skew_s` is
+    how far this machine's clock is ahead of the head's, as far as can be told (a second or two); None
+    likewise.
     """
     versions = json.loads(
         client.internal_kv_get(b"CLUSTER_METADATA", b"cluster", timeout=_CALL_TIMEOUT_S) or b"{}"
     )
     name = uuid.uuid4().hex.encode()
-    request = json.dumps({"host": host, "ports": list(ports), "at": time.time()}).encode()
+    request = json.dumps({"host": host, "ports": list(ports)}).encode()
     visited: dict[str, str] | None = None
+    clock_skew_s: float | None = None
     if ports:
         client.internal_kv_put(_REQUEST + name, request, True, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
         until = time.monotonic() + _ANSWER_WITHIN_S
         while visited is None and time.monotonic() < until:
             sleep(0.3)
             kept = client.internal_kv_get(_ANSWER + name, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
-            visited = json.loads(kept) if kept else None
+            if kept:
+                answer = json.loads(kept)
+                visited, clock_skew_s = answer["visited"], round(time.time() - answer["time"], 1)
         for key in (_REQUEST + name, _ANSWER + name):
             client.internal_kv_del(key, False, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
     return {
         "ray_version": versions.get("ray_version", ""),
         "python_version": versions.get("python_version", ""),
         "visited": visited,
+        "clock_skew_s": clock_skew_s,
     }
 
 
@@ -100,8 +115,9 @@ def main(arguments: Sequence[str]) -> int:
         answer = ask(client, arguments[2], [int(port) for port in arguments[3:]])
         sys.stdout.write(json.dumps(answer) + "\n")
         return 0
+    answered: dict[bytes, float] = {}
     while True:
-        answer_requests(client)
+        answer_requests(client, answered)
         time.sleep(1.0)
 
 

@@ -64,7 +64,7 @@ def check_join(head_address: str, settings: Settings) -> Iterator[Finding]:
 
 def _check_head(head_address: str, settings: JoinSettings) -> Iterator[Finding]:
     own = settings.address or node.own_address(head_address)
-    with _listening(settings) as ports:
+    with listening(settings) as ports:
         answer = ask_head(head_address, own, ports)
     if answer["ray_version"] != version("ray"):
         raise ClusterUnavailable(
@@ -98,7 +98,7 @@ def _check_head(head_address: str, settings: JoinSettings) -> Iterator[Finding]:
 
 
 @contextlib.contextmanager
-def _listening(settings: JoinSettings) -> Iterator[list[int]]:
+def listening(settings: JoinSettings) -> Iterator[list[int]]:
     """Listen, for the moment, where Ray will: node manager, object manager, metrics and the first workers."""
     first = settings.first_port
     ports = [first, first + 1, first + 4, *range(settings.first_worker_port, settings.first_worker_port + 3)]

@@ -42,7 +42,7 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
         _prepare_embedded()
     else:
         _set_defaults(_DRIVER)
-        address = _resolve(settings)
+        address = resolve(settings)
         _stay_on_loopback(address.rpartition(":")[0] or address)
         _knock(settings, address)
     import ray
@@ -190,8 +190,12 @@ def _set_defaults(variables: Mapping[str, str]) -> None:
         os.environ.setdefault(name, value)
 
 
-def _resolve(settings: Settings) -> str:
-    """The address that Ray will go to: "auto" is RAY_ADDRESS, or else a head that runs or ran here."""
+def resolve(settings: Settings) -> str:
+    """The address that Ray will go to: "auto" is RAY_ADDRESS, or else a head that runs or ran here.
+
+    Raises:
+        ClusterUnavailable: there is none.
+    """
     if settings.cluster.address != "auto":
         return settings.cluster.address or ""
     # Private, but Ray is pinned and a live test looks: one rule for "auto", Ray's own.

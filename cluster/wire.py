@@ -83,14 +83,31 @@ class Node:
     """A machine of the cluster.
 
     Attributes:
+        node_id: Ray's, in hex.
         address: by which the others reach it.
         name: as it calls itself.
         resources: what it offers, by Ray's names.
     """
 
+    node_id: str
     address: str
     name: str
     resources: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ActorEntry:
+    """A detector in Ray's own table.
+
+    Attributes:
+        state: as Ray has it: ALIVE, RESTARTING, PENDING_CREATION, DEAD.
+        num_restarts: since it was placed.
+        address: of the machine where it is, or was last.
+    """
+
+    state: str
+    num_restarts: int
+    address: str
 
 
 class Channel:

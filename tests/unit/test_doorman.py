@@ -7,6 +7,8 @@ import socket
 import time
 from typing import Any
 
+import pytest
+
 from cluster import doorman
 
 
@@ -42,7 +44,7 @@ def test_an_open_and_a_closed_port_are_told_apart_and_nothing_is_left() -> None:
     store.kept[b"CLUSTER_METADATA"] = b'{"ray_version": "2.60.0", "python_version": "3.11.7"}'
 
     def at_the_door(_: float) -> None:
-        doorman.answer_requests(store)
+        doorman.answer_requests(store, {})
 
     closed = _free_port()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -53,14 +55,30 @@ def test_an_open_and_a_closed_port_are_told_apart_and_nothing_is_left() -> None:
     assert set(store.kept) == {b"CLUSTER_METADATA"}
 
 
-def test_a_request_that_nobody_waits_for_is_dropped() -> None:
-    store = _Store()
-    old = {"host": "127.0.0.1", "ports": [_free_port()], "at": time.time() - 3600}
-    store.kept[b"visit/x"] = json.dumps(old).encode()
-    assert doorman.answer_requests(store) == 1
-    assert store.kept == {}
+def test_an_answer_that_nobody_came_for_is_taken_away() -> None:
+    """By the doorman's own clock."""
+    store, answered, now = _Store(), dict[bytes, float](), [0.0]
+    store.kept[b"visit/x"] = json.dumps({"host": "127.0.0.1", "ports": [_free_port()]}).encode()
+    assert doorman.answer_requests(store, answered, lambda: now[0]) == 1
+    assert list(store.kept) == [b"visited/x"]
+    now[0] = 61.0
+    assert doorman.answer_requests(store, answered, lambda: now[0]) == 0
+    assert (store.kept, answered) == ({}, {})
 
 
 def test_versions_alone_need_no_doorman() -> None:
     answer = doorman.ask(_Store(), "h", [])
-    assert answer == {"ray_version": "", "python_version": "", "visited": None}
+    assert answer == {"ray_version": "", "python_version": "", "visited": None, "clock_skew_s": None}
+
+
+def test_clocks_are_compared_however_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _Store()
+    real = time.time
+
+    def at_the_door(_: float) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: real() - 7200)
+            doorman.answer_requests(store, {})
+
+    answer = doorman.ask(store, "127.0.0.1", [_free_port()], sleep=at_the_door)
+    assert answer["clock_skew_s"] == pytest.approx(7200, abs=2)

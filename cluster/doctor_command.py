@@ -1,0 +1,159 @@
+"""`rayface doctor`: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import select
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from cluster import cluster_commands
+from cluster.bundle import write_bundle
+from cluster.doctor import Doctor
+from cluster.doorman import knock
+from cluster.errors import ConfigurationError, RayfaceError
+from cluster.findings import Finding, Verdict, worst
+from cluster.settings import NodeSettings, Settings, load_settings, own_config
+
+_STYLES = {Verdict.OK: "green", Verdict.MIND: "yellow", Verdict.WRONG: "red"}
+_EXITS = {Verdict.OK: 0, Verdict.MIND: 1, Verdict.WRONG: 3}
+_KNOCK_TIMEOUT_S = 3.0
+
+
+@click.command()
+@click.argument("head", required=False, metavar="[HEAD]")
+@click.option("--device", "devices", multiple=True, help="That this machine lends, with HEAD.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option(
+    "--bundle",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a .zip for a bug report; the token is not in it.",
+)
+@click.option(
+    "--listen", type=click.FloatRange(1, 3600), metavar="SECONDS", help="Let another machine knock."
+)
+@click.option("--knock", "host", metavar="HOST", help="Try the ports of HOST, where --listen runs.")
+@click.option("--config", type=click.Path(path_type=Path), help="A settings file instead of the shipped one.")
+def doctor(
+    head: str | None,
+    devices: tuple[str, ...],
+    as_json: bool,
+    bundle: Path | None,
+    listen: float | None,
+    host: str | None,
+    config: Path | None,
+) -> None:
+    """Look at both sides of the wire, and say what is wrong and what to do.
+
+    On the backend's machine without HEAD; on the machine with the GPU with HEAD, as for `rayface join`.
+
+    Where Ray itself cannot connect, the ports can be tried without it: --listen on one machine, --knock on
+    the other, each with HEAD on the machine with the GPU.
+
+    Exit code: 0 all is well, 1 something is worth a look, 3 something is wrong.
+    """
+    chosen: dict[str, dict[str, Any]] = {"join": {"devices": devices}} if devices else {}
+    settings = load_settings(config or own_config("windows.toml" if head else "backend.toml"), **chosen)
+    if listen is not None:
+        _listen(settings.join if head else settings.head, listen)
+        return
+    if host is not None:
+        # Whoever lends knocks at a head, and the other way round.
+        _knock(host, settings.head if head else settings.join)
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    findings = asyncio.run(_look(settings, head, console, as_json=as_json))
+    if bundle is not None:
+        names = write_bundle(bundle, findings, _status(settings, head), settings)
+        click.echo(f"Wrote {bundle}: {', '.join(names)}. Look at it before you send it.", err=True)
+    if as_json:
+        click.echo(json.dumps([each.as_dict() for each in findings], indent=2))
+    else:
+        _conclude(findings, console)
+    sys.exit(_EXITS[worst(findings)])
+
+
+async def _look(settings: Settings, head: str | None, console: Console, *, as_json: bool) -> list[Finding]:
+    findings = []
+    is_seen = console.is_terminal and not as_json
+    with console.status("looking …") if is_seen else contextlib.nullcontext():
+        async for each in Doctor(settings, head, settings.join.devices if head else ()).findings():
+            findings.append(each)
+            if not as_json:
+                console.print(_line(each))
+    return findings
+
+
+def _line(finding: Finding) -> Text:
+    where = f" at {finding.where}" if finding.where else ""
+    text = Text.assemble(
+        (f"{finding.verdict:<6}", _STYLES[finding.verdict]),
+        (f"{finding.name}{where}: ", "bold"),
+        finding.evidence,
+    )
+    if finding.advice:
+        see = f' (README, "{finding.see}")' if finding.see else ""
+        text.append(f"\n       → {finding.advice}{see}")
+    return text
+
+
+def _conclude(findings: Sequence[Finding], console: Console) -> None:
+    counts = {each: sum(one.verdict is each for one in findings) for each in Verdict}
+    said = f"{counts[Verdict.WRONG]} wrong, {counts[Verdict.MIND]} worth a look, {counts[Verdict.OK]} well."
+    console.print(Text(said, style=_STYLES[worst(findings)]))
+
+
+def _status(settings: Settings, head: str | None) -> dict[str, Any] | None:
+    cluster = settings.cluster.model_copy(update={"address": head or settings.cluster.address})
+    if cluster.address is None:
+        return None
+    try:
+        return cluster_commands.seen(settings.model_copy(update={"cluster": cluster}))
+    except RayfaceError:
+        return None
+
+
+def _ports(node: NodeSettings) -> list[int]:
+    """What other machines must reach, with the first of those that processes are given."""
+    first = node.first_port
+    ports = [first, first + 1, first + 4, *range(node.first_worker_port, node.first_worker_port + 3)]
+    gcs_port = getattr(node, "gcs_port", None)
+    return [gcs_port, *ports] if gcs_port else ports
+
+
+def _listen(node: NodeSettings, seconds: float) -> None:
+    listeners: dict[socket.socket, int] = {}
+    with contextlib.ExitStack() as stack:
+        for port in _ports(node):
+            try:
+                listeners[stack.enter_context(socket.create_server(("", port)))] = port
+            except OSError as error:
+                raise ConfigurationError(
+                    f"Port {port} is taken ({error.strerror}). What uses it may be knocked at as well; "
+                    "end it to try the port alone."
+                ) from error
+        ports = ", ".join(map(str, listeners.values()))
+        click.echo(f"Listening at {ports} for {seconds:.0f} s; Ctrl+C ends it.")
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            for ready in select.select(list(listeners), [], [], min(left, 1.0))[0]:
+                connection, (peer, _) = ready.accept()
+                connection.close()
+                click.echo(f"{peer} reached port {listeners[ready]}.")
+
+
+def _knock(host: str, node: NodeSettings) -> None:
+    problems = {port: knock(host, port, _KNOCK_TIMEOUT_S) for port in _ports(node)}
+    for port, problem in problems.items():
+        click.echo(f"{'wrong' if problem else 'ok':<6} {host}:{port} {problem or 'is reached'}")
+    sys.exit(_EXITS[Verdict.WRONG] if any(problems.values()) else 0)

@@ -1,0 +1,228 @@
+"""The doctor's look at the detectors: state, owner, the golden photo here and there, models, circuits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+from actors import golden
+from actors.errors import DetectorFault
+from actors.face_model import FaceModel
+from actors.faces import Box, Detected, Failed, Failure, Health, Outcome, State
+from actors.guard import Guard
+from actors.images import Limits, PreparedImage, prepare
+from actors.models import ready_model
+from actors.session import OnnxSessionOpener
+from cluster.carrier import Carrier
+from cluster.errors import NotAnswered
+from cluster.findings import Finding, mind, ok, wrong
+from cluster.node import RESOURCE
+from cluster.noticeboard import Note, read_notes
+from cluster.settings import Settings
+from cluster.wire import ActorEntry, Node
+
+_ANSWER_WITHIN_S = 8.0
+_PROVE_WITHIN_S = 30.0
+_MIN_IOU = 0.9
+_MAX_SCORE_OFF = 0.05
+_FAILS = "When something fails"
+
+#: What to do about a detector that is faulty for this reason.
+_REMEDIES: dict[Failure, str] = {
+    Failure.DEVICE_LIES: "Update or go back with the GPU's driver, and restart its machine.",
+    Failure.DEVICE_UNAVAILABLE: "On its machine: one onnxruntime-directml, and no onnxruntime beside it; "
+    "check the adapter's number and the driver.",
+    Failure.DEVICE_HELD: "End the other process, or join with another device.",
+    Failure.DEVICE_FAILED: "Restart its machine; if it comes again, update the GPU's driver.",
+    Failure.MODEL_UNAVAILABLE: "On its machine: `rayface models fetch`, which says what is in the way.",
+    Failure.OUT_OF_MEMORY: "End what else uses the GPU, or set a smaller detector.input_size.",
+    Failure.DETECTOR_LOST: "Wait half a minute; if it stays, look at the cable and `rayface join`'s log.",
+}
+
+
+class Detectors:
+    """Every detector of a cluster.
+
+    Args:
+        settings: of whoever asks.
+        carrier: to the cluster.
+        nodes: its machines.
+    """
+
+    def __init__(self, settings: Settings, carrier: Carrier, nodes: Sequence[Node]) -> None:
+        self._settings = settings
+        self._carrier = carrier
+        self._nodes = nodes
+
+    async def findings(self) -> AsyncIterator[Finding]:
+        """One after the other.
+
+        Raises:
+            NotAnswered: the cluster does not answer.
+        """
+        names: list[str] = await self._carrier.ask("known", timeout_s=_ANSWER_WITHIN_S)
+        entries: dict[str, ActorEntry] = await self._carrier.ask("actors", timeout_s=_ANSWER_WITHIN_S)
+        num_units = int(sum(each.resources.get(RESOURCE, 0) for each in self._nodes))
+        for each in self._placed(names, num_units):
+            yield each
+        models: dict[str, str] = {}
+        for name in names:
+            health = await self._health(name)
+            entry = entries.get(name)
+            if health is None:
+                yield _away(name, entry, num_units, len(names))
+                continue
+            where = health.host
+            for each in _state(health, entry):
+                yield each.at(where)
+            models[name] = health.stamp.model
+            if health.state is State.READY:
+                for each in await self._golden(health):
+                    yield each.at(where)
+        if len(set(models.values())) > 1:
+            yield wrong(
+                "models",
+                "; ".join(f"{name} has {model}" for name, model in models.items()),
+                "Give all the same: `rayface remove` the odd one; it is placed anew by your settings.",
+                "The command",
+            )
+        for each in _circuits(await read_notes(self._carrier)):
+            yield each
+
+    def _placed(self, names: Sequence[str], num_units: int) -> Iterator[Finding]:
+        if num_units == 0:
+            yield wrong(
+                "devices",
+                f"no machine lends a device (a `{RESOURCE}` unit)",
+                "On the machine with the GPU: `rayface join HEAD`; `rayface doctor HEAD` there if it fails.",
+                "Two machines",
+            )
+        elif not names:
+            yield mind(
+                "detectors",
+                f"{num_units} device(s) and no detector yet",
+                "The first client places them; `rayface place` does it now.",
+                "Two machines",
+            )
+        else:
+            yield ok("devices", f"{num_units} lent, {len(names)} detector(s)")
+
+    async def _health(self, name: str) -> Health | None:
+        try:
+            health: Health = await self._carrier.ask("health", name, 0.0, timeout_s=_ANSWER_WITHIN_S)
+        except NotAnswered:
+            return None
+        return health
+
+    async def _golden(self, health: Health) -> list[Finding]:
+        """The golden photo on the device and on this machine's CPU: the same face, and how long each took."""
+        try:
+            here = await asyncio.to_thread(self._on_cpu, health)
+        except DetectorFault as fault:
+            return [mind("golden photo", f"this machine's CPU could not be compared: {fault}", "", _FAILS)]
+        image, box, score, cpu_ms = here
+        try:
+            answers: list[Outcome] = await self._carrier.ask(
+                "detect", health.name, [image], "interactive", _PROVE_WITHIN_S, timeout_s=_PROVE_WITHIN_S
+            )
+        except NotAnswered as error:
+            return [wrong("golden photo", f"{health.name} did not answer it: {error}", "See above.", _FAILS)]
+        (outcome,) = answers
+        if not isinstance(outcome, Detected):
+            why = outcome.detail if isinstance(outcome, Failed) else str(outcome)
+            return [wrong("golden photo", f"{health.name} failed on it: {why}", "See above.", _FAILS)]
+        if problem := golden.problem(outcome.faces):
+            advice = _REMEDIES[Failure.DEVICE_LIES]
+            return [wrong("golden photo", f"{health.name} found {problem}", advice, _FAILS)]
+        face = outcome.faces[0]
+        overlap, off = golden.iou(face.box, box), abs(face.score - score)
+        said = (
+            f"{health.provider} {outcome.times.run:.1f} ms, this CPU {cpu_ms:.1f} ms; "
+            f"boxes agree to IoU {overlap:.3f}, scores to {off:.3f}"
+        )
+        if overlap < _MIN_IOU or off > _MAX_SCORE_OFF:
+            return [mind("golden photo", said, _REMEDIES[Failure.DEVICE_LIES], _FAILS)]
+        return [ok("golden photo", said)]
+
+    def _on_cpu(self, health: Health) -> tuple[PreparedImage, Box, float, float]:
+        """The photo as it travels, and this machine's own answer.
+
+        Raises:
+            DetectorFault: there is no model here, or it does not run.
+        """
+        settings = self._settings.detector
+        photo = Path(golden.__file__).with_name("golden.jpg")
+        image = prepare(photo, [health.shapes[0]], Limits(10**8, 10**8), 2.0)
+        times: list[float] = []
+        model = FaceModel(ready_model(settings), OnnxSessionOpener("cpu"), settings, Guard(1))
+        for _ in range(2):
+            faces = model.detect([image])[0]
+            times.append(model.last_run_ms)
+        return image, faces[0].box, faces[0].score, min(times)
+
+
+def _away(name: str, entry: ActorEntry | None, num_units: int, num_names: int) -> Finding:
+    state = entry.state if entry else "unknown to Ray"
+    if num_names > num_units:
+        return mind(
+            "detector",
+            f"{name} does not answer ({state}); there are more detectors than lent devices",
+            f"If its machine is gone for good: `rayface remove {name}`. Else let that machine join again.",
+            "Two machines",
+        )
+    return wrong(
+        "detector",
+        f"{name} does not answer ({state})",
+        "If it is restarting, wait; else see whether its machine is on, joined and reachable.",
+        _FAILS,
+    )
+
+
+def _state(health: Health, entry: ActorEntry | None) -> Iterator[Finding]:
+    restarts = f", {entry.num_restarts} restarts" if entry else ""
+    last = f"; the process before it ended itself ({health.last_words})" if health.last_words else ""
+    who = f"{health.name} (pid {health.pid}, {health.device}{restarts}{last})"
+    if health.state is State.READY and health.provider == health.provider_requested:
+        yield ok("detector", f"{who} is ready on {health.provider}")
+    elif health.state is State.READY:
+        yield wrong(
+            "detector",
+            f"{who} runs on {health.provider}, and {health.provider_requested} was asked for",
+            _REMEDIES[Failure.DEVICE_UNAVAILABLE],
+            _FAILS,
+        )
+    elif health.failure is not None and health.state is State.FAULTY:
+        advice = _REMEDIES.get(health.failure, "`ray logs actor` has more.")
+        yield wrong("detector", f"{who} is faulty ({health.failure}): {health.reason}", advice, _FAILS)
+    else:
+        yield mind("detector", f"{who} is {health.state}: {health.reason}", "Wait a moment.", _FAILS)
+    if health.num_quarantined:
+        yield mind(
+            "quarantine",
+            f"{health.num_quarantined} photo(s) ended the process of {health.name} twice and are not run now",
+            "Nothing need be done: their outcome is failed (quarantined). They may be tried again after "
+            "detector.quarantine_s, an hour.",
+            _FAILS,
+        )
+
+
+def _circuits(notes: Sequence[Note]) -> Iterator[Finding]:
+    for note in notes:
+        for each in note.standing["detectors"]:
+            if each["circuit"] != "closed":
+                yield mind(
+                    "circuit",
+                    f"{note.client} does not ask {each['name']}: {each['detail']}",
+                    "It closes by itself when the golden photo is found; by hand: `rayface circuit reset`.",
+                    _FAILS,
+                )
+        used = sum(note.standing["fallback"].values())
+        if used:
+            reasons = ", ".join(f"{num} for {reason}" for reason, num in note.standing["fallback"].items())
+            yield mind(
+                "fallback",
+                f"{note.client} has answered {used} image(s) on its CPU: {reasons}",
+                "The reason says what to look at.",
+                _FAILS,
+            )
