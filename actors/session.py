@@ -35,6 +35,13 @@ _REMOVED_WORDS = ("887a0005", "887a0006", "887a0007", "887a0020", "device_remove
 _MEMORY_WORDS = ("8007000e", "not enough memory", "out of memory", "bad_alloc", "failed to allocate")
 
 
+def available_providers() -> tuple[str, ...]:
+    """The providers that this installation of ONNX Runtime has, by its own names."""
+    import onnxruntime as ort
+
+    return tuple(ort.get_available_providers())
+
+
 class Session(Protocol):
     """What a face model needs of a device; a test brings its own."""
 
@@ -94,9 +101,10 @@ class OnnxSessionOpener:
         import onnxruntime as ort
 
         wanted = ProviderNames[self.provider]
-        if wanted not in ort.get_available_providers():
+        there = available_providers()
+        if wanted not in there:
             raise DeviceUnavailable(
-                f"This onnxruntime has no {wanted} (it has {', '.join(ort.get_available_providers())}). "
+                f"This onnxruntime has no {wanted} (it has {', '.join(there)}). "
                 "On Windows install onnxruntime-directml, and remove onnxruntime, which hides it."
             )
         options = ort.SessionOptions()

@@ -154,7 +154,13 @@ class FaceClient:
     def standing(self) -> Standing:
         """How this client, its circuits and its fallback are."""
         return Standing.of(
-            self._carrier, self._fleet, self._fallback, self._admission, self.paused, self._loop.time()
+            self._carrier,
+            self._fleet,
+            self._fallback,
+            self._admission,
+            self.paused,
+            self._metrics.outcomes,
+            self._loop.time(),
         )
 
     async def health(self, wait_s: float = 0.0) -> Health:

@@ -35,6 +35,9 @@ class ClientMetrics:
     Args:
         road: to the courier.
         standing: how the client is.
+
+    Attributes:
+        outcomes: images so far by detected, rejected and failed.
     """
 
     def __init__(self, road: Road, standing: Callable[[], Standing]) -> None:
@@ -44,12 +47,14 @@ class ClientMetrics:
         self._durations: deque[Observation] = deque(maxlen=_MOST_DURATIONS)
         self._told: Counter[tuple[str, Labels]] = Counter()
         self._task: asyncio.Task[None] | None = None
+        self.outcomes: Counter[str] = Counter()
 
     def call(self, outcomes: Sequence[Outcome], priority: Priority, seconds: float) -> None:
         """A call of a client has ended."""
         self._durations.append(("rayface_client_call_seconds", seconds, {"priority": str(priority)}))
         for outcome in outcomes:
             reason = str(outcome.reason) if isinstance(outcome, Rejected | Failed) else ""
+            self.outcomes[outcome.status] += 1
             self._count(
                 "rayface_client_images_total",
                 outcome=outcome.status,

@@ -6,18 +6,15 @@ import asyncio
 import contextlib
 import json
 import sys
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from cluster.carrier import Carrier
 from cluster.detector import Detector
@@ -26,12 +23,11 @@ from cluster.fleet import Fleet
 from cluster.noticeboard import Note, leave_reset, read_notes
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings, load_settings, own_config
-from cluster.wire import Node
+from cluster.status_view import StatusView, clients, table
 
 _ANSWER_WITHIN_S = 5.0
 _WATCH_EVERY_S = 2.0
 _EXIT_NOT_WELL = 3
-_COLOURS = {"ready": "green", "closed": "green", "open": "red", "half_open": "yellow"}
 
 _address = click.option("--address", help="Of the head; without it that of the settings.")
 _json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -54,7 +50,7 @@ def place(address: str | None, as_json: bool, config: Path | None) -> None:
         click.echo(json.dumps(rows, indent=2))
     else:
         Console(highlight=False, soft_wrap=True).print(
-            _table(("name", "state", "device", "host", "pid", "reason"), rows)
+            table(("name", "state", "device", "host", "pid", "reason"), rows)
         )
     if not rows or any(row["state"] != "ready" for row in rows):
         sys.exit(_EXIT_NOT_WELL)
@@ -112,7 +108,7 @@ def reset(address: str | None, detector: str | None, as_json: bool, config: Path
     elif not notes:
         click.echo("There is no client of this cluster at the moment.")
     else:
-        Console(highlight=False, soft_wrap=True).print(_circuits(notes))
+        Console(highlight=False, soft_wrap=True).print(clients(notes))
 
 
 def seen(settings: Settings) -> dict[str, Any]:
@@ -124,7 +120,7 @@ def seen(settings: Settings) -> dict[str, Any]:
 
     async def look() -> dict[str, Any]:
         async with _road(settings) as road:
-            return (await _seen(road, Fleet(road, settings.circuit, only_look=True)))[0]
+            return (await StatusView(road, Fleet(road, settings.circuit, only_look=True)).look())[0]
 
     return asyncio.run(look())
 
@@ -177,8 +173,8 @@ async def _placed(fleet: Fleet, detector: Detector) -> dict[str, Any]:
 
 async def _show(settings: Settings, console: Console, *, watch: bool, as_json: bool) -> dict[str, Any]:
     async with _road(settings) as road:
-        fleet = Fleet(road, settings.circuit, only_look=True)
-        what, shown = await _seen(road, fleet)
+        view = StatusView(road, Fleet(road, settings.circuit, only_look=True))
+        what, shown = await view.look()
         if as_json:
             console.print(json.dumps(what, indent=None if watch else 2), markup=False)
         elif not watch:
@@ -192,42 +188,11 @@ async def _show(settings: Settings, console: Console, *, watch: bool, as_json: b
         ):
             while True:
                 await asyncio.sleep(_WATCH_EVERY_S)
-                what, shown = await _seen(road, fleet)
+                what, shown = await view.look()
                 if live is None:
                     console.print(json.dumps(what), markup=False)
                 else:
                     live.update(shown, refresh=True)
-
-
-async def _seen(road: Carrier, fleet: Fleet) -> tuple[dict[str, Any], RenderableType]:
-    """Everything that there is to be seen, as values and as a page."""
-    try:
-        await fleet.look()
-        nodes: list[Node] = await road.ask("nodes", timeout_s=_ANSWER_WITHIN_S)
-        notes = await read_notes(road)
-    except NotAnswered as error:
-        raise ClusterUnavailable(f"The cluster at {road.address} does not say how it is. {error}") from error
-    detectors = [_detector_row(each) for each in fleet.detectors.values()]
-    circuits = [each for note in notes for each in note.standing["detectors"]]
-    what = {
-        "at": time.time(),
-        "address": road.address,
-        "well": bool(detectors)
-        and all(each["state"] == "ready" for each in detectors)
-        and all(each["circuit"] == "closed" for each in circuits),
-        "nodes": [asdict(each) for each in nodes],
-        "detectors": detectors,
-        "clients": [asdict(each) for each in notes],
-    }
-    page = Group(
-        Text(f"cluster {road.address}", style="bold"),
-        _table(("machine", "lends"), [{"machine": _name(each), "lends": _lent(each)} for each in nodes]),
-        Text(""),
-        _table(("name", "state", "device", "host", "pid", "queue", "golden", "reason"), detectors),
-        Text(""),
-        _circuits(notes) if notes else Text("no client"),
-    )
-    return what, page
 
 
 async def _remove(name: str, settings: Settings) -> None:
@@ -250,61 +215,3 @@ async def _reset(settings: Settings, detector: str | None) -> list[Note]:
             return await read_notes(road)
         except NotAnswered as error:
             raise ClusterUnavailable(f"The cluster at {road.address} took no note. {error}") from error
-
-
-def _detector_row(detector: Detector) -> dict[str, Any]:
-    health = detector.health
-    if health is None:
-        return {"name": detector.name, "state": "away", "reason": detector.last_error}
-    golden = "never" if health.golden_age_s is None else f"{health.golden_age_s:.0f} s ago"
-    return {
-        "name": health.name,
-        "state": "away" if detector.is_away else str(health.state),
-        "device": health.device,
-        "provider": health.provider,
-        "host": health.host,
-        "pid": health.pid,
-        "queue": health.num_queued + health.num_running,
-        "golden": golden,
-        "reason": detector.last_error if detector.is_away else health.reason or health.last_words,
-        "health": health.as_dict(),
-    }
-
-
-def _circuits(notes: Sequence[Note]) -> Table:
-    rows = []
-    for note in notes:
-        standing = note.standing
-        for each in standing["detectors"] or [{"name": "none", "detail": standing["why_not"]}]:
-            judged = f"{each.get('num_failed', 0)}/{each.get('num_calls', 0)} failed"
-            rows.append(
-                {
-                    "client": note.client,
-                    "asks": each["name"],
-                    "circuit": each.get("circuit", ""),
-                    "last calls": judged,
-                    "opened": each.get("num_opened", ""),
-                    "by CPU": sum(standing["fallback"].values()),
-                    "why": each.get("detail") or standing["paused"],
-                }
-            )
-    return _table(("client", "asks", "circuit", "last calls", "opened", "by CPU", "why"), rows)
-
-
-def _name(node: Node) -> str:
-    return node.address if node.name == node.address else f"{node.name} ({node.address})"
-
-
-def _lent(node: Node) -> str:
-    from cluster.node import RESOURCE
-
-    units = node.resources.get(RESOURCE, 0)
-    return f"{units:g} {RESOURCE}" if units else "-"
-
-
-def _table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        cells = [str(row.get(column, "")) for column in columns]
-        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in cells))
-    return table

@@ -22,7 +22,7 @@ import psutil
 from actors import models
 from actors.device import Device
 from actors.ownership import DeviceLock, Holder
-from actors.session import ProviderNames
+from actors.session import ProviderNames, available_providers
 from cluster import windows_facts
 from cluster.detector_actor import DEVICES_VARIABLE
 from cluster.errors import ConfigurationError
@@ -174,9 +174,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
 def _providers(devices: Sequence[str]) -> Iterator[Finding]:
     if not devices:
         return
-    import onnxruntime as ort
-
-    there = ort.get_available_providers()
+    there = available_providers()
     for device in devices:
         wanted = ProviderNames[Device.parse(device).provider]
         if wanted in there:

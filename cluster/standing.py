@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from cluster.admission import Admission
@@ -82,6 +83,7 @@ class Standing:
         fallback: images that its CPU answered so far, by reason.
         num_fallback_refused: images that it would have, but for its budget or its queue.
         num_connections: couriers that joined the cluster so far.
+        outcomes: images so far by detected, rejected and failed.
     """
 
     address: str
@@ -93,6 +95,7 @@ class Standing:
     fallback: dict[str, int]
     num_fallback_refused: int
     num_connections: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -102,6 +105,7 @@ class Standing:
         fallback: Fallback,
         admission: Admission,
         paused: str,
+        outcomes: Mapping[str, int],
         now: float,
     ) -> Self:
         """At the present, on the clock of the fleet."""
@@ -115,6 +119,7 @@ class Standing:
             fallback=dict(fallback.num_by_reason),
             num_fallback_refused=fallback.num_refused,
             num_connections=carrier.num_joined,
+            outcomes=dict(outcomes),
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,8 +55,16 @@ def run(
     eventually(lambda: all(site.answers(file) for file in files), 120, site.said)
     begun = time.monotonic()
     faults = _faults(site, seconds, tell, timetable, begun)
+    until = time.monotonic() + _END_WITHIN_S
     for file, process in site.callers.items():
-        assert process.wait(_END_WITHIN_S) == 0, f"{file.stem} did not end\n{site.said()}"
+        try:
+            code = process.wait(max(1.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            status = site.head.run("status", "--address", site.address)
+            raise AssertionError(
+                f"{file.stem} did not end.\n{status.stdout}{status.stderr}\n{site.said()}"
+            ) from None
+        assert code == 0, f"{file.stem} ended with {code}.\n{site.said()}"
     rows = [row for file in files for row in site.answers(file)]
     made = report(rows, faults, notes(site.device), time.monotonic() - begun, site.num_lines())
     if site.num_asked() != len(rows):
