@@ -48,6 +48,13 @@ class Holder:
         """This process, from now on."""
         return cls(os.getpid(), psutil.Process().create_time(), time.time(), name, cluster)
 
+    def is_alive(self) -> bool:
+        """Whether that very process still runs."""
+        try:
+            return bool(abs(psutil.Process(self.pid).create_time() - self.born) < 1.0)
+        except psutil.Error:
+            return False
+
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
         return f"{self.name} (pid {self.pid}, since {since}, for {self.cluster or 'no cluster'})"
@@ -144,6 +151,11 @@ class DeviceLock:
         except (OSError, ValueError, TypeError):
             return None
 
+    def is_used(self) -> bool:
+        """Whether the process that the record speaks of is alive; the lock itself is not touched."""
+        holder = self.holder()
+        return holder is not None and holder.is_alive()
+
     def release(self) -> None:
         """Give the lock back; the record goes first, so that it never speaks of nobody."""
         if self._holding is None:
@@ -189,9 +201,9 @@ def machine_folder() -> Path:
 
 def _end_process(holder: Holder) -> None:
     """End the process of the record, and no other that was given its pid since."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(holder.pid)
-        if abs(process.create_time() - holder.born) < 1.0:
+    if holder.is_alive():
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(holder.pid)
             process.kill()
             process.wait(5)
 

@@ -102,7 +102,13 @@ class Courier:
         import ray
 
         return [
-            Node(each["NodeID"], each["NodeManagerAddress"], each["NodeName"], dict(each["Resources"]))
+            Node(
+                each["NodeID"],
+                each["NodeManagerAddress"],
+                each["NodeName"],
+                dict(each["Resources"]),
+                tuple(each[f"{of}Port"] for of in ("NodeManager", "ObjectManager", "MetricsExport")),
+            )
             for each in await asyncio.to_thread(ray.nodes)
             if each["Alive"]
         ]

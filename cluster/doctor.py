@@ -110,7 +110,7 @@ class Doctor:
         with self._reachable_ports() as ports:
             answer = join_checks.ask_head(head, own, ports)
         yield ok("token of the head", "the head takes it")
-        yield from _same("Ray", answer["ray_version"], self._ours["ray"], "the head")
+        yield from _same("Ray", answer["ray_version"], self._ours["ray"], "at the head")
         ours, theirs = self._ours["python"], answer["python_version"]
         if ours.split(".")[:2] != theirs.split(".")[:2]:
             yield wrong(
@@ -154,9 +154,7 @@ class Doctor:
     def _way_there(self, host: str) -> Iterator[Finding]:
         """The head's node and object manager, which this machine's Ray needs."""
         first = self._settings.head.first_port
-        closed = {
-            port: problem for port in (first, first + 1) if (problem := knock(host, port, _KNOCK_TIMEOUT_S))
-        }
+        closed = _closed(host, (first, first + 1))
         if closed:
             yield wrong(
                 "way there",
@@ -174,7 +172,7 @@ class Doctor:
         if not self._lends:
             # Any one: the head's doorman is asked for the time, and finds it closed.
             yield [join.first_port]
-        elif DeviceLock(join.node_lock).holder() is not None:
+        elif DeviceLock(join.node_lock).is_used():
             yield [join.first_port, join.first_port + 1, join.first_port + 4]
         else:
             with join_checks.listening(join) as ports:
@@ -183,7 +181,7 @@ class Doctor:
     def _prove(self) -> Iterator[Finding]:
         """Devices that nobody has open are tried here; what a detector has, it proves itself."""
         for device in self._lends:
-            if DeviceLock(Device.parse(device).lock_name).holder() is not None:
+            if DeviceLock(Device.parse(device).lock_name).is_used():
                 continue
             try:
                 yield ok("device", join_checks.check_device(device, self._settings.detector).sentence)
@@ -219,6 +217,16 @@ class Doctor:
     async def _machines(self, carrier: Carrier, nodes: Sequence[Node]) -> AsyncIterator[Finding]:
         yield ok("machines", f"{len(nodes)}: " + ", ".join(each.name for each in nodes))
         for node in nodes:
+            closed = await asyncio.to_thread(_closed, node.address, node.ports)
+            if closed:
+                yield wrong(
+                    "way there",
+                    f"this machine does not reach {node.address} at {_listed(closed)}",
+                    "Let these ports in through that machine's firewall; publish those of a container.",
+                    _PORTS,
+                ).at(node.name)
+            else:
+                yield ok("way there", f"reached at {len(node.ports)} ports").at(node.name)
             try:
                 known: dict[str, Any] = await carrier.ask(
                     "examine", node.node_id, timeout_s=_EXAMINE_TIMEOUT_S
@@ -249,6 +257,11 @@ def _same(name: str, theirs: str, ours: str, where: str) -> Iterator[Finding]:
             "Install the same rayface on every machine; it brings the same Ray.",
             _TWO,
         )
+
+
+def _closed(host: str, ports: Sequence[int]) -> dict[int, str]:
+    """Ports that this machine does not reach, and why."""
+    return {port: problem for port in ports if (problem := knock(host, port, _KNOCK_TIMEOUT_S))}
 
 
 def _listed(closed: dict[Any, str]) -> str:

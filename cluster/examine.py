@@ -21,7 +21,7 @@ import psutil
 
 from actors import models
 from actors.device import Device
-from actors.ownership import DeviceLock, Holder
+from actors.ownership import DeviceLock
 from actors.session import ProviderNames, available_providers
 from cluster import windows_facts
 from cluster.detector_actor import DEVICES_VARIABLE
@@ -190,12 +190,20 @@ def _providers(devices: Sequence[str]) -> Iterator[Finding]:
 
 def _owners(devices: Sequence[str], node_lock: str) -> Iterator[Finding]:
     locks = [Device.parse(each).lock_name for each in devices]
+    joined = bool(node_lock) and DeviceLock(node_lock).is_used()
     for name in [*locks, *([node_lock] if node_lock else [])]:
         holder = DeviceLock(name).holder()
         if holder is None:
             if name in locks:
                 yield ok("owner", f"nobody has {name}")
-        elif _is_alive(holder):
+        elif holder.is_alive() and name in locks and not joined:
+            yield wrong(
+                "owner",
+                f"{name} belongs to {holder}, and no `rayface join` runs here",
+                "End that process, or lend another device. If a join has just ended, wait half a minute.",
+                "When something fails",
+            )
+        elif holder.is_alive():
             yield ok("owner", f"{name} belongs to {holder}")
         else:
             yield mind(
@@ -245,13 +253,6 @@ def _disk(node: NodeSettings) -> Iterator[Finding]:
         )
     else:
         yield ok("disk", said)
-
-
-def _is_alive(holder: Holder) -> bool:
-    try:
-        return bool(abs(psutil.Process(holder.pid).create_time() - holder.born) < 1.0)
-    except psutil.Error:
-        return False
 
 
 def _ray_runs_here() -> bool:

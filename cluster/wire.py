@@ -87,12 +87,14 @@ class Node:
         address: by which the others reach it.
         name: as it calls itself.
         resources: what it offers, by Ray's names.
+        ports: of its node manager, its object manager and its metrics, which the others must reach.
     """
 
     node_id: str
     address: str
     name: str
     resources: dict[str, float]
+    ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

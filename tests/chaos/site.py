@@ -19,7 +19,7 @@ from tests.chaos.device import FOLDER_VARIABLE, OPENER, notes
 from tests.hosts.lab import Network, in_namespace
 from tests.hosts.machines import HERE, Machine, Machines, eventually, rows
 
-_HEAD, _GPU = "10.79.0.1", "10.79.0.2"
+HEAD_ADDRESS, GPU_ADDRESS = "10.79.0.1", "10.79.0.2"
 #: Of a hundred calls to actors so many are lost before, during and after their work: Ray's own injection.
 _LOST_CALLS = {"req_failure_prob": 2, "in_flight_failure_prob": 2, "resp_failure_prob": 2}
 _RPC_FAILURE = json.dumps({"CoreWorkerService.grpc_client.PushTask": {"num_failures": -1, **_LOST_CALLS}})
@@ -31,9 +31,10 @@ class Site:
     Args:
         has_cable: whether the two machines are namespaces with a cable between them (root on Linux), or the
             same machine.
+        variables: of everything that runs on it.
     """
 
-    def __init__(self, *, has_cable: bool) -> None:
+    def __init__(self, *, has_cable: bool, **variables: str) -> None:
         self.device = Path(tempfile.mkdtemp(prefix="rfc", dir="/tmp"))
         self.has_cable = has_cable
         self._machines = Machines()
@@ -44,7 +45,9 @@ class Site:
             "RAYFACE_DETECTOR__OPENER": OPENER,
             "RAYFACE_DETECTOR__INPUT_SIZE": "320",
             "PYTHONPATH": str(HERE),
+            **variables,
         }
+        self._common = common
         self.head: Machine = self._machines(**common)
         self.gpu: Machine = self._machines(**common)
         self.callers: dict[Path, subprocess.Popen[bytes]] = {}
@@ -77,6 +80,12 @@ class Site:
                 stderr=subprocess.STDOUT,
             )
         return file
+
+    def another(self) -> Machine:
+        """A machine beside the one with the GPU, which has not joined."""
+        machine = self._machines(**self._common)
+        machine.prefix = self.gpu.prefix
+        return machine
 
     def answers(self, file: Path) -> list[dict[str, Any]]:
         """What a caller has written so far."""
@@ -135,11 +144,11 @@ class Site:
         head_arguments, join_arguments = ["head"], []
         if self.has_cable:
             one, other = self._network.machine("chaoshead"), self._network.machine("chaosgpu")
-            ends = self._network.cable(one, f"{_HEAD}/24", other, f"{_GPU}/24")
+            ends = self._network.cable(one, f"{HEAD_ADDRESS}/24", other, f"{GPU_ADDRESS}/24")
             self._cable = (other, ends[1])
             self.head.prefix, self.gpu.prefix = in_namespace(one), in_namespace(other)
-            head_arguments += ["--address", _HEAD]
-            join_arguments += ["--address", _GPU]
+            head_arguments += ["--address", HEAD_ADDRESS]
+            join_arguments += ["--address", GPU_ADDRESS]
         self.head.start("head", *head_arguments)
         self.address = str(eventually(self._said_address, 60, lambda: self.head.said("head")))
         device = f"directml:{self.gpu.ports}"

@@ -58,16 +58,17 @@ class Machine:
         return process
 
     def run(
-        self, *arguments: str, timeout_s: float = 120, **changes: str
+        self, *arguments: str, timeout_s: float = 120, typed: str = "", **changes: str | None
     ) -> subprocess.CompletedProcess[str]:
-        """`rayface …` to its end."""
+        """`rayface …` to its end, with this on its standard input; a variable of None is not there."""
+        variables = os.environ | self.variables | changes
         return subprocess.run(
             [*self.prefix, sys.executable, "-m", "cluster", *arguments],
-            env=os.environ | self.variables | changes,
+            env={name: value for name, value in variables.items() if value is not None},
             cwd=HERE,
             capture_output=True,
             text=True,
-            stdin=subprocess.DEVNULL,
+            input=typed,
             timeout=timeout_s,
             check=False,
         )

@@ -1,0 +1,201 @@
+"""Faults that are planted into a cluster that works, and mended as the doctor advises.
+
+Each is a generator. It plants its fault and yields a look; then does what the advice says, and yields
+another. A look runs the doctor and gives its findings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from actors.models import cache_dir
+from tests.chaos.device import tell
+from tests.chaos.site import Site
+from tests.hosts.lab import sh
+from tests.hosts.machines import HERE, Machine, eventually
+
+Findings = list[dict[str, Any]]
+Look = Callable[[], Findings]
+
+#: One that rayface does not use; whatever runs it is a version apart.
+OTHER_RAY = "2.59.0"
+QUARANTINE_S = 15.0
+
+
+def doctor(machine: Machine, *arguments: str, **changes: str | None) -> Findings:
+    """`rayface doctor --json` there."""
+    done = machine.run("doctor", *arguments, "--json", **changes)
+    assert "Traceback" not in done.stderr, done.stderr
+    findings: Findings = json.loads(done.stdout)
+    verdicts = {each["verdict"] for each in findings}
+    expected = 3 if "wrong" in verdicts else 1 if "mind" in verdicts else 0
+    assert done.returncode == expected, (done.returncode, verdicts)
+    return findings
+
+
+def at_head(site: Site) -> Findings:
+    """As the backend's machine sees it."""
+    return doctor(site.head, RAYFACE_CLUSTER__ADDRESS=site.address)
+
+
+def at_gpu(site: Site, machine: Machine | None = None, **changes: str | None) -> Findings:
+    """As the machine with the GPU sees it, or another one in its place."""
+    machine = machine or site.gpu
+    return doctor(machine, site.address, "--device", f"directml:{machine.ports}", **changes)
+
+
+def version_skew(site: Site) -> Iterator[Look]:
+    """A machine where another Ray was installed by hand."""
+    folder = site.device / "other-ray"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    sh(*pip, folder, f"ray=={OTHER_RAY}", timeout_s=300)
+    machine = site.another()
+    yield lambda: at_gpu(site, machine, PYTHONPATH=f"{folder}{os.pathsep}{HERE}")
+    shutil.rmtree(folder)
+    yield lambda: at_gpu(site, machine, PYTHONPATH=f"{folder}{os.pathsep}{HERE}")
+
+
+def missing_token(site: Site) -> Iterator[Look]:
+    """A new machine on which nobody has saved the token."""
+    yield from _token(site, None)
+
+
+def wrong_token(site: Site) -> Iterator[Look]:
+    """One that still has another cluster's token."""
+    yield from _token(site, "0123456789abcdef" * 4)
+
+
+def _token(site: Site, kept: str | None) -> Iterator[Look]:
+    machine = site.another()
+    home = machine.folder / "home"
+    changes = {"HOME": str(home), "RAY_AUTH_TOKEN": None, "RAYFACE_CACHE_DIR": str(cache_dir())}
+    if kept is not None:
+        assert machine.run("token", "save", typed=f"{kept}\n", **changes).returncode == 0
+    yield lambda: at_gpu(site, machine, **changes)
+    token = site.head.variables["RAY_AUTH_TOKEN"]
+    assert machine.run("token", "save", typed=f"{token}\n", **changes).returncode == 0
+    yield lambda: at_gpu(site, machine, **changes)
+
+
+def blocked_port(site: Site) -> Iterator[Look]:
+    """The GPU machine's firewall lets nobody begin to talk to its node manager; the other way is open."""
+    rule = ["INPUT", "-p", "tcp", "--syn", "--dport", str(site.gpu.ports + 10), "-j", "DROP"]
+    sh(*site.gpu.prefix, "iptables", "-A", *rule)
+    try:
+        yield lambda: [*at_gpu(site), *at_head(site)]
+    finally:
+        sh(*site.gpu.prefix, "iptables", "-D", *rule)
+    yield lambda: [*at_gpu(site), *at_head(site)]
+
+
+def silent_provider(site: Site) -> Iterator[Look]:
+    """The runtime opens the model on the CPU although the GPU was asked for, and says nothing."""
+    tell(site.device, provider="CPUExecutionProvider")
+    site.kill_actor()
+    yield lambda: at_head(site)
+    tell(site.device)
+    yield lambda: at_head(site)
+
+
+def lying_device(site: Site) -> Iterator[Look]:
+    """A driver that computes nothing, without an error."""
+    tell(site.device, garbage="zeros")
+    yield lambda: at_head(site)
+    tell(site.device)
+    yield lambda: at_head(site)
+
+
+def second_owner(site: Site) -> Iterator[Look]:
+    """Another process of that machine has the device already."""
+    machine = site.another()
+    name = f"directml-{machine.ports}"
+    holds = f"from actors.ownership import DeviceLock as L; L({name!r}).acquire('an old worker'); input()"
+    with subprocess.Popen([sys.executable, "-c", holds], cwd=HERE, stdin=subprocess.PIPE) as other:
+        try:
+            yield lambda: at_gpu(site, machine)
+        finally:
+            other.kill()
+    yield lambda: at_gpu(site, machine)
+
+
+def altered_model(site: Site) -> Iterator[Look]:
+    """The weights on the disk are not those that were published."""
+    machine = site.another()
+    cache = machine.folder / "cache"
+    shutil.copytree(cache_dir(), cache)
+    (weights,) = (cache / "weights").glob("centerface*")
+    with weights.open("ab") as file:
+        file.write(b"x")
+    yield lambda: at_gpu(site, machine, RAYFACE_CACHE_DIR=str(cache))
+    weights.unlink()
+    assert machine.run("models", "fetch", "centerface", RAYFACE_CACHE_DIR=str(cache)).returncode == 0
+    yield lambda: at_gpu(site, machine, RAYFACE_CACHE_DIR=str(cache))
+
+
+def full_object_store(site: Site) -> Iterator[Look]:
+    """What Ray's object store lies in is full."""
+    machine = site.another()
+    shared = machine.folder / "shm"
+    shared.mkdir()
+    sh("mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", shared)
+    try:
+        inside = f'mount --bind {shared} /dev/shm; exec "$@"'
+        machine.prefix = (*machine.prefix, "unshare", "--mount", "sh", "-c", inside, "sh")
+        with (shared / "somebody's").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 195_000_000)
+        yield lambda: at_gpu(site, machine)
+        (shared / "somebody's").unlink()
+        yield lambda: at_gpu(site, machine)
+    finally:
+        sh("umount", shared)
+
+
+def head_gone(site: Site) -> Iterator[Look]:
+    """The backend's machine was switched off."""
+    head = site.head.started[0]
+    head.terminate()
+    head.wait(60)
+    done = site.head.run("status", "--address", site.address)
+    assert done.returncode == 3, done
+    assert "Traceback" not in done.stderr
+    yield lambda: [*at_gpu(site), *at_head(site)]
+    site.head.start("head again", "head", "--address", site.address.partition(":")[0])
+    yield lambda: [*at_gpu(site), *at_head(site)]
+
+
+def clock_skew(site: Site) -> Iterator[Look]:
+    """A machine whose clock was set by hand."""
+    machine = site.another()
+    right = machine.prefix
+    machine.prefix = (*right, "faketime", "-f", "+90s")
+    yield lambda: at_gpu(site, machine, FAKETIME_DONT_FAKE_MONOTONIC="1")
+    machine.prefix = right
+    yield lambda: at_gpu(site, machine)
+
+
+def poison_photo(site: Site) -> Iterator[Look]:
+    """A photo on which the GPU's driver dies."""
+    tell(site.device, poison=[7_000_003])
+    file = site.call("poison", "interactive", 3, 7_000_000)
+    eventually(lambda: any(row["number"] == 7_000_003 for row in site.answers(file)), 90, site.said)
+    yield lambda: at_head(site)
+    tell(site.device)
+    yield lambda: at_head(site)
+
+
+def mended(site: Site, plant: Callable[[Site], Iterator[Look]]) -> contextlib.closing[Any]:
+    """The generator, which takes away what it planted however the test ends."""
+    return contextlib.closing(plant(site))  # type: ignore[type-var]
+
+
+def bundle(machine: Machine, target: Path, **changes: str | None) -> int:
+    """`rayface doctor --bundle`; its exit code."""
+    return machine.run("doctor", "--bundle", str(target), **changes).returncode

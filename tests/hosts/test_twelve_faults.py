@@ -1,0 +1,137 @@
+"""Twelve planted faults: each is named with the right cause, and its remedy works when it is followed."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.site import GPU_ADDRESS, HEAD_ADDRESS, Site
+from tests.hosts import faults
+from tests.hosts.faults import Findings, Look
+from tests.hosts.lab import REQUIRED, can_make_networks, need
+from tests.hosts.machines import eventually
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault, and what a person reads.
+
+    Attributes:
+        plant: the fault.
+        named: the finding that names it.
+        cause: what its evidence says; a pattern.
+        advice: what its advice says; a pattern.
+    """
+
+    plant: Callable[[Site], Iterator[Look]]
+    named: str
+    cause: str
+    advice: str
+
+
+#: The head is the last that goes: after it the cluster is another one.
+TABLE = [
+    Row(
+        faults.version_skew,
+        "versions",
+        rf"ray is {re.escape(faults.OTHER_RAY)} here and 2\.60\.0 at the head",
+        "Install the same rayface on every machine",
+    ),
+    Row(faults.missing_token, "token", "There is no token", "rayface token save"),
+    Row(faults.wrong_token, "token of the head", "refuses our token", "rayface token save"),
+    Row(faults.blocked_port, "way back", r"the head does not reach .* at \d+", "firewall"),
+    Row(
+        faults.silent_provider,
+        "detector",
+        r"\(device_unavailable\): .*DmlExecutionProvider.*CPUExecutionProvider",
+        "onnxruntime-directml",
+    ),
+    Row(faults.lying_device, "detector", r"\(device_lies\)", "driver"),
+    Row(faults.second_owner, "owner", r"belongs to an old worker \(pid \d+", "End that process"),
+    Row(faults.altered_model, "model", "is not what was published", "Remove that file"),
+    Row(faults.full_object_store, "object store", "/dev/shm", "Remove what fills /dev/shm"),
+    Row(faults.clock_skew, "clock", r"(89|90|91) s ahead of the head's", "same time server"),
+    Row(faults.poison_photo, "quarantine", r"1 photo\(s\) ended the process", "tried again after"),
+    Row(faults.head_gone, "head", "nobody answers at", "Start the head"),
+]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    need("network", "ip", "iptables", "faketime", "unshare")
+    if not can_make_networks():
+        if "network" in REQUIRED:
+            pytest.fail("network: this system lets nobody make network namespaces")
+        pytest.skip("network: this system lets nobody make network namespaces")
+    with Site(has_cable=True, RAYFACE_DETECTOR__QUARANTINE_S=str(faults.QUARANTINE_S)) as made:
+        assert made.head.run("place", "--address", made.address, timeout_s=180).returncode == 0
+        yield made
+
+
+def _named(findings: Findings, row: Row) -> Findings:
+    return [each for each in findings if each["name"] == row.named and each["verdict"] != "ok"]
+
+
+def test_of_a_cluster_that_works_it_finds_nothing_wrong(site: Site) -> None:
+    """From both machines; whatever it minds is of this test's own machine (an altered CPU, little memory)."""
+    for look in (faults.at_head, faults.at_gpu):
+        wrong = [each for each in look(site) if each["verdict"] == "wrong"]
+        assert not wrong
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.plant.__name__)
+def test_a_planted_fault_is_named_and_its_remedy_works(site: Site, row: Row) -> None:
+    with faults.mended(site, row.plant) as looks:
+        last: list[Findings] = []
+
+        def is_named() -> bool:
+            last[:] = [next_look()]
+            return any(
+                re.search(row.cause, each["evidence"]) and re.search(row.advice, each["advice"])
+                for each in _named(last[0], row)
+            )
+
+        def is_well() -> bool:
+            last[:] = [next_look()]
+            return not _named(last[0], row) and any(each["name"] == row.named for each in last[0])
+
+        def said() -> str:
+            return "\n".join(f"{each}" for each in (last[0] if last else []) if each["verdict"] != "ok")
+
+        next_look = next(looks)
+        eventually(is_named, 60, said)
+        next_look = next(looks)
+        eventually(is_well, 120, said)
+
+
+def test_a_bundle_has_what_a_bug_report_needs_and_no_token(site: Site, tmp_path: Path) -> None:
+    target = tmp_path / "report.zip"
+    faults.bundle(site.head, target, RAYFACE_CLUSTER__ADDRESS=site.address)
+    with zipfile.ZipFile(target) as archive:
+        names = archive.namelist()
+        everything = b"".join(archive.read(name) for name in names)
+    for name in ("findings.json", "machine.json", "settings.json", "status.json", "variables.txt"):
+        assert name in names
+    assert any(name.startswith("logs/") for name in names)
+    assert site.head.variables["RAY_AUTH_TOKEN"].encode() not in everything
+
+
+def test_ports_can_be_tried_without_ray(site: Site) -> None:
+    """One side listens, the other knocks."""
+    machine = site.another()
+    machine.start("listen", "doctor", site.address, "--listen", "60")
+    eventually(lambda: "Listening" in machine.said("listen"), 30, lambda: machine.said("listen"))
+    host = GPU_ADDRESS
+    changes = {
+        f"RAYFACE_JOIN__{name}": machine.variables[f"RAYFACE_JOIN__{name}"]
+        for name in ("FIRST_PORT", "FIRST_WORKER_PORT")
+    }
+    done = site.head.run("doctor", "--knock", host, **changes)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("is reached") == 6
+    assert f"{HEAD_ADDRESS} reached port" in machine.said("listen")
