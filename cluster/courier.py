@@ -303,14 +303,13 @@ def main() -> None:
     try:
         import ray
 
+        _listen_to_no_errors()
         address = ray.get_runtime_context().gcs_address
         channel.write(Joined(address))
         asyncio.run(_serve(Courier(settings, channel, address), inbox))
     except EOFError:
         pass
     finally:
-        # A thread that waits for a head that is gone would hold this process up for ever.
-        threading.Timer(_LEAVE_WITHIN_S, os._exit, [0]).start()
         leave()
         os._exit(0)
 
@@ -318,7 +317,22 @@ def main() -> None:
 async def _serve(courier: Courier, inbox: _Inbox) -> None:
     messages: asyncio.Queue[Ask | Drop | None] = asyncio.Queue()
     inbox.into(messages)
-    await courier.serve(messages)
+    try:
+        await courier.serve(messages)
+    finally:
+        # A thread that waits for a head that is gone would hold this process up for ever: asyncio itself
+        # waits for its threads, and so does Ray.
+        threading.Timer(_LEAVE_WITHIN_S, os._exit, [0]).start()
+
+
+def _listen_to_no_errors() -> None:
+    """End Ray's thread that prints other processes' errors; without a head it takes half a core.
+
+    Private, but Ray is pinned and a test looks.
+    """
+    from ray._private.worker import global_worker
+
+    global_worker.threads_stopped.set()
 
 
 def _store_client() -> Any:

@@ -202,9 +202,11 @@ def _state(health: Health, entry: ActorEntry | None) -> Iterator[Finding]:
             "quarantine",
             f"{health.num_quarantined} photo(s) ended the process of {health.name} twice and are not run now",
             "Nothing need be done: their outcome is failed (quarantined). They may be tried again after "
-            "detector.quarantine_s, an hour.",
+            "detector.quarantine_s, an hour if nobody set it otherwise.",
             _FAILS,
         )
+    else:
+        yield ok("quarantine", "no photo is kept from the device")
 
 
 def _circuits(notes: Sequence[Note]) -> Iterator[Finding]:

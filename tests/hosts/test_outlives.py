@@ -17,6 +17,7 @@ import pytest
 from tests.hosts.machines import HERE, Machine, eventually, processes_with, rows, started_head, tell
 
 _AWAY_S = 45.0
+_WATCHED_S = 15.0
 
 
 def _kill_head(head: Machine) -> None:
@@ -30,6 +31,19 @@ def _kill_head(head: Machine) -> None:
         # The backend's environment names that folder too.
         if any(str(head.folder / "ray") in word for word in process.cmdline()):
             process.kill()
+
+
+def _share_of_a_core(backend: int) -> float:
+    """What the backend's couriers use while there is nothing to be carried."""
+    couriers = [
+        each
+        for each in psutil.Process(backend).children(recursive=True)
+        if "cluster.courier" in " ".join(each.cmdline())
+    ]
+    before = {each: sum(each.cpu_times()[:2]) for each in couriers}
+    time.sleep(_WATCHED_S)
+    after = {each: sum(each.cpu_times()[:2]) for each in couriers if each.is_running()}
+    return sum(after[each] - before[each] for each in after) / _WATCHED_S
 
 
 def test_the_backend_lives_and_finds_the_next_cluster(
@@ -67,7 +81,8 @@ def test_the_backend_lives_and_finds_the_next_cluster(
         before = outcomes()[-1]
         _kill_head(head)
         killed = time.time()
-        time.sleep(_AWAY_S)
+        time.sleep(_AWAY_S - _WATCHED_S)
+        share = _share_of_a_core(backend.pid)
         assert backend.poll() is None, log.read_text()[-2000:]
         head.start("head", "head")
         back = time.time()
@@ -81,6 +96,7 @@ def test_the_backend_lives_and_finds_the_next_cluster(
             backend.wait(30)
         except subprocess.TimeoutExpired:
             backend.kill()
+    assert share < 0.25, f"a courier without a head takes {share:.0%} of a core"
     away = [row for row in found if row["asked"] > killed and row["status"] != "detected"]
     assert away, "the head was away, and nobody was told"
     assert all(row["detail"] for row in away)
@@ -94,6 +110,6 @@ def test_the_backend_lives_and_finds_the_next_cluster(
         capsys,
         f"head killed for good: {len(found)} photos, {len(away)} failed "
         f"({sorted({row['reason'] for row in away})}), well {well_s:.1f} s after another head was started, "
-        f"{len(lines)} lines of the backend's log",
+        f"{len(lines)} lines of the backend's log, courier {share:.0%} of a core meanwhile",
     )
     assert len(lines) <= 100
