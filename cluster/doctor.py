@@ -20,7 +20,7 @@ from cluster.doorman import knock
 from cluster.errors import NotAnswered, RayfaceError
 from cluster.examine import examine, facts
 from cluster.findings import Finding, mind, of_dict, ok, wrong
-from cluster.node import own_address, split_address
+from cluster.node import node_manager_ports, own_address, split_address
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings
 from cluster.wire import Node
@@ -173,7 +173,8 @@ class Doctor:
             # Any one: the head's doorman is asked for the time, and finds it closed.
             yield [join.first_port]
         elif DeviceLock(join.node_lock).is_used():
-            yield [join.first_port, join.first_port + 1, join.first_port + 4]
+            managers = [port for port in node_manager_ports(join) if not knock("127.0.0.1", port, 1.0)]
+            yield [*managers, join.first_port + 1, join.first_port + 4]
         else:
             with join_checks.listening(join) as ports:
                 yield ports

@@ -23,7 +23,8 @@ from cluster.doctor import Doctor
 from cluster.doorman import knock
 from cluster.errors import ConfigurationError, RayfaceError
 from cluster.findings import Finding, Verdict, worst
-from cluster.settings import NodeSettings, Settings, load_settings, own_config
+from cluster.node import needed_ports
+from cluster.settings import HeadSettings, NodeSettings, Settings, load_settings, own_config
 
 _STYLES = {Verdict.OK: "green", Verdict.MIND: "yellow", Verdict.WRONG: "red"}
 _EXITS = {Verdict.OK: 0, Verdict.MIND: 1, Verdict.WRONG: 3}
@@ -125,10 +126,8 @@ def _status(settings: Settings, head: str | None) -> dict[str, Any] | None:
 
 def _ports(node: NodeSettings) -> list[int]:
     """What other machines must reach, with the first of those that processes are given."""
-    first = node.first_port
-    ports = [first, first + 1, first + 4, *range(node.first_worker_port, node.first_worker_port + 3)]
-    gcs_port = getattr(node, "gcs_port", None)
-    return [gcs_port, *ports] if gcs_port else ports
+    ports = needed_ports(node)
+    return [node.gcs_port, *ports] if isinstance(node, HeadSettings) else ports
 
 
 def _listen(node: NodeSettings, seconds: float) -> None:

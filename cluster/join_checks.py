@@ -100,8 +100,7 @@ def _check_head(head_address: str, settings: JoinSettings) -> Iterator[Finding]:
 @contextlib.contextmanager
 def listening(settings: JoinSettings) -> Iterator[list[int]]:
     """Listen, for the moment, where Ray will: node manager, object manager, metrics and the first workers."""
-    first = settings.first_port
-    ports = [first, first + 1, first + 4, *range(settings.first_worker_port, settings.first_worker_port + 3)]
+    ports = node.needed_ports(settings)
     with contextlib.ExitStack() as stack:
         for port in ports:
             try:

@@ -122,8 +122,31 @@ def head(settings: HeadSettings) -> Launch:
     )
 
 
-def join(head_address: str, settings: JoinSettings, notes: str = "") -> Launch:
+def node_manager_ports(settings: NodeSettings) -> tuple[int, ...]:
+    """Ports of which every start of Ray on a machine that joins takes the next; a head has one.
+
+    Ray repeats a request for a process to a node that died until it knows of the death. A new node at the
+    same port would take that request for its own: it would give its device to nobody, for good, and refuse
+    it to the detector (Ray 2.60, seen under chaos).
+    """
+    first = settings.first_port
+    return (first,) if isinstance(settings, HeadSettings) else (first, first + 6, first + 7)
+
+
+def needed_ports(settings: NodeSettings) -> list[int]:
+    """What other machines must reach: node manager, object manager, metrics and the first processes."""
+    first, worker = settings.first_port, settings.first_worker_port
+    return [*node_manager_ports(settings), first + 1, first + 4, *range(worker, worker + 3)]
+
+
+def join(head_address: str, settings: JoinSettings, notes: str = "", turn: int = 0) -> Launch:
     """A machine that lends its devices to the head at `HOST:PORT`.
+
+    Args:
+        head_address: where the head is.
+        settings: of this machine.
+        notes: a folder in which its detectors look for notes of their keeper.
+        turn: which start of Ray this is; see `node_manager_ports`.
 
     Raises:
         ClusterUnavailable: one of the two would be known by a loopback address, or there is no way there.
@@ -144,7 +167,7 @@ def join(head_address: str, settings: JoinSettings, notes: str = "") -> Launch:
             "--block",
             f"--address={head_address}",
             f"--resources={json.dumps(units)}",
-            *_common_arguments(settings, address),
+            *_common_arguments(settings, address, turn),
         ),
         variables,
     )
@@ -216,7 +239,8 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or host.startswith("127.")
 
 
-def _common_arguments(settings: NodeSettings, address: str) -> tuple[str, ...]:
+def _common_arguments(settings: NodeSettings, address: str, turn: int = 0) -> tuple[str, ...]:
+    managers = node_manager_ports(settings)
     base, first = settings.first_port, settings.first_worker_port
     temp_dir = settings.temp_dir
     if temp_dir is None and sys.platform == "win32":
@@ -224,7 +248,7 @@ def _common_arguments(settings: NodeSettings, address: str) -> tuple[str, ...]:
         temp_dir = Path(tempfile.gettempdir()) / "ray"
     return (
         f"--node-ip-address={address}",
-        f"--node-manager-port={base}",
+        f"--node-manager-port={managers[turn % len(managers)]}",
         f"--object-manager-port={base + 1}",
         f"--runtime-env-agent-port={base + 2}",
         f"--dashboard-agent-grpc-port={base + 3}",

@@ -158,7 +158,7 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
             return False
 
     keeper = supervisor.Supervisor(
-        lambda: node.join(head_address, settings.join, str(notes)),
+        lambda: node.join(head_address, settings.join, str(notes), _next_turn(notes)),
         partial(supervisor.start_family, output=output),
         log,
         may_start=look_first,
@@ -172,6 +172,17 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
     log.info("Lending %s to %s; Ctrl+C ends it.", ", ".join(settings.join.devices), head_address)
     keeper.run()
     log.info("Ended; nothing of Ray is left here.")
+
+
+def _next_turn(notes: Path) -> int:
+    """One more at each start, this keeper's or an earlier one's; see `node.node_manager_ports`."""
+    file = notes / "turn"
+    try:
+        turn = int(file.read_text()) + 1
+    except (OSError, ValueError):
+        turn = 0
+    file.write_text(str(turn))
+    return turn
 
 
 def _stop_on_signals(*keepers: supervisor.Supervisor) -> None:

@@ -102,12 +102,13 @@ def num_devices(nodes: Iterable[Mapping[str, Any]]) -> int:
     """How many devices the machines of a cluster lend, by Ray's table of nodes.
 
     A machine whose Ray was killed and started again is there twice until Ray has given up the first: known
-    by its address and port, it is counted once, or it would get a second detector for its one device.
+    by its address and object manager, it is counted once, or it would get a second detector for its one
+    device.
     """
     lent: dict[tuple[str, int], int] = {}
     for node in nodes:
         if node["Alive"]:
-            machine = (node["NodeManagerAddress"], node["NodeManagerPort"])
+            machine = (node["NodeManagerAddress"], node["ObjectManagerPort"])
             lent[machine] = max(lent.get(machine, 0), int(node["Resources"].get(RESOURCE, 0)))
     return sum(lent.values())
 

@@ -146,8 +146,9 @@ class NodeSettings(BaseModel):
 
     Attributes:
         address: of this machine, or its name, as every other machine of the cluster reaches it.
-        first_port: of six in a row: node manager, object manager, runtime environment, agent, metrics,
-            logs; of nine on a head: Ray Client, and metrics of autoscaler and dashboard.
+        first_port: of eight in a row: node manager, object manager, runtime environment, agent, metrics,
+            logs, two more for the node manager; of nine on a head: Ray Client instead of these, and metrics
+            of autoscaler and dashboard.
         first_worker_port: of those that processes of this machine are reached at, drivers too.
         num_worker_ports: how many of them; must not overlap another machine's where both share an address.
         num_cpus: for Ray's bookkeeping; detectors ask for none.

@@ -86,8 +86,8 @@ def _token(site: Site, kept: str | None) -> Iterator[Look]:
 
 
 def blocked_port(site: Site) -> Iterator[Look]:
-    """The GPU machine's firewall lets nobody begin to talk to its node manager; the other way is open."""
-    rule = ["INPUT", "-p", "tcp", "--syn", "--dport", str(site.gpu.ports + 10), "-j", "DROP"]
+    """The GPU machine's firewall lets nobody begin to talk to its object manager; the other way is open."""
+    rule = ["INPUT", "-p", "tcp", "--syn", "--dport", str(site.gpu.ports + 11), "-j", "DROP"]
     sh(*site.gpu.prefix, "iptables", "-A", *rule)
     try:
         yield lambda: [*at_gpu(site), *at_head(site)]

@@ -133,5 +133,5 @@ def test_ports_can_be_tried_without_ray(site: Site) -> None:
     }
     done = site.head.run("doctor", "--knock", host, **changes)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("is reached") == 6
+    assert done.stdout.count("is reached") == 8
     assert f"{HEAD_ADDRESS} reached port" in machine.said("listen")

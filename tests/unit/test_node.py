@@ -50,6 +50,17 @@ def test_a_machine_advertises_the_devices_it_was_told_of() -> None:
     assert launch.variables["RAYFACE_NODE_DEVICES"] == "directml:0,directml:1"
 
 
+def test_every_start_takes_another_port_for_the_node_manager() -> None:
+    """At the same one a restarted machine takes requests to its dead predecessor for its own."""
+    settings = JoinSettings(address="w")
+    taken = [
+        next(each for each in node.join("h:6379", settings, turn=turn).arguments if "node-manager" in each)
+        for turn in range(4)
+    ]
+    assert taken == [f"--node-manager-port={port}" for port in (7380, 7386, 7387, 7380)]
+    assert set(node.node_manager_ports(settings)) < set(node.needed_ports(settings))
+
+
 @pytest.mark.parametrize("devices", [[], ["cuda"], ["directml:0", "directml"], ["cpu", "directml:0"]])
 def test_devices_that_cannot_be_lent(devices: list[str]) -> None:
     with pytest.raises(ConfigurationError):

@@ -7,10 +7,10 @@ from typing import Any
 from cluster.placement import num_devices
 
 
-def node(address: str, port: int = 7380, units: float = 1.0, alive: bool = True) -> dict[str, Any]:
+def node(address: str, port: int = 7381, units: float = 1.0, alive: bool = True) -> dict[str, Any]:
     return {
         "NodeManagerAddress": address,
-        "NodeManagerPort": port,
+        "ObjectManagerPort": port,
         "Alive": alive,
         "Resources": {"directml": units, "CPU": 1.0} if units else {"CPU": 1.0},
     }
@@ -23,7 +23,7 @@ def test_each_lent_device_counts() -> None:
 
 def test_two_nodes_of_one_machine_count_both() -> None:
     """They have different ports."""
-    assert num_devices([node("a", 7380), node("a", 7580)]) == 2
+    assert num_devices([node("a", 7381), node("a", 7581)]) == 2
 
 
 def test_a_machine_whose_ray_was_started_again_counts_once() -> None:
