@@ -206,7 +206,9 @@ class Courier:
 
         if name not in self._handles:
             await self.find()
-        answer = getattr(self._handles[name], method).remote(*arguments)
+        # What Ray's lists of tasks show; its own name for it says nothing of which detector.
+        ask = getattr(self._handles[name], method).options(name=f"{name}.{method}")
+        answer = ask.remote(*arguments)
         try:
             return await answer
         except asyncio.CancelledError:

@@ -62,6 +62,7 @@ class DetectorActor(FaceDetector):
             observer=Observers([metrics, log]),
             incarnation=incarnation,
         )
+        self._title = f"{name}({incarnation})"
         self.epoch = store.take_epoch(self._incarnation)
         self.lease.limit(self._settings.lease_s)
         notes = os.environ.get(NOTES_VARIABLE)
@@ -69,6 +70,12 @@ class DetectorActor(FaceDetector):
         threading.Thread(target=keeper.run, name="lease", daemon=True).start()
         reporter = Reporter(self.snapshot, metrics, log, context.was_current_actor_reconstructed)
         threading.Thread(target=reporter.run, name="report", daemon=True).start()
+
+
+    def __repr__(self) -> str:
+        # Ray asks once, when the actor is made, and shows the answer for ever: no place for a state, and the
+        # device is not chosen yet.
+        return self._title
 
 
 class LeaseKeeper:
