@@ -71,7 +71,6 @@ class DetectorActor(FaceDetector):
         reporter = Reporter(self.snapshot, metrics, log, context.was_current_actor_reconstructed)
         threading.Thread(target=reporter.run, name="report", daemon=True).start()
 
-
     def __repr__(self) -> str:
         # Ray asks once, when the actor is made, and shows the answer for ever: no place for a state, and the
         # device is not chosen yet.
