@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from actors.errors import DetectorFault, ImageFault, NotReady, Quarantined
 from actors.face_model import FaceModel
 from actors.faces import (
     Detected,
-    Face,
     Failed,
     Failure,
     Health,
@@ -38,9 +38,9 @@ from actors.faces import (
 )
 from actors.images import PreparedImage
 from actors.model_life import ModelLife
-from actors.observer import Observer, Observers, Tally
+from actors.observer import Call, Course, Observer, Observers, Tally
 from actors.preparing import Encoded, Preparer, num_cores
-from actors.runs import Runs
+from actors.runs import Found, Runs
 from actors.session import SessionOpener
 from actors.settings import DetectorSettings
 
@@ -109,7 +109,7 @@ class FaceDetector:
         self._draining = False
         self._tally = Tally()
         self._observer = Observers([self._tally, observer] if observer else [self._tally])
-        self._batcher: Batcher[tuple[Face, ...]] | None = None
+        self._batcher: Batcher[Found] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._checker: asyncio.Task[None] | None = None
         self._life = ModelLife(
@@ -136,6 +136,7 @@ class FaceDetector:
         images: Sequence[Image],
         priority: str = "interactive",
         deadline_s: float | None = None,
+        trace: str = "",
     ) -> list[Outcome]:
         """Find the faces in each image.
 
@@ -144,6 +145,7 @@ class FaceDetector:
                 or pixels as uint8[height, width, 3] in BGR order. Paths are not read here.
             priority: "interactive" (a person waits) or "bulk".
             deadline_s: seconds from now until the answers are of no use; None waits as long as it takes.
+            trace: what the caller knows the call by; whoever listens here is told what became of it.
 
         Returns:
             One outcome an image, in order. Never raises for an image's or the device's fault.
@@ -157,7 +159,11 @@ class FaceDetector:
         wanted = Priority(priority)
         deadline = math.inf if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
         self._watch()
-        return list(await asyncio.gather(*(self._answer(image, wanted, deadline) for image in images)))
+        begun = perf_counter()
+        courses = await asyncio.gather(*(self._answer(image, wanted, deadline) for image in images))
+        if trace:
+            self._observer.call(Call(trace, wanted, begun, perf_counter(), tuple(courses)))
+        return [each.outcome for each in courses]
 
     async def health(self, wait_s: float = 0.0) -> Health:
         """How the detector is, waiting up to `wait_s` seconds for a start under way to end."""
@@ -208,13 +214,13 @@ class FaceDetector:
         """The cluster was heard: go on, and show whoever waits for the device that its owner is well."""
         self._life.keep_fresh()
 
-    async def _answer(self, image: object, priority: Priority, deadline: float) -> Outcome:
-        outcome = await self._outcome(image, priority, deadline)
-        self._observer.image(outcome, priority)
-        return outcome
+    async def _answer(self, image: object, priority: Priority, deadline: float) -> Course:
+        course = await self._course(image, priority, deadline)
+        self._observer.image(course.outcome, priority)
+        return course
 
-    async def _outcome(self, image: object, priority: Priority, deadline: float) -> Outcome:
-        prepare_ms = 0.0
+    async def _course(self, image: object, priority: Priority, deadline: float) -> Course:
+        prepare_ms, queued_at = 0.0, None
         try:
             with self._preparer.place_for(image):
                 model = await self._ready(deadline)
@@ -222,25 +228,29 @@ class FaceDetector:
                 prepared = await self._preparer.prepare(image, queued)
                 prepare_ms = prepared.prepare_ms
                 self._refuse_quarantined(prepared)
+                queued_at = perf_counter()
                 done = await self._batches(model).submit(prepared, priority, deadline)
         except ImageFault as fault:
-            return Rejected(
+            rejected = Rejected(
                 stamp=self.stamp(), times=Times(prepare_ms), reason=fault.reason, detail=fault.detail
             )
+            return Course(rejected, perf_counter())
         except DetectorFault as fault:
-            return self._failed(prepare_ms, fault.failure, fault.detail, fault.retry_after_s)
+            failed = self._failed(prepare_ms, fault.failure, fault.detail, fault.retry_after_s)
+            return Course(failed, perf_counter(), queued_at)
         except Exception as error:
             # Not foreseen, so ours; it must not cost the other images of the call their outcomes.
             detail = f"Something failed that never should: {error!r}. Please report it."
             self._observer.trouble("unforeseen", detail=repr(error))
-            return self._failed(prepare_ms, Failure.INTERNAL, detail)
-        return Detected(
+            return Course(self._failed(prepare_ms, Failure.INTERNAL, detail), perf_counter(), queued_at)
+        detected = Detected(
             stamp=self.stamp(),
             times=Times(prepared.prepare_ms, done.queue_ms, done.run_ms),
-            faces=done.value,
+            faces=done.value.faces,
             width=prepared.width,
             height=prepared.height,
         )
+        return Course(detected, perf_counter(), queued_at, done.value.run)
 
     def _failed(
         self, prepare_ms: float, failure: Failure, detail: str, retry_after_s: float | None = None
@@ -281,7 +291,7 @@ class FaceDetector:
         if not self._life.starting.done():
             await asyncio.wait([asyncio.wrap_future(self._life.starting)], timeout=seconds)
 
-    def _batches(self, model: FaceModel) -> Batcher[tuple[Face, ...]]:
+    def _batches(self, model: FaceModel) -> Batcher[Found]:
         if self._batcher is None:
             recorder = self._life.recorder
             self._batcher = Batcher(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from actors.settings import DetectorSettings
 
 #: A bigger batch must save at least this share of an image's time, or it is not worth its latency.
 _WORTH_GROWING = 0.95
+#: Of the runs of this process; a model that is opened anew goes on counting.
+_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,12 @@ class FaceModel:
             DeviceLies: heads that are not finite, or that hold no answer at all.
             DeviceFailed, OutOfMemory: the run failed.
         """
+        return self.answer(images, first=first)[0]
+
+    def answer(
+        self, images: Sequence[PreparedImage], *, first: bool = False
+    ) -> tuple[list[tuple[Face, ...]], Run]:
+        """As `detect`; and the run that found them."""
         return self._detect(images, [image.digest for image in images], self._settings.max_run_s, first)
 
     def check_golden(self) -> None:
@@ -159,7 +168,7 @@ class FaceModel:
 
     def _check(self, bucket: _Bucket) -> None:
         limit_s = self._settings.max_run_s if bucket in self._run_ms else self._settings.max_first_run_s
-        found = self._detect(golden.photos(bucket.num_images, bucket.shape), (), limit_s, True)
+        found, _ = self._detect(golden.photos(bucket.num_images, bucket.shape), (), limit_s, True)
         for slot, faces in enumerate(found):
             problem = golden.problem(faces)
             if problem:
@@ -171,7 +180,7 @@ class FaceModel:
 
     def _detect(
         self, images: Sequence[PreparedImage], digests: Sequence[str], limit_s: float, first: bool
-    ) -> list[tuple[Face, ...]]:
+    ) -> tuple[list[tuple[Face, ...]], Run]:
         shape = images[0].shape
         session, tensor = self._assemble(images, shape)
         with self._guard.run(_named(_Bucket(len(images), shape)), limit_s, digests, first=first):
@@ -195,8 +204,9 @@ class FaceModel:
         ]
         self.last_run_ms = (ran - begun) * 1000
         places = self.best_batch(shape) if digests else 0
-        self._observer.run(Run(len(digests), places, shape, ran - begun, self._clock() - ran))
-        return faces
+        run = Run(len(digests), places, shape, ran - begun, self._clock() - ran, begun, next(_NUMBERS))
+        self._observer.run(run)
+        return faces, run
 
     def _assemble(
         self, images: Sequence[PreparedImage], shape: tuple[int, int]

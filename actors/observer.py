@@ -20,6 +20,8 @@ class Run:
         shape: (height, width) of the tensor, in pixels.
         run_s: on the device.
         decode_s: of the heads, after it.
+        begun: when it came on the device, by `time.perf_counter`.
+        number: of the runs of this process.
     """
 
     num_images: int
@@ -27,11 +29,49 @@ class Run:
     shape: tuple[int, int]
     run_s: float
     decode_s: float
+    begun: float = 0.0
+    number: int = 0
 
     @property
     def fill(self) -> float:
         """How full the batch was, 0..1."""
         return min(1.0, self.num_images / self.num_places) if self.num_places else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What became of one image of a call; moments are by `time.perf_counter`.
+
+    Attributes:
+        outcome: its.
+        ended: when it got that.
+        queued_at: since when it waited for a run; None if something ended it before.
+        run: that answered it; None if none did.
+    """
+
+    outcome: Outcome
+    ended: float
+    queued_at: float | None = None
+    run: Run | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that was answered; moments are by `time.perf_counter`.
+
+    Attributes:
+        trace: what its caller knows it by.
+        priority: of its images.
+        begun: when it came.
+        ended: when its last image was answered.
+        courses: one an image, in order.
+    """
+
+    trace: str
+    priority: Priority
+    begun: float
+    ended: float
+    courses: tuple[Course, ...]
 
 
 class Observer:
@@ -42,6 +82,9 @@ class Observer:
 
     def run(self, run: Run) -> None:
         """A run on the device was answered."""
+
+    def call(self, call: Call) -> None:
+        """A call was answered whose caller wants to follow it; nobody is told of others."""
 
     def event(self, name: str, **facts: object) -> None:
         """Something that a person may want to read: `name` in a word, and the facts that belong to it."""
@@ -63,6 +106,10 @@ class Observers(Observer):
     def run(self, run: Run) -> None:
         for each in self._listeners:
             each.run(run)
+
+    def call(self, call: Call) -> None:
+        for each in self._listeners:
+            each.call(call)
 
     def event(self, name: str, **facts: object) -> None:
         for each in self._listeners:

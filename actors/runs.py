@@ -13,15 +13,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 
 from actors.errors import DetectorFault, DeviceFailed, DeviceLies, DeviceRemoved, OutOfMemory
 from actors.face_model import FaceModel
 from actors.faces import Face
 from actors.images import PreparedImage
-from actors.observer import Observer
+from actors.observer import Observer, Run
 
-Answer = tuple[Face, ...] | DetectorFault
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The faces of one image, and the run that it was part of."""
+
+    faces: tuple[Face, ...]
+    run: Run
+
+
+Answer = Found | DetectorFault
 
 #: Images that may be run again at first, and for each that was answered since.
 _RERUNS_AT_FIRST = 64.0
@@ -77,9 +87,10 @@ class Runs:
         self._num_reruns_left = min(_RERUNS_AT_FIRST, self._num_reruns_left + len(batch) * _RERUNS_PER_ANSWER)
         return answers
 
-    async def _on_device(self, batch: Sequence[PreparedImage], first: bool) -> list[tuple[Face, ...]]:
-        work = partial(self._model.detect, batch, first=first)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _on_device(self, batch: Sequence[PreparedImage], first: bool) -> list[Found]:
+        work = partial(self._model.answer, batch, first=first)
+        faces, run = await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return [Found(each, run) for each in faces]
 
     async def _smaller(
         self, batch: Sequence[PreparedImage], first: bool, full: OutOfMemory

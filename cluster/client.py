@@ -7,6 +7,7 @@ flow control and no failure: those images were not looked at, and are asked for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections import deque
@@ -24,11 +25,13 @@ from cluster.errors import DetectorNotReady, NotAnswered
 from cluster.fallback import Fallback
 from cluster.fleet import Fleet, Refused
 from cluster.grouping import grouped
+from cluster.in_thread import in_thread
 from cluster.noticeboard import Noticeboard
 from cluster.preparation import Preparation, in_calls
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings, load_settings
 from cluster.standing import Standing
+from cluster.tracing import OFF, Span, Tracer, tracer_of
 
 #: What a call that was told to wait, waits at least.
 _LEAST_WAIT_S = 0.05
@@ -37,15 +40,18 @@ _LEAST_WAIT_S = 0.05
 class FaceClient:
     """Asks the detectors; made by `connect`, ended by `close` (or `async with`)."""
 
-    def __init__(self, carrier: Carrier, fleet: Fleet, settings: Settings, log: logging.Logger) -> None:
+    def __init__(
+        self, carrier: Carrier, fleet: Fleet, settings: Settings, log: logging.Logger, tracer: Tracer = OFF
+    ) -> None:
         self._carrier = carrier
         self._fleet = fleet
         self._settings = settings
         self._log = log
+        self._tracer = tracer
         self._loop = asyncio.get_running_loop()
         self._preparation = Preparation(settings, fleet)
         self._admission = Admission(settings.client.max_images_in_flight, settings.client.max_waiting_calls)
-        self._fallback = Fallback(settings.fallback, settings.detector, self._loop.time)
+        self._fallback = Fallback(settings.fallback, settings.detector, self._loop.time, tracer)
         self._paused: dict[object, str] = {}
         self._noticeboard = Noticeboard(carrier, fleet, self.standing)
         self._metrics = ClientMetrics(carrier, self.standing)
@@ -67,9 +73,10 @@ class FaceClient:
         """
         settings = settings or load_settings()
         log = sparing_log("rayface.client")
+        tracer = tracer_of(settings.tracing, "rayface-client")
         carrier = Carrier(settings, log)
         fleet = Fleet(carrier, settings.circuit, log)
-        made = cls(carrier, fleet, settings, log)
+        made = cls(carrier, fleet, settings, log, tracer)
         try:
             await carrier.open(wait=wait)
             if wait:
@@ -113,7 +120,10 @@ class FaceClient:
         async def call(some: Sequence[ImageSource]) -> list[Outcome]:
             return await self._call(some, wanted, deadline)
 
-        return [outcome async for outcome in self._answers(images, call)]
+        with self._span(len(images), wanted, seconds) as span:
+            outcomes = [outcome async for outcome in self._answers(images, call)]
+            span.outcomes(outcomes)
+        return outcomes
 
     def stream(
         self,
@@ -142,7 +152,10 @@ class FaceClient:
         async def call(some: Sequence[ImageSource]) -> list[Outcome]:
             if wanted is Priority.BULK and not self._fallback.serves(wanted):
                 await self._pause()
-            return await self._call(some, wanted, self._loop.time() + seconds)
+            with self._span(len(some), wanted, seconds) as span:
+                outcomes = await self._call(some, wanted, self._loop.time() + seconds)
+                span.outcomes(outcomes)
+            return outcomes
 
         return self._answers(images, call)
 
@@ -185,6 +198,7 @@ class FaceClient:
         await self._fallback.close()
         self._preparation.close()
         await self._carrier.close()
+        await in_thread(self._tracer.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -193,6 +207,11 @@ class FaceClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def _span(self, num_images: int, priority: Priority, deadline_s: float) -> Span:
+        return self._tracer.span(
+            "rayface.detect", num_images=num_images, priority=str(priority), deadline_s=float(deadline_s)
+        )
 
     async def _answers(
         self,
@@ -243,8 +262,12 @@ class FaceClient:
     ) -> list[Outcome]:
         """The story of one call: a place, small photos, a detector's answer, or else the CPU's."""
         try:
-            async with self._admission.places(len(images), priority, deadline):
-                outcomes = await self._preparation.prepared(images, priority, deadline)
+            async with contextlib.AsyncExitStack() as stay:
+                with self._tracer.span("wait for place", num_images=len(images)):
+                    await stay.enter_async_context(self._admission.places(len(images), priority, deadline))
+                with self._tracer.span("prepare", num_images=len(images)) as span:
+                    outcomes = await self._preparation.prepared(images, priority, deadline)
+                    span.outcomes([each for each in outcomes if isinstance(each, Outcome)])
                 places = [n for n, each in enumerate(outcomes) if isinstance(each, PreparedImage)]
                 photos = [each for each in outcomes if isinstance(each, PreparedImage)]
                 answers: list[Outcome] = await self._asked(photos, priority, deadline)
@@ -281,15 +304,7 @@ class FaceClient:
         outcomes: list[Outcome] = [self._preparation.late()] * len(photos)
         asked = list(range(len(photos)))
         while asked and self._loop.time() < until:
-            try:
-                detector = await self._fleet.choose(until, patient=patient)
-                answers = await self._fleet.ask(detector, [photos[each] for each in asked], priority, until)
-            except Refused as refused:
-                cause = refused.cause
-                no = self._preparation.failed(cause.failure, cause.detail, refused.retry_after_s)
-                answers = [no] * len(asked)
-            except NotAnswered as error:
-                answers = [self._preparation.failed(error.fault.failure, error.fault.advice)] * len(asked)
+            answers = await self._attempt([photos[each] for each in asked], priority, until, patient)
             for place, answer in zip(asked, answers, strict=True):
                 outcomes[place] = answer
             waits = {place: wait for place in asked if (wait := _wait_s(outcomes[place])) is not None}
@@ -300,6 +315,26 @@ class FaceClient:
                 self._metrics.asked_again(len(asked), priority)
                 await asyncio.sleep(wait_s)
         return outcomes
+
+    async def _attempt(
+        self, photos: Sequence[PreparedImage], priority: Priority, until: float, patient: bool
+    ) -> Sequence[Outcome]:
+        """What the detector that is chosen says, or why there is no answer."""
+        try:
+            with self._tracer.span("wait for detector"):
+                detector = await self._fleet.choose(until, patient=patient)
+            with self._tracer.span("ask detector", detector=detector.name, num_images=len(photos)) as span:
+                answers = await self._fleet.ask(detector, photos, priority, until, span.traceparent)
+                span.note(incarnation=answers[0].stamp.incarnation)
+                span.outcomes(answers)
+            return answers
+        except Refused as refused:
+            cause = refused.cause
+            return [self._preparation.failed(cause.failure, cause.detail, refused.retry_after_s)] * len(
+                photos
+            )
+        except NotAnswered as error:
+            return [self._preparation.failed(error.fault.failure, error.fault.advice)] * len(photos)
 
     async def _pause(self) -> None:
         """Bulk images wait here while there is nobody to be asked; a scan would rather wait than fail."""

@@ -35,6 +35,8 @@ _CALL_TIMEOUT_S = 2.0
 #: So long others may reach the head and this process not, before it is taken for stranded.
 _STRANDED_AFTER_S = 10.0
 _LEAVE_WITHIN_S = 15.0
+#: An embedded detector, which ends with this process, has sent its spans by then.
+_LAST_SPANS_S = 0.5
 
 
 class Courier:
@@ -114,10 +116,10 @@ class Courier:
         ]
 
     async def detect(
-        self, name: str, images: Sequence[PreparedImage], priority: str, deadline_s: float
+        self, name: str, images: Sequence[PreparedImage], priority: str, deadline_s: float, *trace: str
     ) -> list[Outcome]:
         """Ask a detector for its outcomes. Ray repeats the call if the detector's process dies with it."""
-        outcomes: list[Outcome] = await self._asked(name, "detect", images, priority, deadline_s)
+        outcomes: list[Outcome] = await self._asked(name, "detect", images, priority, deadline_s, *trace)
         return outcomes
 
     async def health(self, name: str, wait_s: float) -> Health:
@@ -312,6 +314,8 @@ def main() -> None:
     except EOFError:
         pass
     finally:
+        if settings.cluster.address is None and settings.tracing.endpoint:
+            time.sleep(_LAST_SPANS_S)
         leave()
         os._exit(0)
 

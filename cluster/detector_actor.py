@@ -23,6 +23,7 @@ from actors.observer import Observers
 from actors.ownership import machine_folder
 from cluster.detector_log import DetectorLog
 from cluster.metrics import DetectorMetrics, RayMetrics
+from cluster.tracing import span_listeners
 
 #: What the machine says it lends, for example "directml:0,directml:1"; set by `rayface join`.
 DEVICES_VARIABLE = "RAYFACE_NODE_DEVICES"
@@ -41,7 +42,9 @@ _REPORT_EVERY_S = 2.0
 class DetectorActor(FaceDetector):
     """A `FaceDetector` whose right to the device ends when its cluster is silent or has another owner."""
 
-    def __init__(self, name: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, settings: Mapping[str, Any], tracing: Mapping[str, Any] | None = None
+    ) -> None:
         import ray
 
         context = ray.get_runtime_context()
@@ -59,7 +62,7 @@ class DetectorActor(FaceDetector):
             records=machine_folder() if lent else _session_folder(),
             # Never `exit_actor`: Ray takes that for a wish to end, and restarts nothing.
             end=lambda why: os._exit(_EXIT_GIVEN_UP),
-            observer=Observers([metrics, log]),
+            observer=Observers([metrics, log, *span_listeners(name, incarnation, tracing, log)]),
             incarnation=incarnation,
         )
         self._title = f"{name}({incarnation})"

@@ -16,6 +16,7 @@ from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected
 from actors.images import PreparedImage
 from actors.settings import DetectorSettings
 from cluster.settings import FallbackSettings
+from cluster.tracing import OFF, Tracer
 
 #: What another device would not change, or what must not be run in this process.
 _NEVER = frozenset({Failure.CANCELLED, Failure.QUARANTINED})
@@ -56,6 +57,7 @@ class Fallback:
         settings: the policy and its bounds.
         detector: the model and its thresholds, as a detector has them.
         clock: seconds, on which deadlines are.
+        tracer: follows what is answered here.
 
     Attributes:
         num_by_reason: images answered here so far, by what is stamped on them.
@@ -63,7 +65,11 @@ class Fallback:
     """
 
     def __init__(
-        self, settings: FallbackSettings, detector: DetectorSettings, clock: Callable[[], float]
+        self,
+        settings: FallbackSettings,
+        detector: DetectorSettings,
+        clock: Callable[[], float],
+        tracer: Tracer = OFF,
     ) -> None:
         self._settings = settings
         self._model = detector.model_copy(
@@ -76,6 +82,7 @@ class Fallback:
             }
         )
         self._clock = clock
+        self._tracer = tracer
         self._budget = Budget(settings.max_images_per_minute, clock())
         self._detector: FaceDetector | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -175,10 +182,14 @@ class Fallback:
             self._idle = None
         if self._detector is None:
             # It ends no process: this one is the caller's.
-            self._detector = FaceDetector("fallback", self._model)
+            listener = self._tracer.listener("fallback")
+            self._detector = FaceDetector("fallback", self._model, observer=listener)
         self._num_running += 1
         try:
-            return await self._detector.detect(images, priority.value, left_s)
+            with self._tracer.span("fallback", num_images=len(images)) as span:
+                outcomes = await self._detector.detect(images, priority.value, left_s, span.traceparent)
+                span.outcomes(outcomes)
+            return outcomes
         finally:
             self._num_running -= 1
             if not self._num_running:

@@ -183,9 +183,21 @@ class Fleet:
             await self.changed(min(1.0, until - now))
 
     async def ask(
-        self, detector: Detector, images: Sequence[PreparedImage], priority: Priority, until: float
+        self,
+        detector: Detector,
+        images: Sequence[PreparedImage],
+        priority: Priority,
+        until: float,
+        trace: str = "",
     ) -> Sequence[Outcome]:
         """What a detector says of each image, and what that says of the detector.
+
+        Args:
+            detector: to be asked.
+            images: prepared.
+            priority: of them.
+            until: when the answer is of no use any more, on the fleet's clock.
+            trace: what the call is known by in OpenTelemetry; empty where nobody follows it.
 
         Raises:
             NotAnswered: it says nothing; why.
@@ -193,8 +205,10 @@ class Fleet:
         left_s = max(0.0, until - self._clock())
         detector.num_in_flight += len(images)
         try:
+            # Left out where it says nothing, so that a detector of an older version understands the call.
+            traced = (trace,) if trace else ()
             outcomes: list[Outcome] = await self._road.ask(
-                "detect", detector.name, images, priority.value, left_s, timeout_s=left_s + _GRACE_S
+                "detect", detector.name, images, priority.value, left_s, *traced, timeout_s=left_s + _GRACE_S
             )
         except NotAnswered as error:
             detector.missed(self._clock(), error.fault)

@@ -10,6 +10,8 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from cluster.detector_actor import DetectorActor
 from cluster.errors import ClusterUnavailable, DetectorNotReady
 from cluster.node import COMMON, RESOURCE, is_loopback
@@ -159,6 +161,9 @@ def _in_order(names: Iterable[str]) -> list[str]:
 def _place(name: str, settings: Settings) -> Handle:
     import ray
 
+    told: list[BaseModel] = [settings.detector]
+    if settings.tracing.is_on:
+        told.append(settings.tracing)
     return (
         ray.remote(DetectorActor)
         .options(
@@ -171,8 +176,8 @@ def _place(name: str, settings: Settings) -> Handle:
             max_restarts=-1,
             max_task_retries=settings.cluster.max_task_retries,
         )
-        # A mapping of plain values: large or custom objects would live in this driver's object store.
-        .remote(name, settings.detector.model_dump(mode="json"))
+        # Mappings of plain values: large or custom objects would live in this driver's object store.
+        .remote(name, *(each.model_dump(mode="json") for each in told))
     )
 
 

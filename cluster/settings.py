@@ -7,6 +7,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -141,6 +142,45 @@ class FallbackSettings(BaseModel):
     opener: str | None = None
 
 
+class TracingSettings(BaseModel):
+    """Where OpenTelemetry spans of calls go; nowhere by default, and then they cost nothing.
+
+    A detector is placed with those of whoever asks first; `RAYFACE_TRACING__…` variables of its own machine
+    come before them. Sampling, headers and the like are OpenTelemetry's own `OTEL_…` variables.
+
+    Attributes:
+        endpoint: of a collector that takes OTLP over HTTP, for example "http://127.0.0.1:4318"; empty: none.
+            Needs `rayface[tracing]` on each machine.
+        folder: in which each process writes its spans, one a line, as JSON; for a look without a collector.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint: str = ""
+    folder: Path | None = None
+
+    @field_validator("endpoint")
+    @classmethod
+    def _an_address(cls, endpoint: str) -> str:
+        parts = urlsplit(endpoint)
+        if endpoint and not (parts.scheme in ("http", "https") and parts.hostname):
+            raise ValueError("must be the address of a collector, for example http://127.0.0.1:4318")
+        if parts.username or parts.password:
+            raise ValueError("must hold no password; OTEL_EXPORTER_OTLP_HEADERS is the place for one")
+        return endpoint
+
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _whole_path(cls, folder: str | Path | None) -> Path | None:
+        # The processes of Ray have working directories of their own.
+        return Path(folder).expanduser().absolute() if folder else None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether spans go anywhere."""
+        return bool(self.endpoint) or self.folder is not None
+
+
 class NodeSettings(BaseModel):
     """What a head and a machine that joins have in common.
 
@@ -222,6 +262,7 @@ class Settings(BaseSettings):
     client: ClientSettings = ClientSettings()
     circuit: CircuitSettings = CircuitSettings()
     fallback: FallbackSettings = FallbackSettings()
+    tracing: TracingSettings = TracingSettings()
     head: HeadSettings = HeadSettings()
     join: JoinSettings = JoinSettings()
 

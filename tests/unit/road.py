@@ -85,6 +85,7 @@ class Road:
         self.notes: dict[str, bytes] = {}
         self.under_way = self.most_under_way = self.num_cancelled = 0
         self.deadlines: list[float] = []
+        self.traces: list[str] = []
 
     def answer(self, images: Sequence[Any]) -> Any:
         """What a detector says; an exception is raised."""
@@ -110,8 +111,11 @@ class Road:
         await self._heard(name)
         return self.healths[name]
 
-    async def _detect(self, name: str, images: Sequence[Any], priority: str, deadline_s: float) -> Any:
+    async def _detect(
+        self, name: str, images: Sequence[Any], priority: str, deadline_s: float, *trace: str
+    ) -> Any:
         self.calls.append(len(images))
+        self.traces += trace
         self.deadlines.append(deadline_s)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)

@@ -12,7 +12,7 @@ import pytest
 
 from actors import observer
 from actors.faces import Failure, Priority, State
-from actors.observer import Observer, Observers, Run, Tally
+from actors.observer import Call, Observer, Observers, Run, Tally
 from cluster.client_metrics import ClientMetrics
 from cluster.detector_actor import Reporter
 from cluster.detector_log import DetectorLog
@@ -83,6 +83,9 @@ def test_listeners_hear_everything_and_the_tally_adds_up() -> None:
         def run(self, *_: Any) -> None:
             heard["run"] += 1
 
+        def call(self, *_: Any) -> None:
+            heard["call"] += 1
+
         def event(self, *_: Any, **__: Any) -> None:
             heard["event"] += 1
 
@@ -94,10 +97,11 @@ def test_listeners_hear_everything_and_the_tally_adds_up() -> None:
     all_of_them.image(detected(1), Priority.BULK)
     all_of_them.run(Run(3, 4, (640, 640), 0.5, 0.1))
     all_of_them.run(Run(0, 0, (640, 640), 0.5, 0.1))
+    all_of_them.call(Call("", Priority.BULK, 0.0, 1.0, ()))
     all_of_them.event("ready")
     all_of_them.trouble("faulty")
     told = [name for name, _ in inspect.getmembers(observer.Observer, inspect.isfunction)]
-    assert heard == {"image": 2, "run": 4, "event": 2, "trouble": 2}
+    assert heard == {"image": 2, "run": 4, "call": 2, "event": 2, "trouble": 2}
     assert set(heard) == set(told)
     assert (tally.num("detected"), tally.num_runs, tally.num_images_run, tally.num_places) == (1, 1, 3, 4)
     assert tally.busy_s == 1.0

@@ -28,13 +28,15 @@ class Cpu:
     made: ClassVar[list[Cpu]] = []
     answer: ClassVar[Callable[[Any], Outcome]] = staticmethod(lambda image: by_cpu(image.width))
 
-    def __init__(self, name: str, settings: Any) -> None:
+    def __init__(self, name: str, settings: Any, observer: Any = None) -> None:
         self.settings = settings
         self.num_images = 0
         self.is_open = True
         Cpu.made.append(self)
 
-    async def detect(self, images: Sequence[Any], priority: str, deadline_s: float) -> list[Outcome]:
+    async def detect(
+        self, images: Sequence[Any], priority: str, deadline_s: float, trace: str
+    ) -> list[Outcome]:
         assert self.is_open
         self.num_images += len(images)
         await asyncio.sleep(0.1)
