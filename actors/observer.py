@@ -152,4 +152,4 @@ class Tally(Observer):
             if run.num_images:
                 self.num_runs += 1
                 self.num_images_run += run.num_images
-                self.num_places += run.num_places
+                self.num_places += max(run.num_images, run.num_places)

@@ -16,7 +16,6 @@ from actors.observer import Observer, Run
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999)
 
 #: How a circuit is shown as a number.
 CIRCUIT_VALUES: Mapping[str, float] = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
@@ -47,7 +46,10 @@ DETECTOR_METRICS: Sequence[Metric] = (
         "rayface_images_total", "counter", "Images by outcome.", ("detector", "outcome", "reason", "priority")
     ),
     Metric("rayface_batch_images", "histogram", "Images in a run.", _DETECTOR, _IMAGES),
-    Metric("rayface_batch_fill", "histogram", "Images of a run, of its best size.", _DETECTOR, _SHARES),
+    # For averages: of a histogram's values Ray hands on only the middle of the bucket that they were in.
+    Metric("rayface_runs_total", "counter", "Runs on the device.", _DETECTOR),
+    Metric("rayface_run_images_total", "counter", "Images in these runs.", _DETECTOR),
+    Metric("rayface_run_places_total", "counter", "Images of runs of the best size.", _DETECTOR),
     Metric("rayface_queue_images", "gauge", "Images waiting.", ("detector", "priority")),
     Metric("rayface_queue_wait_seconds", "histogram", "Wait for a run.", ("detector", "priority"), _SECONDS),
     Metric("rayface_prepare_seconds", "histogram", "Making a photo small.", _DETECTOR, _SECONDS),
@@ -161,7 +163,9 @@ class DetectorMetrics(Observer):
         if not run.num_images:
             return
         self._observe("rayface_batch_images", run.num_images)
-        self._observe("rayface_batch_fill", run.fill)
+        self._observe("rayface_runs_total", 1)
+        self._observe("rayface_run_images_total", run.num_images)
+        self._observe("rayface_run_places_total", max(run.num_images, run.num_places))
         bucket = f"{run.num_images} x {run.shape[0]} x {run.shape[1]}"
         self._observe("rayface_run_seconds", run.run_s, bucket=bucket)
         self._observe("rayface_decode_seconds", run.decode_s)
@@ -181,15 +185,17 @@ class DetectorMetrics(Observer):
         for state in State:
             self._observe("rayface_state", float(state is health.state), state=str(state))
         self._observe("rayface_device_lanes", health.num_lanes)
-        self._observe(
-            "rayface_detector_info",
-            1,
-            host=health.host,
-            device=health.device,
-            provider=health.provider,
-            model=health.stamp.model.partition("@")[0],
-            incarnation=health.stamp.incarnation,
-        )
+        if health.state is not State.STARTING:
+            # Ray keeps every set of labels that it was ever told: not before device and model are known.
+            self._observe(
+                "rayface_detector_info",
+                1,
+                host=health.host,
+                device=health.device,
+                provider=health.provider,
+                model=health.stamp.model.partition("@")[0],
+                incarnation=health.stamp.incarnation,
+            )
         self._observe("rayface_owner_since_seconds", health.owner_since or 0.0)
         self._observe("rayface_golden_ok", float(health.state is State.READY))
         if health.golden_age_s is not None:

@@ -94,14 +94,20 @@ class Browser:
         """On the first button or link that says this."""
         clicked = self.run(
             "const all = [...document.querySelectorAll('button, a, [role=tab], [role=button]')];"
-            "const found = all.find(each => each.innerText.trim() === arguments[0]);"
+            "const said = arguments[0].toLowerCase();"
+            "const found = all.find(each => each.innerText.trim().toLowerCase() === said);"
             "found?.click(); return !!found",
             words,
         )
         assert clicked, f"nothing says {words!r}: {self.text()[:500]}"
 
-    def picture(self, file: Path) -> None:
-        """Of the window, as a PNG."""
+    def picture(self, file: Path, *, whole: bool = False) -> None:
+        """Of the window, as a PNG, made as high as the page if all of it is wanted."""
+        if whole:
+            height = self.run("return document.documentElement.scrollHeight")
+            self._ask("POST", f"{self._session}/window/rect", {"width": 1200, "height": height + 200})
+            height = self.run("return document.documentElement.scrollHeight")
+            self._ask("POST", f"{self._session}/window/rect", {"width": 1200, "height": height + 140})
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(base64.b64decode(self._ask("GET", f"{self._session}/screenshot")))
 

@@ -64,7 +64,9 @@ def test_what_a_detector_does_is_counted() -> None:
     assert sink.values("rayface_images_total") == [1, 1]
     assert sink.values("rayface_device_busy_seconds_total") == [0.05, 0.01]
     assert sink.values("rayface_batch_images") == [4], "the golden photo is no batch"
-    assert sink.values("rayface_batch_fill") == [0.5]
+    assert sink.values("rayface_runs_total") == [1]
+    assert sink.values("rayface_run_images_total") == [4]
+    assert sink.values("rayface_run_places_total") == [8]
     assert sink.values("rayface_queue_images") == [2, 3]
     assert sink.values("rayface_faults_total") == [1]
     states = {tags["state"]: value for name, value, tags in sink.seen if name == "rayface_state"}
