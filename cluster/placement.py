@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from cluster.detector_actor import DetectorActor
-from cluster.errors import ClusterUnavailable, DetectorNotReady
+from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady
 from cluster.node import COMMON, RESOURCE, is_loopback
 from cluster.settings import Settings
+from cluster.token import have_token
 
 Handle = Any
 
@@ -184,8 +185,12 @@ def _place(name: str, settings: Settings) -> Handle:
 def _prepare_embedded() -> None:
     """What Ray reads from the environment when it is imported or started here.
 
-    The token needs nothing: Ray asks for one in a cluster that `ray.init` starts, and makes it if need be.
+    Ray asks for a token in a cluster that `ray.init` starts, and makes it if need be, for every user of the
+    machine to read; so it is made here before.
     """
+    # Where it cannot be kept, Ray says what it needs.
+    with contextlib.suppress(ConfigurationError):
+        have_token()
     _set_defaults(_EMBEDDED)
     _stay_on_loopback("127.0.0.1")
 

@@ -1,9 +1,14 @@
-"""How many detectors there should be."""
+"""How many detectors there should be, and what an embedded cluster is given."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from cluster import placement, token
 from cluster.placement import num_devices
 
 
@@ -33,3 +38,17 @@ def test_a_machine_whose_ray_was_started_again_counts_once() -> None:
 
 def test_nothing_of_a_dead_node_counts() -> None:
     assert num_devices([node("a", alive=False)]) == 0
+
+
+def test_the_token_of_an_embedded_cluster_is_this_users_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """I7: Ray would make it for everybody to read."""
+    file = tmp_path / "token"
+    monkeypatch.setattr(token, "token_file", lambda: file)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setattr(placement, "_stay_on_loopback", lambda host: None)
+    monkeypatch.setattr(placement, "_set_defaults", lambda variables: None)
+    placement._prepare_embedded()
+    assert len(file.read_text()) >= 32
+    assert sys.platform == "win32" or file.stat().st_mode & 0o777 == 0o600
