@@ -98,10 +98,9 @@ def _check_head(head_address: str, settings: JoinSettings) -> Iterator[Finding]:
 
 
 @contextlib.contextmanager
-def listening(settings: JoinSettings) -> Iterator[list[int]]:
+def listening(settings: JoinSettings, num_workers: int = 3) -> Iterator[list[int]]:
     """Listen, for the moment, where Ray will: node manager, object manager, metrics and the first workers."""
-    first = settings.first_port
-    ports = [first, first + 1, first + 4, *range(settings.first_worker_port, settings.first_worker_port + 3)]
+    ports = node.reached_ports(settings, num_workers)
     with contextlib.ExitStack() as stack:
         for port in ports:
             try:
@@ -122,11 +121,10 @@ def ask_head(head_address: str, host: str, ports: list[int]) -> dict[str, Any]:
         ClusterUnavailable: it refuses our token, or does not answer as a Ray head.
     """
     command = [sys.executable, "-m", "cluster.doorman", head_address, "ask", host, *map(str, ports)]
-    environment = node.join(head_address, JoinSettings(address=host)).environment
     try:
         done = subprocess.run(
             command,
-            env=environment,
+            env=node.environment(host),
             capture_output=True,
             text=True,
             timeout=_ASK_TIMEOUT_S,
@@ -169,6 +167,26 @@ def check_device(device: str, settings: DetectorSettings) -> Finding:
         DeviceTaken: another process owns it.
         DetectorNotReady: it is not there, or gives wrong answers.
     """
+    return proof(device, prove(device, settings))
+
+
+def proof(device: str, answer: dict[str, Any]) -> Finding:
+    """What `prove` gave, in words."""
+    return Finding(
+        "device",
+        True,
+        f"{device} ({answer['provider']}) found the golden photo's face; "
+        f"{answer['ms_per_image']} ms an image in batches of {answer['best_batch']}",
+    )
+
+
+def prove(device: str, settings: DetectorSettings) -> dict[str, Any]:
+    """What `actors.prove` says of a device that proved itself, in a process of its own.
+
+    Raises:
+        DeviceTaken: another process owns it.
+        DetectorNotReady: it is not there, or gives wrong answers.
+    """
     command = [sys.executable, "-m", "actors.prove", device, settings.model_dump_json()]
     try:
         done = subprocess.run(
@@ -192,12 +210,7 @@ def check_device(device: str, settings: DetectorSettings) -> Finding:
             "Update its driver."
         ) from None
     if answer["ok"]:
-        return Finding(
-            "device",
-            True,
-            f"{device} ({answer['provider']}) found the golden photo's face; "
-            f"{answer['ms_per_image']} ms an image in batches of {answer['best_batch']}",
-        )
+        return dict(answer)
     problem: RayfaceError
     if answer["failure"] == "device_held":
         problem = DeviceTaken(answer["detail"])

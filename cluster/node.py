@@ -150,6 +150,11 @@ def join(head_address: str, settings: JoinSettings, notes: str = "") -> Launch:
     )
 
 
+def environment(address: str) -> dict[str, str]:
+    """For a process that only asks the head at that address; what a person has set stays."""
+    return {**COMMON, **_NODES, **_reach(address), **os.environ}
+
+
 def own_address(head_address: str) -> str:
     """This machine's address on the way to the head.
 
@@ -209,6 +214,12 @@ def _reach(address: str) -> dict[str, str]:
     Where it is off, nobody can join.
     """
     return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if is_loopback(address) else "1"}
+
+
+def reached_ports(settings: NodeSettings, num_workers: int) -> list[int]:
+    """What other machines must reach: node manager, object manager, metrics, and so many processes' ports."""
+    first, worker = settings.first_port, settings.first_worker_port
+    return [first, first + 1, first + 4, *range(worker, worker + min(num_workers, settings.num_worker_ports))]
 
 
 def is_loopback(host: str) -> bool:
