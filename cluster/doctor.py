@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from typing import Any
 
 from actors.device import Device
+from actors.faces import Failure
 from actors.ownership import DeviceLock
 from cluster import join_checks, placement
 from cluster.carrier import Carrier
-from cluster.doctor_detectors import Detectors, agreement
+from cluster.doctor_detectors import REMEDIES, Detectors, agreement
 from cluster.doctor_machines import Machines, clock, same, same_python
 from cluster.doorman import knock, knock_all
 from cluster.errors import NotAnswered, RayfaceError
@@ -224,7 +225,8 @@ class Doctor:
                     cpu = join_checks.prove("cpu:99", detector)
                     yield agreement(answer, cpu)
             except RayfaceError as error:
-                yield wrong("device", str(error), "Update or change the GPU's driver.")
+                failure = getattr(error, "failure", Failure.DEVICE_HELD)
+                yield wrong("device", str(error), REMEDIES.get(failure, "Update or change the GPU's driver."))
 
     async def _cluster(self) -> AsyncIterator[Finding]:
         """Every other machine, and every detector, by way of a driver's process."""

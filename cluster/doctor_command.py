@@ -27,7 +27,7 @@ from cluster.node import reached_ports
 from cluster.settings import HeadSettings, NodeSettings, Settings, load_settings, own_config
 
 _STYLES = {Verdict.OK: "green", Verdict.MIND: "yellow", Verdict.WRONG: "red"}
-_EXITS = {Verdict.OK: 0, Verdict.MIND: 1, Verdict.WRONG: 3}
+EXITS = {Verdict.OK: 0, Verdict.MIND: 1, Verdict.WRONG: 3}
 
 
 @click.command()
@@ -81,7 +81,7 @@ def doctor(
         status = _status(settings, head) if reaches else None
         names = write_bundle(bundle, findings, status, settings)
         click.echo(f"Wrote {bundle}: {', '.join(names)}. Look at it before you send it.", err=True)
-    sys.exit(_EXITS[worst(findings)])
+    sys.exit(EXITS[worst(findings)])
 
 
 async def _look(
@@ -162,4 +162,4 @@ def _knock(host: str, node: NodeSettings) -> None:
     problems = knock_all(host, needed_ports(node))
     for port, problem in problems.items():
         click.echo(f"{'wrong' if problem else 'ok':<6}{host}:{port} {problem or 'is reached'}")
-    sys.exit(_EXITS[Verdict.WRONG] if any(problems.values()) else 0)
+    sys.exit(EXITS[Verdict.WRONG] if any(problems.values()) else 0)

@@ -30,7 +30,7 @@ _MIN_IOU = 0.9
 _MAX_SCORE_OFF = 0.05
 
 #: What to do about a detector that is faulty for this reason.
-_REMEDIES: dict[Failure, str] = {
+REMEDIES: dict[Failure, str] = {
     Failure.DEVICE_LIES: "Update or go back with the GPU's driver, and restart its machine.",
     Failure.DEVICE_UNAVAILABLE: "On its machine: one onnxruntime-directml, and no onnxruntime beside it; "
     "check the adapter's number and the driver.",
@@ -136,7 +136,7 @@ class Detectors:
             why = outcome.detail if isinstance(outcome, Failed) else str(outcome)
             return [wrong(name, f"{health.name} failed on it: {why}", "See above.")]
         if problem := golden.problem(outcome.faces):
-            return [wrong(name, f"{health.name} found {problem}", _REMEDIES[Failure.DEVICE_LIES])]
+            return [wrong(name, f"{health.name} found {problem}", REMEDIES[Failure.DEVICE_LIES])]
         face = outcome.faces[0]
         there = {"provider": health.provider, "ms": outcome.times.run, "box": face.box, "score": face.score}
         try:
@@ -173,7 +173,7 @@ def agreement(there: Mapping[str, Any], cpu: Mapping[str, Any]) -> Finding:
         f"boxes agree to IoU {overlap:.3f}, scores to {off:.3f}"
     )
     if overlap < _MIN_IOU or off > _MAX_SCORE_OFF:
-        return mind("golden photo", said, _REMEDIES[Failure.DEVICE_LIES])
+        return mind("golden photo", said, REMEDIES[Failure.DEVICE_LIES])
     return ok("golden photo", said)
 
 
@@ -206,10 +206,10 @@ def _state(health: Health, entry: ActorEntry | None) -> Iterator[Finding]:
         yield wrong(
             "detector",
             f"{who} runs on {health.provider}, and {health.provider_requested} was asked for",
-            _REMEDIES[Failure.DEVICE_UNAVAILABLE],
+            REMEDIES[Failure.DEVICE_UNAVAILABLE],
         )
     elif health.failure is not None and health.state is State.FAULTY:
-        advice = _REMEDIES.get(health.failure, "`ray logs actor` has more.")
+        advice = REMEDIES.get(health.failure, "`ray logs actor` has more.")
         yield wrong("detector", f"{who} is faulty ({health.failure}): {health.reason}", advice)
     else:
         yield mind("detector", f"{who} is {health.state}: {health.reason}", "Wait a moment.")

@@ -90,7 +90,7 @@ def examine(
         "adapters": lambda: windows_facts.adapters(devices),
         "session": windows_facts.session,
         "docker": surroundings.docker,
-        "firewall": lambda: (*windows_facts.firewall(), *surroundings.firewall()),
+        "firewall": lambda: (*(windows_facts.firewall() if devices else ()), *surroundings.firewall()),
         "memory": _memory,
         "object store": lambda: _object_store(node),
         "disk": lambda: _disk(node),

@@ -15,6 +15,7 @@ from typing import Any
 
 from actors import models
 from actors.errors import ModelUnavailable
+from actors.faces import Failure
 from actors.settings import DetectorSettings
 from cluster import node
 from cluster.doorman import knock
@@ -215,5 +216,5 @@ def prove(device: str, settings: DetectorSettings) -> dict[str, Any]:
     if answer["failure"] == "device_held":
         problem = DeviceTaken(answer["detail"])
     else:
-        problem = DetectorNotReady(answer["detail"])
+        problem = DetectorNotReady(answer["detail"], Failure(answer["failure"]))
     raise problem

@@ -37,7 +37,7 @@ def docker(root: Path = _ROOT) -> Iterator[Finding]:
         yield ok(
             "docker",
             "Docker Desktop runs here: a container knows this machine by another address than it has itself, "
-            "so ray-head and win-host belong into the hosts file; RAYFACE_BIND says where ports are published",
+            "so ray-head and win-host belong into the hosts file; ports are published at RAYFACE_BIND",
         )
 
 

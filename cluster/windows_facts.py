@@ -21,6 +21,8 @@ def adapters(devices: Sequence[str] = ()) -> Iterator[Finding]:
     names = _adapter_names()
     lent = [parsed for each in devices if (parsed := Device.parse(each)).provider == "directml"]
     beyond = [str(each) for each in lent if each.number >= len(names)]
+    if not names and not lent:
+        return
     if not names:
         yield mind("adapters", "Windows lists no graphics adapter", "Install the GPU's driver.")
     elif beyond:
