@@ -20,19 +20,23 @@ from cluster.settings import Settings
 from cluster.token import kept_token
 
 #: Of each part, and of each log its end; so many logs, the newest.
-_MAX_PART_BYTES = 1_000_000
+_MAX_PART_CHARACTERS = 1_000_000
 _MAX_LOG_BYTES = 200_000
 _MAX_LOGS = 12
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|PASS$|PWD|KEY|CREDENTIAL|COOKIE|PRIVATE", re.IGNORECASE)
 _OURS = ("RAYFACE_", "RAY_", "GRPC_", "CUDA_", "ORT_")
-#: Shorter values are words, and not to be searched for.
-_MIN_SECRET_CHARACTERS = 8
+#: Shorter values are words, and not to be searched for; longer ones are none.
+_MIN_SECRET_CHARACTERS, _MAX_SECRET_CHARACTERS = 8, 4000
 
 _PHOTO = r"\.(?:jpe?g|png|webp|bmp|tiff?|gif|heic|heif|avif)\b"
-#: What people's photos are called: a path up to its end, blanks and all, or else a word.
+#: What people's photos are called: a path up to its end, blanks and all, or else a word. Bounded, because a
+#: search for words of any length takes the square of a long line's time.
 _PHOTO_NAMES = re.compile(
-    rf"(?:[A-Za-z]:|~|\.{{1,2}})?[\\/][^\n\"'<>|:]*?{_PHOTO}|[^\s\"'<>|\\/=:,\[\]()]+{_PHOTO}", re.IGNORECASE
+    rf"(?:[A-Za-z]:|~|\.{{1,2}})?[\\/][^\n\"'<>|:]{{0,300}}?{_PHOTO}"
+    rf"|[^\s\"'<>|\\/=:,\[\]()]{{1,200}}{_PHOTO}",
+    re.IGNORECASE,
 )
+_HAS_PHOTO = re.compile(_PHOTO, re.IGNORECASE)
 #: Homes, also as JSON writes them.
 _HOMES = re.compile(
     r"(/home/|/Users/|[A-Za-z]:\\{1,2}Users\\{1,2})([^/\\\n\"':;,]+(?=[/\\])|[^/\\\s\"':;,]+)"
@@ -71,7 +75,7 @@ def write_bundle(
     try:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, text in parts.items():
-                archive.writestr(name, _cut(redacted(text, hidden)))
+                archive.writestr(name, redacted(_cut(text), hidden))
     except OSError as error:
         raise ConfigurationError(f"{target} cannot be written: {error.strerror}.") from error
     return list(parts)
@@ -86,7 +90,9 @@ def redacted(text: str, hidden: Iterable[str]) -> str:
         # A root of all is nobody's home.
         if len(home) > 3:
             text = text.replace(home, "~")
-    return _HOMES.sub(r"\1<user>", _PHOTO_NAMES.sub("<photo>", text))
+    text = _HOMES.sub(r"\1<user>", text)
+    lines = text.split("\n")
+    return "\n".join(_PHOTO_NAMES.sub("<photo>", each) if _HAS_PHOTO.search(each) else each for each in lines)
 
 
 def secrets() -> list[str]:
@@ -106,7 +112,12 @@ def _variables() -> list[str]:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_PART_BYTES else f"{text[:_MAX_PART_BYTES]}\n(cut here)"
+    """At a blank, so that no half of a secret stays at the end, where it would not be known again."""
+    if len(text) <= _MAX_PART_CHARACTERS:
+        return text
+    kept = text[:_MAX_PART_CHARACTERS]
+    edge = max(kept.rfind(blank, -_MAX_SECRET_CHARACTERS) for blank in "\n \t")
+    return f"{kept[: edge if edge > 0 else -_MAX_SECRET_CHARACTERS]}\n(cut here)"
 
 
 def _logs(settings: Settings) -> list[Path]:
