@@ -131,7 +131,7 @@ def test_a_session_on_another_provider_is_refused() -> None:
     """I4, I5: whatever opens the sessions; also one that is opened later than the first."""
     device = FakeDevice(fixed_shapes=True, provider="DmlExecutionProvider")
     settings = DetectorSettings()
-    with pytest.raises(DeviceUnavailable, match="CPUExecutionProvider was asked for.*DmlExecutionProvider"):
+    with pytest.raises(DeviceUnavailable, match=r"CPUExecutionProvider was asked for.*DmlExecutionProvider"):
         FaceModel(MODEL, device, settings, Guard(1), provider="CPUExecutionProvider")
     model = FaceModel(MODEL, device, settings, Guard(1), provider="DmlExecutionProvider")
     device.provider = "CPUExecutionProvider"
