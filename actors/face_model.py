@@ -11,7 +11,7 @@ import numpy as np
 
 from actors import golden
 from actors.decoding import Candidates, HeadsNotFinite, dead_images, nms
-from actors.errors import DeviceLies, OutOfMemory
+from actors.errors import DeviceLies, DeviceUnavailable, OutOfMemory
 from actors.faces import BucketTiming, Face
 from actors.guard import Guard
 from actors.images import PreparedImage
@@ -38,6 +38,18 @@ class FaceModel:
     While one thread is on the device, others assemble the next batch and decode the last one. How many run
     at once, and in which order, is up to the guard.
 
+    Args:
+        model: weights and family.
+        opener: opens sessions.
+        settings: thresholds, shapes, limits.
+        guard: of the device.
+        clock: seconds, for durations.
+        observer: told of each run.
+        provider: that was asked for, by ONNX Runtime's name; None takes whatever the opener gives.
+
+    Raises:
+        DeviceUnavailable: a session is on another provider, whoever opened it.
+
     Attributes:
         max_batch: images in a run, where the device had no memory for more; None if it never lacked any.
         last_run_ms: what the last run took on the device.
@@ -51,6 +63,7 @@ class FaceModel:
         guard: Guard,
         clock: Callable[[], float] = time.perf_counter,
         observer: Observer | None = None,
+        provider: str | None = None,
     ) -> None:
         family = model.family
         self.model = model
@@ -61,6 +74,7 @@ class FaceModel:
         self._observer = observer or Observer()
         self.last_run_ms = 0.0
         self._clock = clock
+        self._wanted = provider
         self._sessions: dict[_Bucket | None, Session] = {}
         self._run_ms: dict[_Bucket, float] = {}
         self._score_threshold = settings.score_threshold or family.score_threshold
@@ -226,7 +240,14 @@ class FaceModel:
         if session is None:
             fixed = None if key is None else (key.num_images, *key.shape)
             with self._guard.watching("opening a session", self._settings.max_first_run_s):
-                session = self._sessions[key] = self._opener.open(self.model.prepared, fixed)
+                session = self._opener.open(self.model.prepared, fixed)
+            if self._wanted not in (None, session.provider):
+                raise DeviceUnavailable(
+                    f"{self._wanted} was asked for, and the session uses {session.provider or 'none'}: it "
+                    "fell back without an error. Check the adapter, its driver, and which onnxruntime is "
+                    "installed."
+                )
+            self._sessions[key] = session
         return session
 
     def _sizes(self, shape: tuple[int, int]) -> list[int]:

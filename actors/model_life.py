@@ -200,7 +200,14 @@ class ModelLife:
             opener = self._opener or opener_for(self.device, self._settings)
             self._open_record(ready.label)
             guard = Guard(self._num_lanes, self.lease.check, self._watchdog, self.recorder)
-            model = FaceModel(ready, opener, self._settings, guard, observer=self._observer)
+            model = FaceModel(
+                ready,
+                opener,
+                self._settings,
+                guard,
+                observer=self._observer,
+                provider=self.device.provider_name,
+            )
             opened = self._clock()
             model.warm_up()
             self.golden_at = self._clock()

@@ -52,6 +52,8 @@ class Holder:
         """Whether that very process still runs."""
         try:
             return bool(abs(psutil.Process(self.pid).create_time() - self.born) < 1.0)
+        except psutil.AccessDenied:
+            return True
         except psutil.Error:
             return False
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from actors import golden
 from actors.device import Device, opener_for
 from actors.errors import DetectorFault, DeviceHeld
 from actors.face_model import FaceModel
@@ -33,9 +34,12 @@ def prove(device: Device, settings: DetectorSettings) -> dict[str, Any]:
     lock.acquire("rayface's check of the device")
     try:
         begun = time.monotonic()
-        model = FaceModel(ready_model(settings), opener_for(device, settings), settings, Guard(1))
+        opener = opener_for(device, settings)
+        wanted = device.provider_name
+        model = FaceModel(ready_model(settings), opener, settings, Guard(1), provider=wanted)
         model.warm_up()
         best = model.best_batch(settings.shapes[0])
+        ((face, *_),) = model.detect(golden.photos(1, settings.shapes[0]))
         return {
             "ok": True,
             "device": str(device),
@@ -43,6 +47,9 @@ def prove(device: Device, settings: DetectorSettings) -> dict[str, Any]:
             "model": model.model.label,
             "start_s": round(time.monotonic() - begun, 2),
             "best_batch": best,
+            "ms": round(model.last_run_ms, 2),
+            "box": face.box,
+            "score": face.score,
             "ms_per_image": round(model.expected_s(best, settings.shapes[0]) / best * 1000, 2),
         }
     finally:

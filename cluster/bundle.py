@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,12 +17,31 @@ from cluster.errors import ConfigurationError
 from cluster.examine import facts
 from cluster.findings import Finding
 from cluster.settings import Settings
-from cluster.token import read_token
+from cluster.token import kept_token
 
-#: Of each log, its end.
-_MOST_BYTES = 200_000
-_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY|CREDENTIAL", re.IGNORECASE)
+#: Of each part, and of each log its end; so many logs, the newest.
+_MAX_PART_CHARACTERS = 1_000_000
+_MAX_LOG_BYTES = 200_000
+_MAX_LOGS = 12
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|PASS$|PWD|KEY|CREDENTIAL|COOKIE|PRIVATE", re.IGNORECASE)
 _OURS = ("RAYFACE_", "RAY_", "GRPC_", "CUDA_", "ORT_")
+#: Shorter values are words, and not to be searched for; longer ones are none.
+_MIN_SECRET_CHARACTERS, _MAX_SECRET_CHARACTERS = 8, 4000
+
+_PHOTO = r"\.(?:jpe?g|png|webp|bmp|tiff?|gif|heic|heif|avif)\b"
+#: What people's photos are called: a path up to its end, blanks and all, or else a word. Bounded, because a
+#: search for words of any length takes the square of a long line's time.
+_PHOTO_NAMES = re.compile(
+    rf"(?:[A-Za-z]:|~|\.{{1,2}})?[\\/][^\n\"'<>|:]{{0,300}}?{_PHOTO}"
+    rf"|[^\s\"'<>|\\/=:,\[\]()]{{1,200}}{_PHOTO}",
+    re.IGNORECASE,
+)
+_HAS_PHOTO = re.compile(_PHOTO, re.IGNORECASE)
+#: Homes, also as JSON writes them.
+_HOMES = re.compile(
+    r"(/home/|/Users/|[A-Za-z]:\\{1,2}Users\\{1,2})([^/\\\n\"':;,]+(?=[/\\])|[^/\\\s\"':;,]+)"
+)
+_LOGIN = re.compile(r"(://)[^/\s@]+@")
 
 
 def write_bundle(
@@ -41,7 +61,7 @@ def write_bundle(
     Raises:
         ConfigurationError: the file cannot be written.
     """
-    secrets = list(_secrets())
+    hidden = secrets()
     parts: dict[str, str] = {
         "findings.json": json.dumps([each.as_dict() for each in findings], indent=2),
         "machine.json": json.dumps(facts(), indent=2),
@@ -49,30 +69,38 @@ def write_bundle(
         "variables.txt": "\n".join(_variables()),
     }
     if status is not None:
-        parts["status.json"] = json.dumps(status, indent=2)
-    for log in _logs(settings):
-        parts[f"logs/{log.name}"] = _end_of(log)
+        parts["status.json"] = json.dumps(status, indent=2, default=str)
+    for number, log in enumerate(_logs(settings), start=1):
+        parts[f"logs/{number:02d}-{log.name}"] = _end_of(log)
     try:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, text in parts.items():
-                archive.writestr(name, redacted(text, secrets))
+                archive.writestr(name, redacted(_cut(text), hidden))
     except OSError as error:
         raise ConfigurationError(f"{target} cannot be written: {error.strerror}.") from error
     return list(parts)
 
 
-def redacted(text: str, secrets: Iterable[str]) -> str:
-    """The text without these secrets, and without the name of whose home this is."""
-    for secret in secrets:
-        text = text.replace(secret, "<token>")
-    return text.replace(str(Path.home()), "~")
+def redacted(text: str, hidden: Iterable[str]) -> str:
+    """The text without these secrets, without names of photos, and without the names of homes."""
+    for secret in hidden:
+        text = text.replace(secret, "<secret>")
+    text = _LOGIN.sub(r"\1<secret>@", text)
+    for home in (str(Path.home()), json.dumps(str(Path.home()))[1:-1]):
+        # A root of all is nobody's home.
+        if len(home) > 3:
+            text = text.replace(home, "~")
+    text = _HOMES.sub(r"\1<user>", text)
+    lines = text.split("\n")
+    return "\n".join(_PHOTO_NAMES.sub("<photo>", each) if _HAS_PHOTO.search(each) else each for each in lines)
 
 
-def _secrets() -> Iterable[str]:
-    try:
-        yield read_token()
-    except ConfigurationError:
-        return
+def secrets() -> list[str]:
+    """What must not be in an archive: the token, wherever it is, and what variables call a secret."""
+    found = {kept_token(), (os.environ.get("RAY_AUTH_TOKEN") or "").strip()}
+    found |= {value for name, value in os.environ.items() if _SECRET.search(name)}
+    # Of those that hold others, the longest first.
+    return sorted((each for each in found if len(each) >= _MIN_SECRET_CHARACTERS), key=len, reverse=True)
 
 
 def _variables() -> list[str]:
@@ -83,16 +111,33 @@ def _variables() -> list[str]:
     ]
 
 
+def _cut(text: str) -> str:
+    """At a blank, so that no half of a secret stays at the end, where it would not be known again."""
+    if len(text) <= _MAX_PART_CHARACTERS:
+        return text
+    kept = text[:_MAX_PART_CHARACTERS]
+    edge = max(kept.rfind(blank, -_MAX_SECRET_CHARACTERS) for blank in "\n \t")
+    return f"{kept[: edge if edge > 0 else -_MAX_SECRET_CHARACTERS]}\n(cut here)"
+
+
 def _logs(settings: Settings) -> list[Path]:
+    """The newest first."""
     own = Path(platformdirs.user_log_path("rayface", appauthor=False))
     folders = {settings.head.log_folder or own, settings.join.log_folder or own}
-    return sorted(log for folder in folders if folder.is_dir() for log in folder.glob("*.log"))
+    by_age: list[tuple[float, Path]] = []
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            by_age += [(log.stat().st_mtime, log) for log in folder.glob("*.log") if log.is_file()]
+    return [log for _, log in sorted(by_age, reverse=True)[:_MAX_LOGS]]
 
 
 def _end_of(log: Path) -> str:
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _MOST_BYTES))
-            return file.read().decode("utf-8", "replace")
+            start = max(0, log.stat().st_size - _MAX_LOG_BYTES)
+            file.seek(start)
+            text = file.read(_MAX_LOG_BYTES).decode("utf-8", "replace")
     except OSError as error:
         return f"(could not be read: {error.strerror})"
+    # The first line is cut in two, and with it perhaps a secret.
+    return text.partition("\n")[2] if start else text

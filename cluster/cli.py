@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import sys
@@ -169,6 +170,10 @@ cli.add_command(node_commands.uninstall)
 
 def main() -> None:
     """The command's entry: errors become a sentence and an exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A Windows console of old has no arrows; a question mark is better than an error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # Pillow warns of photos above 89 megapixels; we have a limit of our own, and say so per photo.
     warnings.filterwarnings("ignore", module="PIL")
     try:

@@ -22,13 +22,13 @@ from typing import Any
 from actors.faces import Health, Outcome
 from actors.images import PreparedImage
 from cluster import placement
-from cluster.doorman import knock
+from cluster.doorman import knock, knock_all
 from cluster.errors import DetectorNotReady, Fault, RayfaceError, fault_of
 from cluster.examine import examine_here
 from cluster.metrics import Observation, RayMetrics
 from cluster.node import split_address
 from cluster.settings import Settings
-from cluster.wire import ActorEntry, Answer, Ask, Channel, Drop, Joined, Node, NotJoined, Pulse
+from cluster.wire import ActorEntry, Answer, Ask, Channel, Driver, Drop, Joined, Node, NotJoined, Pulse
 
 _NAMESPACE = b"rayface"
 _CALL_TIMEOUT_S = 2.0
@@ -109,7 +109,11 @@ class Courier:
                 each["NodeManagerAddress"],
                 each["NodeName"],
                 dict(each["Resources"]),
-                tuple(each[f"{of}Port"] for of in ("NodeManager", "ObjectManager", "MetricsExport")),
+                {
+                    "node manager": each["NodeManagerPort"],
+                    "object manager": each["ObjectManagerPort"],
+                    "metrics": each["MetricsExportPort"],
+                },
             )
             for each in await asyncio.to_thread(ray.nodes)
             if each["Alive"]
@@ -146,16 +150,22 @@ class Courier:
         # The driver's own node went with its head: calls go on, but the object store under it is gone.
         return Pulse(True, "" if is_alive else "the node that it belonged to is gone")
 
+    async def driver(self) -> Driver:
+        """Where this process itself is."""
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        host, port = await asyncio.to_thread(_own_place)
+        return Driver(node, host, port)
+
     async def examine(self, node_id: str) -> dict[str, Any]:
         """What a machine of the cluster finds out about itself, in a small task there; see `examine_here`."""
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        found: dict[str, Any] = await self._run_at(node_id, examine_here, self._settings.detector)
+        return found
 
-        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        task = ray.remote(examine_here).options(
-            name="rayface doctor", num_cpus=0, scheduling_strategy=there, max_retries=0
-        )
-        found: dict[str, Any] = await task.remote()
+    async def visit(self, node_id: str, host: str, ports: Sequence[int]) -> dict[int, str]:
+        """Knock at another machine's ports from a machine of the cluster, in a small task there."""
+        found: dict[int, str] = await self._run_at(node_id, knock_all, host, ports)
         return found
 
     async def actors(self) -> dict[str, ActorEntry]:
@@ -169,7 +179,11 @@ class Courier:
             found = await asyncio.to_thread(state.actors, handle._actor_id.hex())
             if found:
                 entries[name] = ActorEntry(
-                    found["State"], int(found["NumRestarts"]), found["Address"]["IPAddress"]
+                    found["State"],
+                    int(found["NumRestarts"]),
+                    found["Address"]["IPAddress"],
+                    int(found["Address"]["Port"]),
+                    _cause(found["DeathCause"]),
                 )
         return entries
 
@@ -218,6 +232,15 @@ class Courier:
             with contextlib.suppress(Exception):
                 ray.cancel(answer)
             raise
+
+    async def _run_at(self, node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function of ours on that machine and no other."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        options = {"name": "rayface doctor", "num_cpus": 0, "max_retries": 0}
+        return await ray.remote(function).options(scheduling_strategy=there, **options).remote(*arguments)
 
     async def _why_unheard(self, error: Exception) -> str:
         """Why this process, of all, does not hear the head; empty while it may just be away."""
@@ -339,6 +362,24 @@ def _listen_to_no_errors() -> None:
     from ray._private.worker import global_worker
 
     global_worker.threads_stopped.set()
+
+
+def _own_place() -> tuple[str, int]:
+    """Address and port of this process, as it tells them to those that answer it."""
+    import ray
+    from ray.core.generated.common_pb2 import Address
+
+    # Private, but Ray is pinned and a test looks: no public way tells a driver's own port.
+    worker = ray._private.worker.global_worker.core_worker
+    place = Address.FromString(worker.get_owner_address(ray.put(None)))
+    return str(place.ip_address), int(place.port)
+
+
+def _cause(death: Any) -> str:
+    """Ray's words for why a process ended, in one line."""
+    kind = death.WhichOneof("context") if death is not None else None
+    said = getattr(getattr(death, kind), "error_message", "") if kind else ""
+    return (said.strip().splitlines() or [""])[0][:300]
 
 
 def _store_client() -> Any:

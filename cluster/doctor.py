@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from actors.device import Device
+from actors.faces import Failure
 from actors.ownership import DeviceLock
 from cluster import join_checks, placement
 from cluster.carrier import Carrier
-from cluster.doctor_detectors import Detectors
-from cluster.doorman import knock
+from cluster.doctor_detectors import REMEDIES, Detectors, agreement
+from cluster.doctor_machines import Machines, clock, same, same_python
+from cluster.doorman import knock, knock_all
 from cluster.errors import NotAnswered, RayfaceError
 from cluster.examine import examine, facts
-from cluster.findings import Finding, mind, of_dict, ok, wrong
-from cluster.node import node_manager_ports, own_address, split_address
+from cluster.findings import Finding, Verdict, mind, ok, wrong
+from cluster.node import is_loopback, node_manager_ports, own_address, reached_ports, split_address
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings
 from cluster.wire import Node
 
 _KNOCK_TIMEOUT_S = 5.0
-_EXAMINE_TIMEOUT_S = 60.0
-_MAX_SKEW_S = 5.0
-_TWO, _PORTS, _FAILS = "Two machines", "Ports", "When something fails"
+#: Findings after which nobody can be asked behind the head.
+_BARS = ("head", "token of the head")
 
 
 class Doctor:
@@ -38,232 +40,254 @@ class Doctor:
         settings: of this machine.
         head: its address, HOST:PORT; None takes the settings'; there may be none at all.
         lends: devices that this machine lends or would lend; none on the backend's machine.
+        carrier: made for a way into the cluster.
+
+    Attributes:
+        said: what was found so far.
+        reaches: whether the head was found and takes us; what lies behind it can be asked.
     """
 
-    def __init__(self, settings: Settings, head: str | None, lends: Sequence[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        head: str | None,
+        lends: Sequence[str],
+        carrier: Callable[[Settings], Carrier] = lambda settings: Carrier(
+            settings, sparing_log("rayface.command")
+        ),
+    ) -> None:
         self._settings = settings
         self._head = head
         self._lends = lends
+        self._carrier = carrier
         self._ours = facts()
+        self.said: list[Finding] = []
+        self.reaches = False
 
     async def findings(self) -> AsyncIterator[Finding]:
         """One after the other, as they are found."""
+        stages = (self._here, self._found_head, self._to_head, self._devices, self._cluster)
+        for stage in stages:
+            try:
+                async for each in stage():
+                    self.said.append(each)
+                    yield each
+            except Exception as error:
+                # The doctor is asked when things are broken: what it did not foresee is a finding as well.
+                said = f"it could not look further ({stage.__name__.strip('_')}): {error!r}"
+                each = mind("doctor", said, "See what is wrong above; if nothing is, please report it.")
+                self.said.append(each)
+                yield each
+
+    async def _here(self) -> AsyncIterator[Finding]:
+        role = "join" if self._lends else "head"
+        is_far = not self._lends and (self._head or self._settings.cluster.address) is not None
+        needs_model = not is_far or self._settings.fallback.policy != "never"
         for each in await asyncio.to_thread(
-            examine, self._settings, self._lends, "join" if self._lends else "head"
+            lambda: examine(self._settings, self._lends, role, needs_model=needs_model)
         ):
             yield each
-        head: str | None = None
-        for each in self._find_head():
-            yield each
-        if self._head is None:
-            return
-        head = self._head
-        reaches = True
-        for each in await asyncio.to_thread(lambda: list(self._way(head))):
-            yield each
-            reaches = reaches and not (each.name in ("head", "token of the head") and each.verdict == "wrong")
-        if self._lends:
-            for each in await asyncio.to_thread(lambda: [*self._prove()]):
-                yield each
-        if not reaches:
-            return
-        async for each in self._cluster(head):
-            yield each
 
-    def _find_head(self) -> Iterator[Finding]:
-        if self._head is None and self._settings.cluster.address is None:
+    async def _found_head(self) -> AsyncIterator[Finding]:
+        if self._head is not None:
+            return
+        if self._settings.cluster.address is None:
             yield ok("cluster", "none is named: an embedded one is started by each program")
             return
-        if self._head is None:
-            try:
-                self._head = placement.resolve(self._settings)
-            except RayfaceError as error:
-                yield wrong("head", str(error), "Start one: `rayface head`, or `docker compose up`.", _TWO)
+        try:
+            self._head = await asyncio.to_thread(placement.resolve, self._settings)
+        except RayfaceError as error:
+            yield wrong("head", str(error), "Start one: `rayface head`, or `docker compose up`.")
+
+    async def _to_head(self) -> AsyncIterator[Finding]:
+        if (head := self._head) is None:
+            return
+        found = await asyncio.to_thread(lambda: list(self._way(head)))
+        self.reaches = not any(each.name in _BARS and each.verdict is Verdict.WRONG for each in found)
+        for each in found:
+            yield each
+
+    async def _devices(self) -> AsyncIterator[Finding]:
+        for each in await asyncio.to_thread(lambda: list(self._proved())):
+            yield each
 
     def _way(self, head: str) -> Iterator[Finding]:
         """To the head, into it, and back."""
         try:
             host, port = split_address(head)
-            problem = knock(host, port, _KNOCK_TIMEOUT_S)
         except RayfaceError as error:
-            problem = str(error)
-        if problem:
+            yield wrong("head", str(error), "Give it as HOST:PORT, as `rayface head` says it at its start.")
+            return
+        if problem := knock(host, port, _KNOCK_TIMEOUT_S):
             yield wrong(
                 "head",
-                f"nobody answers at {head}: {problem}",
-                "Start the head, publish its port, and check what its name means on this machine.",
-                _TWO,
+                f"nobody answers at {head}{_meant(host)}: {problem}",
+                "Start the head, publish its port (with Docker at RAYFACE_BIND; without it only this machine "
+                "itself reaches it), and check what its name means on this machine.",
             )
             return
-        yield ok("head", f"{head} answers")
+        yield ok("head", f"{head}{_meant(host)} answers")
+        own = self._settings.join.address or own_address(head)
+        if self._lends and (is_loopback(host) or is_loopback(own)):
+            yield wrong(
+                "head",
+                f"{head} is known here by a loopback address, as {own}, by which Ray lets nobody join",
+                "Use the address that `rayface head` says at its start, or give its name this machine's own "
+                "address in the hosts file.",
+            )
+            return
         try:
-            yield from self._asked_head(head, host)
+            with contextlib.ExitStack() as stack:
+                ports = self._own_ports(stack)
+                answer = join_checks.ask_head(head, own, ports)
+        except _PortTaken as taken:
+            yield wrong("ports", str(taken), "End what uses it, or choose others with join.first_port.")
+            answer = join_checks.ask_head(head, own, [])
         except RayfaceError as error:
             said = str(error)
-            if "refuses our token" in said or "no token" in said:
-                yield wrong("token of the head", said, "`rayface token save` here, with the head's.", _TWO)
+            if "token" in said:
+                yield wrong("token of the head", said, "`rayface token save` here, with the head's.")
             else:
-                yield wrong("head", said, "Check the address and that a Ray head is there.", _TWO)
+                yield wrong("head", said, "Check the address, and that a Ray head is there.")
+            return
+        yield from self._head_said(answer, host, own)
 
-    def _asked_head(self, head: str, host: str) -> Iterator[Finding]:
-        own = self._settings.join.address or own_address(head)
-        with self._reachable_ports() as ports:
-            answer = join_checks.ask_head(head, own, ports)
+    def _head_said(self, answer: dict[str, Any], host: str, own: str) -> Iterator[Finding]:
         yield ok("token of the head", "the head takes it")
-        yield from _same("Ray", answer["ray_version"], self._ours["ray"], "at the head")
-        ours, theirs = self._ours["python"], answer["python_version"]
-        if ours.split(".")[:2] != theirs.split(".")[:2]:
-            yield wrong(
-                "versions",
-                f"Python is {ours} here and {theirs} at the head",
-                "Use the same second number on both machines.",
-                _TWO,
-            )
-        if answer["visited"] is None:
+        yield from same("Ray", answer["ray_version"], self._ours["ray"], "at the head")
+        yield from same_python(answer["python_version"], self._ours["python"], "at the head")
+        visited: dict[str, str] | None = answer["visited"]
+        if visited is None:
             yield mind(
                 "way back",
                 "nobody at the head could try it: it was not started by `rayface head`",
                 "Start it by `rayface head`, or see that the head reaches this machine's ports.",
-                _PORTS,
             )
         elif self._lends:
-            closed = {port: problem for port, problem in answer["visited"].items() if problem}
-            if closed:
+            if closed := {port: problem for port, problem in visited.items() if problem}:
                 yield wrong(
                     "way back",
                     f"the head does not reach {own} at {_listed(closed)}",
                     "Let these ports in through this machine's firewall, and check what its name means at "
                     "the head.",
-                    _PORTS,
                 )
             else:
-                yield ok("way back", f"the head reaches {own} at {len(answer['visited'])} ports")
-            yield from self._way_there(host)
-        skew_s = answer["clock_skew_s"]
-        if skew_s is not None and abs(skew_s) > _MAX_SKEW_S:
-            side = "ahead of" if skew_s > 0 else "behind"
-            yield mind(
-                "clock",
-                f"this machine's clock is {abs(skew_s):.0f} s {side} the head's",
-                "Set both by the same time server; till then their logs and figures cannot be compared.",
-                _FAILS,
-            )
-        elif skew_s is not None:
-            yield ok("clock", "as the head's, within seconds")
+                yield ok("way back", f"the head reaches {own} at {len(visited)} ports")
+        if self._lends:
+            yield self._way_there(host)
+        if answer["clock_skew_s"] is not None:
+            yield from clock(answer["clock_skew_s"], "the head's")
 
-    def _way_there(self, host: str) -> Iterator[Finding]:
-        """The head's node and object manager, which this machine's Ray needs."""
-        first = self._settings.head.first_port
-        closed = _closed(host, (first, first + 1))
+    def _way_there(self, host: str) -> Finding:
+        """The head's node and object manager, and its processes' ports, which this machine's Ray needs."""
+        head = self._settings.head
+        first, (_, _, _, *workers) = head.first_port, reached_ports(head, head.num_worker_ports)
+        problems = knock_all(host, [first, first + 1, *workers])
+        # Behind a worker's port there need not be a process now; but refusing, too, is an answer.
+        closed = {
+            port: problem
+            for port, problem in problems.items()
+            if problem and (port not in workers or problem.startswith("no answer"))
+        }
         if closed:
-            yield wrong(
+            return wrong(
                 "way there",
                 f"this machine does not reach {host} at {_listed(closed)}",
                 "Publish these ports of the head and let them in through its firewall.",
-                _PORTS,
             )
-        else:
-            yield ok("way there", f"{host} is reached at {first} and {first + 1} too")
+        return ok("way there", f"{host} is reached at {first}, {first + 1} and {workers[0]} to {workers[-1]}")
 
-    @contextlib.contextmanager
-    def _reachable_ports(self) -> Iterator[list[int]]:
+    def _own_ports(self, stack: contextlib.ExitStack) -> list[int]:
         """Ports of this machine for the head to try: those that Ray has open, or that it would have."""
         join = self._settings.join
         if not self._lends:
             # Any one: the head's doorman is asked for the time, and finds it closed.
-            yield [join.first_port]
-        elif DeviceLock(join.node_lock).is_used():
-            managers = [port for port in node_manager_ports(join) if not knock("127.0.0.1", port, 1.0)]
-            yield [*managers, join.first_port + 1, join.first_port + 4]
-        else:
-            with join_checks.listening(join) as ports:
-                yield ports
+            return [join.first_port]
+        if DeviceLock(join.node_lock).is_used():
+            turns = node_manager_ports(join)
+            others = [port for port in reached_ports(join, 0) if port not in turns]
+            return [*(port for port in turns if not knock("127.0.0.1", port, 1.0)), *others]
+        try:
+            return stack.enter_context(join_checks.listening(join, join.num_worker_ports))
+        except RayfaceError as error:
+            raise _PortTaken(str(error)) from error
 
-    def _prove(self) -> Iterator[Finding]:
+    def _proved(self) -> Iterator[Finding]:
         """Devices that nobody has open are tried here; what a detector has, it proves itself."""
+        detector = self._settings.detector
         for device in self._lends:
             if DeviceLock(Device.parse(device).lock_name).is_used():
                 continue
             try:
-                yield ok("device", join_checks.check_device(device, self._settings.detector).sentence)
+                answer = join_checks.prove(device, detector)
+                yield ok("device", join_checks.proof(device, answer).sentence)
+                if Device.parse(device).provider != "cpu":
+                    cpu = join_checks.prove("cpu:99", detector)
+                    yield agreement(answer, cpu)
             except RayfaceError as error:
-                yield wrong("device", str(error), "Update or change the GPU's driver.", _FAILS)
+                failure = getattr(error, "failure", Failure.DEVICE_HELD)
+                yield wrong("device", str(error), REMEDIES.get(failure, "Update or change the GPU's driver."))
 
-    async def _cluster(self, head: str) -> AsyncIterator[Finding]:
+    async def _cluster(self) -> AsyncIterator[Finding]:
         """Every other machine, and every detector, by way of a driver's process."""
-        cluster = self._settings.cluster.model_copy(update={"address": head})
+        if not self.reaches:
+            return
+        cluster = self._settings.cluster.model_copy(update={"address": self._head})
         settings = self._settings.model_copy(update={"cluster": cluster})
-        carrier = Carrier(settings, sparing_log("rayface.command"))
+        carrier = self._carrier(settings)
         try:
             await carrier.open()
         except RayfaceError as error:
-            if self._lends:
-                yield ok(
-                    "cluster", "this machine has not joined; ask the doctor on the backend's machine too"
-                )
+            if self._lends and not DeviceLock(self._settings.join.node_lock).is_used():
+                yield ok("cluster", "this machine has not joined; ask the doctor on the backend's too")
             else:
-                yield wrong("cluster", str(error), "See what is wrong above.", _TWO)
+                yield wrong("cluster", str(error), "See what is wrong above.")
             return
         try:
             nodes: list[Node] = await carrier.ask("nodes", timeout_s=10.0)
-            async for each in self._machines(carrier, nodes):
-                yield each
-            async for each in Detectors(settings, carrier, nodes).findings():
+            async for each in _all(
+                Machines(carrier, nodes, self._ours, self.said).findings(),
+                Detectors(settings, carrier, nodes).findings(),
+            ):
                 yield each
         except NotAnswered as error:
-            yield wrong("cluster", f"it does not say how it is: {error}", "Look at the head's own log.", _TWO)
+            yield wrong("cluster", f"it does not say how it is: {error}", "Look at the head's own log.")
         finally:
             await carrier.close()
 
-    async def _machines(self, carrier: Carrier, nodes: Sequence[Node]) -> AsyncIterator[Finding]:
-        yield ok("machines", f"{len(nodes)}: " + ", ".join(each.name for each in nodes))
-        for node in nodes:
-            closed = await asyncio.to_thread(_closed, node.address, node.ports)
-            if closed:
-                yield wrong(
-                    "way there",
-                    f"this machine does not reach {node.address} at {_listed(closed)}",
-                    "Let these ports in through that machine's firewall; publish those of a container.",
-                    _PORTS,
-                ).at(node.name)
-            else:
-                yield ok("way there", f"reached at {len(node.ports)} ports").at(node.name)
-            try:
-                known: dict[str, Any] = await carrier.ask(
-                    "examine", node.node_id, timeout_s=_EXAMINE_TIMEOUT_S
-                )
-            except NotAnswered as error:
-                yield wrong(
-                    "machine",
-                    f"it could not examine itself: {error}",
-                    "Install the same rayface there; `rayface doctor HEAD` on that machine says more.",
-                    _TWO,
-                ).at(node.name)
-                continue
-            for each in known["findings"]:
-                yield of_dict(each).at(node.name)
-            theirs = known["facts"]
-            for name in ("ray", "rayface"):
-                for each in _same(name, theirs[name], self._ours[name], "there"):
-                    yield each.at(node.name)
+
+class _PortTaken(Exception):
+    """Somebody else listens where Ray would."""
 
 
-def _same(name: str, theirs: str, ours: str, where: str) -> Iterator[Finding]:
-    if theirs == ours:
-        yield ok("versions", f"{name} {ours} here and {where}")
-    else:
-        yield wrong(
-            "versions",
-            f"{name} is {ours} here and {theirs} {where}",
-            "Install the same rayface on every machine; it brings the same Ray.",
-            _TWO,
-        )
+async def _all(*parts: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
+    for part in parts:
+        async for each in part:
+            yield each
 
 
-def _closed(host: str, ports: Sequence[int]) -> dict[int, str]:
-    """Ports that this machine does not reach, and why."""
-    return {port: problem for port in ports if (problem := knock(host, port, _KNOCK_TIMEOUT_S))}
+def _meant(host: str) -> str:
+    """What a name means on this machine, where it is one and means something."""
+    try:
+        address = socket.gethostbyname(host)
+    except OSError:
+        return ""
+    return "" if address == host else f" ({address})"
 
 
 def _listed(closed: dict[Any, str]) -> str:
-    return "; ".join(f"{port}: {problem}" for port, problem in closed.items())
+    """Ports by what is wrong with them, rows of them as one."""
+    by_problem: dict[str, list[int]] = {}
+    for port, problem in closed.items():
+        by_problem.setdefault(problem, []).append(int(port))
+    return "; ".join(f"{_rows(sorted(ports))}: {problem}" for problem, ports in by_problem.items())
+
+
+def _rows(ports: Iterable[int]) -> str:
+    rows: list[list[int]] = []
+    for port in ports:
+        if rows and port == rows[-1][-1] + 1:
+            rows[-1].append(port)
+        else:
+            rows.append([port])
+    return ", ".join(f"{row[0]}-{row[-1]}" if len(row) > 1 else str(row[0]) for row in rows)

@@ -20,15 +20,14 @@ from rich.text import Text
 from cluster import cluster_commands
 from cluster.bundle import write_bundle
 from cluster.doctor import Doctor
-from cluster.doorman import knock
-from cluster.errors import ConfigurationError, RayfaceError
+from cluster.doorman import knock_all
+from cluster.errors import ConfigurationError
 from cluster.findings import Finding, Verdict, worst
-from cluster.node import needed_ports
+from cluster.node import reached_ports
 from cluster.settings import HeadSettings, NodeSettings, Settings, load_settings, own_config
 
 _STYLES = {Verdict.OK: "green", Verdict.MIND: "yellow", Verdict.WRONG: "red"}
-_EXITS = {Verdict.OK: 0, Verdict.MIND: 1, Verdict.WRONG: 3}
-_KNOCK_TIMEOUT_S = 3.0
+EXITS = {Verdict.OK: 0, Verdict.MIND: 1, Verdict.WRONG: 3}
 
 
 @click.command()
@@ -73,26 +72,29 @@ def doctor(
         _knock(host, settings.head if head else settings.join)
         return
     console = Console(highlight=False, soft_wrap=True)
-    findings = asyncio.run(_look(settings, head, console, as_json=as_json))
-    if bundle is not None:
-        names = write_bundle(bundle, findings, _status(settings, head), settings)
-        click.echo(f"Wrote {bundle}: {', '.join(names)}. Look at it before you send it.", err=True)
+    findings, reaches = asyncio.run(_look(settings, head, console, as_json=as_json))
     if as_json:
         click.echo(json.dumps([each.as_dict() for each in findings], indent=2))
     else:
         _conclude(findings, console)
-    sys.exit(_EXITS[worst(findings)])
+    if bundle is not None:
+        status = _status(settings, head) if reaches else None
+        names = write_bundle(bundle, findings, status, settings)
+        click.echo(f"Wrote {bundle}: {', '.join(names)}. Look at it before you send it.", err=True)
+    sys.exit(EXITS[worst(findings)])
 
 
-async def _look(settings: Settings, head: str | None, console: Console, *, as_json: bool) -> list[Finding]:
-    findings = []
+async def _look(
+    settings: Settings, head: str | None, console: Console, *, as_json: bool
+) -> tuple[list[Finding], bool]:
+    """What was found, and whether there is a cluster that answers."""
+    doctor = Doctor(settings, head, settings.join.devices if head else ())
     is_seen = console.is_terminal and not as_json
     with console.status("looking …") if is_seen else contextlib.nullcontext():
-        async for each in Doctor(settings, head, settings.join.devices if head else ()).findings():
-            findings.append(each)
+        async for each in doctor.findings():
             if not as_json:
                 console.print(_line(each))
-    return findings
+    return doctor.said, doctor.reaches
 
 
 def _line(finding: Finding) -> Text:
@@ -120,39 +122,44 @@ def _status(settings: Settings, head: str | None) -> dict[str, Any] | None:
         return None
     try:
         return cluster_commands.seen(settings.model_copy(update={"cluster": cluster}))
-    except RayfaceError:
-        return None
+    except Exception as error:
+        # A bundle is wanted when things are broken.
+        return {"could not be asked": str(error)}
 
 
-def _ports(node: NodeSettings) -> list[int]:
-    """What other machines must reach, with the first of those that processes are given."""
-    ports = needed_ports(node)
-    return [node.gcs_port, *ports] if isinstance(node, HeadSettings) else ports
+def needed_ports(node: NodeSettings) -> list[int]:
+    """What other machines must reach; Prometheus, where it is, is at the head and reads a joined one's."""
+    if isinstance(node, HeadSettings):
+        first, (_, _, _, *workers) = node.first_port, reached_ports(node, node.num_worker_ports)
+        return [node.gcs_port, first, first + 1, *workers]
+    return reached_ports(node, node.num_worker_ports)
 
 
 def _listen(node: NodeSettings, seconds: float) -> None:
     listeners: dict[socket.socket, int] = {}
     with contextlib.ExitStack() as stack:
-        for port in _ports(node):
+        for port in needed_ports(node):
             try:
                 listeners[stack.enter_context(socket.create_server(("", port)))] = port
             except OSError as error:
-                raise ConfigurationError(
-                    f"Port {port} is taken ({error.strerror}). What uses it may be knocked at as well; "
-                    "end it to try the port alone."
-                ) from error
+                said = f"Port {port} is taken ({error.strerror}); what uses it may be knocked at as well."
+                click.echo(said, err=True)
+        if not listeners:
+            raise ConfigurationError("Every port is taken: Ray may run here, and can be knocked at as it is.")
         ports = ", ".join(map(str, listeners.values()))
         click.echo(f"Listening at {ports} for {seconds:.0f} s; Ctrl+C ends it.")
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             for ready in select.select(list(listeners), [], [], min(left, 1.0))[0]:
-                connection, (peer, _) = ready.accept()
-                connection.close()
-                click.echo(f"{peer} reached port {listeners[ready]}.")
+                # Who knocks hangs up, and may have done so already.
+                with contextlib.suppress(OSError):
+                    connection, (peer, *_) = ready.accept()
+                    connection.close()
+                    click.echo(f"{peer} reached port {listeners[ready]}.")
 
 
 def _knock(host: str, node: NodeSettings) -> None:
-    problems = {port: knock(host, port, _KNOCK_TIMEOUT_S) for port in _ports(node)}
+    problems = knock_all(host, needed_ports(node))
     for port, problem in problems.items():
-        click.echo(f"{'wrong' if problem else 'ok':<6} {host}:{port} {problem or 'is reached'}")
-    sys.exit(_EXITS[Verdict.WRONG] if any(problems.values()) else 0)
+        click.echo(f"{'wrong' if problem else 'ok':<6}{host}:{port} {problem or 'is reached'}")
+    sys.exit(EXITS[Verdict.WRONG] if any(problems.values()) else 0)

@@ -41,6 +41,12 @@ def knock(host: str, port: int, timeout_s: float = _KNOCK_TIMEOUT_S) -> str:
         return error.strerror or str(error)
 
 
+def knock_all(host: str, ports: Sequence[int]) -> dict[int, str]:
+    """Knock at many ports at once."""
+    with ThreadPoolExecutor(32) as pool:
+        return dict(zip(ports, pool.map(knock, [host] * len(ports), ports), strict=True))
+
+
 def answer_requests(
     client: Any, answered: dict[bytes, float], clock: Callable[[], float] = time.monotonic
 ) -> int:
@@ -59,8 +65,7 @@ def answer_requests(
         request = json.loads(client.internal_kv_get(key, _NAMESPACE, timeout=_CALL_TIMEOUT_S) or b"{}")
         client.internal_kv_del(key, False, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
         ports: list[int] = request.get("ports", [])
-        with ThreadPoolExecutor(16) as pool:
-            found = dict(zip(ports, pool.map(knock, [request.get("host")] * len(ports), ports), strict=True))
+        found = knock_all(str(request.get("host")), ports)
         answer = _ANSWER + key.removeprefix(_REQUEST)
         said = json.dumps({"visited": found, "time": time.time()}).encode()
         client.internal_kv_put(answer, said, True, _NAMESPACE, timeout=_CALL_TIMEOUT_S)

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,18 @@ from actors import models
 from actors.device import Device
 from actors.ownership import DeviceLock
 from actors.session import ProviderNames, available_providers
-from cluster import windows_facts
+from actors.settings import DetectorSettings
+from cluster import surroundings, windows_facts
 from cluster.detector_actor import DEVICES_VARIABLE
 from cluster.errors import ConfigurationError
 from cluster.findings import Finding, mind, ok, wrong
 from cluster.settings import NodeSettings, Settings, load_settings, own_config
-from cluster.token import read_token, token_file
+from cluster.token import is_token, kept_token, read_token, token_file
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-directml", "onnxruntime-gpu")
 _FEW_BYTES = 1_000_000_000
-#: Ray gives out no more space on a disk that is fuller than this.
-_FULL = 0.95
-_SETUP = "Five minutes"
-_TWO = "Two machines"
+#: Ray gives out no more space on a disk that is fuller than this; somewhat earlier it is worth a look.
+_FULL, _NEARLY_FULL = 0.95, 0.9
 
 
 def facts() -> dict[str, Any]:
@@ -51,8 +50,11 @@ def facts() -> dict[str, Any]:
     }
 
 
-def examine_here() -> dict[str, Any]:
+def examine_here(detector: DetectorSettings | None = None) -> dict[str, Any]:
     """What a machine of a cluster finds out about itself, by its own settings; runs there as a Ray task.
+
+    Args:
+        detector: what a detector is placed with, which is up to who asks.
 
     Returns:
         `facts`, and `findings` as JSON-ready values.
@@ -60,39 +62,45 @@ def examine_here() -> dict[str, Any]:
     lent = os.environ.get(DEVICES_VARIABLE)
     role = "join" if lent else "head"
     settings = load_settings(own_config("windows.toml" if lent else "head.toml"))
-    found = examine(settings, lent.split(",") if lent else (), role)
+    if detector is not None:
+        settings = settings.model_copy(update={"detector": detector})
+    found = examine(settings, lent.split(",") if lent else (), role, needs_model=bool(lent))
     return {"facts": facts(), "findings": [each.as_dict() for each in found]}
 
 
-def examine(settings: Settings, devices: Sequence[str] = (), role: str = "head") -> list[Finding]:
+def examine(
+    settings: Settings, devices: Sequence[str] = (), role: str = "head", *, needs_model: bool = True
+) -> list[Finding]:
     """Every check of this machine.
 
     Args:
         settings: of whoever asks.
         devices: that it lends, or would.
         role: "head" or "join": which ports and folders it needs.
+        needs_model: whether photos are ever looked at here.
     """
     node: NodeSettings = settings.join if role == "join" else settings.head
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        _python_and_ray,
-        _onnxruntime,
-        _token,
-        lambda: _model(settings),
-        lambda: _providers(devices),
-        lambda: _owners(devices, settings.join.node_lock if role == "join" else ""),
-        windows_facts.adapters,
-        windows_facts.session,
-        windows_facts.firewall,
-        lambda: _memory(node),
-        lambda: _disk(node),
-    ]
+    checks: dict[str, Callable[[], Iterable[Finding]]] = {
+        "python": _python_and_ray,
+        "onnxruntime": _onnxruntime,
+        "token": _token,
+        "model": lambda: _model(settings.detector, needs_model),
+        "provider": lambda: _providers(devices),
+        "owner": lambda: _owners(devices, settings.join.node_lock if role == "join" else ""),
+        "adapters": lambda: windows_facts.adapters(devices),
+        "session": windows_facts.session,
+        "docker": surroundings.docker,
+        "firewall": lambda: (*(windows_facts.firewall() if devices else ()), *surroundings.firewall()),
+        "memory": _memory,
+        "object store": lambda: _object_store(node),
+        "disk": lambda: _disk(node),
+    }
     found: list[Finding] = []
-    for check in checks:
+    for name, check in checks.items():
         try:
             found += check()
         except Exception as error:
             # A check that fails must not hide what the others find.
-            name = getattr(check, "__name__", "a check").strip("_<>")
             found.append(mind(name, f"could not be checked: {error!r}", "Please report it."))
     return found
 
@@ -100,7 +108,7 @@ def examine(settings: Settings, devices: Sequence[str] = (), role: str = "head")
 def _python_and_ray() -> Iterator[Finding]:
     ours = platform.python_version()
     if not (3, 11) <= sys.version_info[:2] < (3, 15):
-        yield wrong("python", f"Python {ours}", "Use Python 3.11 to 3.14.", _SETUP)
+        yield wrong("python", f"Python {ours}", "Use Python 3.11 to 3.14.")
     else:
         yield ok("python", f"Python {ours} on {platform.system()}")
     wanted = next(
@@ -112,7 +120,6 @@ def _python_and_ray() -> Iterator[Finding]:
             "ray",
             f"Ray {installed or 'is not installed'}, and this rayface needs {wanted}",
             f'Install it: pip install "ray[default]=={wanted}"; every machine needs the same.',
-            _SETUP,
         )
     else:
         yield ok("ray", f"Ray {installed}, rayface {_version('rayface')}")
@@ -127,45 +134,65 @@ def _onnxruntime() -> Iterator[Finding]:
             f"{said}: they share one folder, and one hides the other's providers",
             f"pip uninstall -y {' '.join(here)}, then install one again: onnxruntime-directml on Windows, "
             "onnxruntime elsewhere.",
-            _TWO,
         )
     elif not here:
-        yield wrong("onnxruntime", "it is not installed", "Set rayface up again: `python3 start.py`.", _SETUP)
+        yield wrong("onnxruntime", "it is not installed", "Set rayface up again: `python3 start.py`.")
     else:
         yield ok("onnxruntime", said)
 
 
 def _token() -> Iterator[Finding]:
     try:
-        read_token()
+        token = read_token()
     except ConfigurationError as error:
-        yield wrong("token", str(error).partition(". ")[0] + ".", str(error).partition(". ")[2], _TWO)
+        said, _, advice = str(error).partition(". ")
+        yield wrong("token", f"{said}.", advice)
         return
-    path = token_file()
-    if os.environ.get("RAY_AUTH_TOKEN"):
+    path, kept = token_file(), kept_token()
+    from_variable = bool((os.environ.get("RAY_AUTH_TOKEN") or "").strip())
+    if not is_token(token):
+        yield wrong(
+            "token",
+            f"what {'RAY_AUTH_TOKEN' if from_variable else path} holds is no token: it is too short, or has "
+            "blanks or invisible characters in it",
+            "On the head, `rayface token show` shows it; here, `rayface token save` keeps it.",
+        )
+    elif from_variable and kept and kept != token:
+        yield mind(
+            "token",
+            f"RAY_AUTH_TOKEN is used, and {path} holds another",
+            "Keep one of them; a program that does not see the variable would use the file.",
+        )
+    elif from_variable:
         yield ok("token", "from RAY_AUTH_TOKEN")
-    elif sys.platform != "win32" and path.stat().st_mode & 0o004:
-        yield mind("token", f"{path} can be read by every user of this machine", f"chmod 600 {path}", _TWO)
+    elif (
+        sys.platform != "win32"
+        and path.stat().st_mode & 0o004
+        and not surroundings.is_secret_of_container(path)
+    ):
+        yield mind("token", f"{path} can be read by every user of this machine", f"chmod 600 {path}")
     else:
         yield ok("token", f"in {path}")
 
 
-def _model(settings: Settings) -> Iterator[Finding]:
-    state, path = models.state(settings.detector)
-    named = settings.detector.model if settings.detector.model_path is None else str(path)
+def _model(settings: DetectorSettings, is_needed: bool) -> Iterator[Finding]:
+    state, path = models.state(settings)
+    named = settings.model if settings.model_path is None else str(path)
     if state == "altered":
         yield wrong(
             "model",
             f"{named} is not what was published: the sha256 of {path} is another",
-            f"Remove that file; `rayface models fetch {settings.detector.model}` gets it again.",
-            _SETUP,
+            f"Remove that file; `rayface models fetch {settings.model}` gets it again.",
         )
+    elif state == "missing" and not is_needed:
+        yield ok("model", f"{named} is not here, nor needed: this machine lends no device")
+    elif state == "missing" and settings.model_path is not None:
+        yield wrong("model", f"there is no file {path}", "Set detector.model_path to an .onnx file.")
     elif state == "missing":
         yield mind(
             "model",
             f"{named} is not here",
-            f"It is fetched at its first use; `rayface models fetch {settings.detector.model}` does it now.",
-            _SETUP,
+            f"It is fetched at its first use; `rayface models fetch {settings.model}` does it now.",
         )
     else:
         yield ok("model", f"{named} is here, as published" if state == "whole" else f"{named} is your own")
@@ -178,13 +205,12 @@ def _providers(devices: Sequence[str]) -> Iterator[Finding]:
     for device in devices:
         wanted = ProviderNames[Device.parse(device).provider]
         if wanted in there:
-            yield ok("provider", f"{device} needs {wanted}, which this onnxruntime has")
+            yield ok("provider", f"{device} needs {wanted}; this onnxruntime has {', '.join(there)}")
         else:
             yield wrong(
                 "provider",
                 f"{device} needs {wanted}; this onnxruntime has only {', '.join(there)}",
                 "On Windows install onnxruntime-directml, and nothing beside it.",
-                _TWO,
             )
 
 
@@ -201,58 +227,69 @@ def _owners(devices: Sequence[str], node_lock: str) -> Iterator[Finding]:
                 "owner",
                 f"{name} belongs to {holder}, and no `rayface join` runs here",
                 "End that process, or lend another device. If a join has just ended, wait half a minute.",
-                "When something fails",
             )
         elif holder.is_alive():
             yield ok("owner", f"{name} belongs to {holder}")
         else:
-            yield mind(
-                "owner",
-                f"the record of {name} speaks of {holder}, who is gone",
-                "Nothing: the lock itself went with its process.",
-            )
+            # Not worth a look: the lock itself went with its process.
+            yield ok("owner", f"nobody has {name}; its record still speaks of {holder}, who is gone")
 
 
-def _memory(node: NodeSettings) -> Iterator[Finding]:
+def _memory() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     free = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB are free"
     if memory.available < _FEW_BYTES:
         yield mind("memory", free, "End other programs; Ray ends its own processes when memory runs out.")
     else:
         yield ok("memory", free)
-    shared = Path("/dev/shm")
-    if sys.platform == "linux" and shared.is_dir():
-        room = shutil.disk_usage(shared)
-        wanted = node.object_store_bytes
-        said = f"/dev/shm has {room.free / 1e6:.0f} MB free of {room.total / 1e6:.0f}; Ray's object store"
+
+
+def _object_store(node: NodeSettings) -> Iterator[Finding]:
+    """The place under it: shared memory where Linux has enough of it, else the folder of Ray's session."""
+    wanted, shared = node.object_store_bytes, Path("/dev/shm")
+    is_shared = sys.platform == "linux" and shared.is_dir()
+    folder = shared if is_shared else _session_folder(node)
+    room = shutil.disk_usage(folder)
+    full = 1 - room.free / max(1, room.total)
+    said = (
+        f"{folder} has {room.free / 1e6:.0f} MB free of {room.total / 1e6:.0f}; "
+        f"Ray's object store may have {wanted / 1e6:.0f} MB"
+    )
+    more = "give it more (docker: shm_size)" if is_shared else "name another folder with temp_dir"
+    if full > _FULL:
+        yield wrong("object store", f"{said}: it is full", f"Remove what fills it, or {more}.")
+    elif full > _NEARLY_FULL:
+        yield mind("object store", f"{said}: it is nearly full", f"Remove what fills it, or {more}.")
+    elif room.total < wanted or (room.free < wanted and not _ray_runs_here()):
         # A node that runs has its store in there already.
-        if room.free < wanted and not _ray_runs_here():
-            yield wrong(
-                "object store",
-                f"{said} wants {wanted / 1e6:.0f} MB",
-                "Remove what fills /dev/shm, or give it more (docker: shm_size), or set object_store_bytes.",
-                "When something fails",
-            )
-        else:
-            yield ok("object store", f"{said} may have {wanted / 1e6:.0f} MB")
+        advice = "or set object_store_bytes; Ray would put its store on the disk, which is slow."
+        yield mind("object store", f"{said}: that does not fit", f"{more[0].upper()}{more[1:]}, {advice}")
+    else:
+        yield ok("object store", said)
 
 
 def _disk(node: NodeSettings) -> Iterator[Finding]:
-    folder = node.temp_dir or Path(tempfile.gettempdir())
-    while not folder.exists():
-        folder = folder.parent
+    folder = _session_folder(node)
     room = shutil.disk_usage(folder)
-    full = 1 - room.free / room.total
+    full = 1 - room.free / max(1, room.total)
     said = f"{folder} is {full:.0%} full"
+    advice = "Make room there, or name another folder with head.temp_dir or join.temp_dir."
     if full > _FULL:
         yield wrong(
-            "disk",
-            f"{said}: Ray gives out no more space above {_FULL:.0%}, and its logs end",
-            "Make room there, or name another folder with head.temp_dir or join.temp_dir.",
-            "When something fails",
+            "disk", f"{said}: Ray gives out no more space above {_FULL:.0%}, and its logs end", advice
         )
+    elif full > _NEARLY_FULL:
+        yield mind("disk", f"{said}: Ray gives out no more space above {_FULL:.0%}", advice)
     else:
         yield ok("disk", said)
+
+
+def _session_folder(node: NodeSettings) -> Path:
+    """Where Ray's session is, or the nearest folder above it that is there already."""
+    folder = (node.temp_dir or Path(tempfile.gettempdir())).absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def _ray_runs_here() -> bool:

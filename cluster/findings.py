@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -16,6 +17,47 @@ class Verdict(StrEnum):
     WRONG = "wrong"
 
 
+#: Of each check, the section of the README, as its heading says.
+SECTIONS: Mapping[str, str] = {
+    "python": "Five minutes",
+    "ray": "Five minutes",
+    "onnxruntime": "Five minutes",
+    "model": "Five minutes",
+    "token": "Two machines",
+    "provider": "Two machines",
+    "adapters": "Two machines",
+    "session": "Two machines",
+    "owner": "One owner",
+    "docker": "Names, with published ports",
+    "firewall": "Ports",
+    "memory": "When something fails",
+    "object store": "When something fails",
+    "disk": "When something fails",
+    "cluster": "Two machines",
+    "head": "Two machines",
+    "token of the head": "Two machines",
+    "versions": "Two machines",
+    "clock": "When something fails",
+    "ports": "Ports",
+    "way": "Ports",
+    "way there": "Ports",
+    "way back": "Ports",
+    "device": "When something fails",
+    "machines": "Two machines",
+    "machine": "Two machines",
+    "devices": "Two machines",
+    "detectors": "Two machines",
+    "detector": "When something fails",
+    "restarts": "When something fails",
+    "golden photo": "When something fails",
+    "quarantine": "When something fails",
+    "models": "The command",
+    "circuit": "When something fails",
+    "fallback": "When something fails",
+    "doctor": "The command",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that was looked at.
@@ -24,7 +66,6 @@ class Finding:
         name: of the check, in a word or two.
         evidence: what was seen.
         advice: what to do; empty where nothing need be done.
-        see: a section of the README, as its heading says.
         where: the machine; empty for this one.
     """
 
@@ -32,8 +73,12 @@ class Finding:
     verdict: Verdict
     evidence: str
     advice: str = ""
-    see: str = ""
     where: str = ""
+
+    @property
+    def see(self) -> str:
+        """A section of the README, as its heading says; empty for a check of another version."""
+        return SECTIONS.get(self.name, "")
 
     def at(self, where: str) -> Finding:
         """The same, of another machine."""
@@ -41,12 +86,19 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        return {**asdict(self), "verdict": str(self.verdict)}
+        link = f"README.md#{anchor(self.see)}" if self.see else "README.md"
+        return {**asdict(self), "verdict": str(self.verdict), "see": self.see, "link": link}
+
+
+def anchor(heading: str) -> str:
+    """What a heading of the README is called in a link."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def of_dict(values: Mapping[str, Any]) -> Finding:
-    """What `as_dict` gave."""
-    return Finding(**{**values, "verdict": Verdict(values["verdict"])})
+    """What `as_dict` gave, perhaps on a machine of another version."""
+    known = {each.name: values[each.name] for each in fields(Finding) if each.name in values}
+    return Finding(**{**known, "verdict": Verdict(values["verdict"])})
 
 
 def ok(name: str, evidence: str) -> Finding:
@@ -54,14 +106,14 @@ def ok(name: str, evidence: str) -> Finding:
     return Finding(name, Verdict.OK, evidence)
 
 
-def mind(name: str, evidence: str, advice: str, see: str = "") -> Finding:
+def mind(name: str, evidence: str, advice: str) -> Finding:
     """Worth a look."""
-    return Finding(name, Verdict.MIND, evidence, advice, see)
+    return Finding(name, Verdict.MIND, evidence, advice)
 
 
-def wrong(name: str, evidence: str, advice: str, see: str = "") -> Finding:
+def wrong(name: str, evidence: str, advice: str) -> Finding:
     """Not as it should be."""
-    return Finding(name, Verdict.WRONG, evidence, advice, see)
+    return Finding(name, Verdict.WRONG, evidence, advice)
 
 
 def worst(findings: Iterable[Finding]) -> Verdict:

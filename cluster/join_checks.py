@@ -15,6 +15,7 @@ from typing import Any
 
 from actors import models
 from actors.errors import ModelUnavailable
+from actors.faces import Failure
 from actors.settings import DetectorSettings
 from cluster import node
 from cluster.doorman import knock
@@ -98,9 +99,9 @@ def _check_head(head_address: str, settings: JoinSettings) -> Iterator[Finding]:
 
 
 @contextlib.contextmanager
-def listening(settings: JoinSettings) -> Iterator[list[int]]:
+def listening(settings: JoinSettings, num_workers: int = 3) -> Iterator[list[int]]:
     """Listen, for the moment, where Ray will: node manager, object manager, metrics and the first workers."""
-    ports = node.needed_ports(settings)
+    ports = node.reached_ports(settings, num_workers)
     with contextlib.ExitStack() as stack:
         for port in ports:
             try:
@@ -121,11 +122,10 @@ def ask_head(head_address: str, host: str, ports: list[int]) -> dict[str, Any]:
         ClusterUnavailable: it refuses our token, or does not answer as a Ray head.
     """
     command = [sys.executable, "-m", "cluster.doorman", head_address, "ask", host, *map(str, ports)]
-    environment = node.join(head_address, JoinSettings(address=host)).environment
     try:
         done = subprocess.run(
             command,
-            env=environment,
+            env=node.environment(host),
             capture_output=True,
             text=True,
             timeout=_ASK_TIMEOUT_S,
@@ -168,6 +168,26 @@ def check_device(device: str, settings: DetectorSettings) -> Finding:
         DeviceTaken: another process owns it.
         DetectorNotReady: it is not there, or gives wrong answers.
     """
+    return proof(device, prove(device, settings))
+
+
+def proof(device: str, answer: dict[str, Any]) -> Finding:
+    """What `prove` gave, in words."""
+    return Finding(
+        "device",
+        True,
+        f"{device} ({answer['provider']}) found the golden photo's face; "
+        f"{answer['ms_per_image']} ms an image in batches of {answer['best_batch']}",
+    )
+
+
+def prove(device: str, settings: DetectorSettings) -> dict[str, Any]:
+    """What `actors.prove` says of a device that proved itself, in a process of its own.
+
+    Raises:
+        DeviceTaken: another process owns it.
+        DetectorNotReady: it is not there, or gives wrong answers.
+    """
     command = [sys.executable, "-m", "actors.prove", device, settings.model_dump_json()]
     try:
         done = subprocess.run(
@@ -191,15 +211,10 @@ def check_device(device: str, settings: DetectorSettings) -> Finding:
             "Update its driver."
         ) from None
     if answer["ok"]:
-        return Finding(
-            "device",
-            True,
-            f"{device} ({answer['provider']}) found the golden photo's face; "
-            f"{answer['ms_per_image']} ms an image in batches of {answer['best_batch']}",
-        )
+        return dict(answer)
     problem: RayfaceError
     if answer["failure"] == "device_held":
         problem = DeviceTaken(answer["detail"])
     else:
-        problem = DetectorNotReady(answer["detail"])
+        problem = DetectorNotReady(answer["detail"], Failure(answer["failure"]))
     raise problem

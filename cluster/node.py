@@ -133,12 +133,6 @@ def node_manager_ports(settings: NodeSettings) -> tuple[int, ...]:
     return (first,) if isinstance(settings, HeadSettings) else (first, first + 6, first + 7)
 
 
-def needed_ports(settings: NodeSettings) -> list[int]:
-    """What other machines must reach: node manager, object manager, metrics and the first processes."""
-    first, worker = settings.first_port, settings.first_worker_port
-    return [*node_manager_ports(settings), first + 1, first + 4, *range(worker, worker + 3)]
-
-
 def join(head_address: str, settings: JoinSettings, notes: str = "", turn: int = 0) -> Launch:
     """A machine that lends its devices to the head at `HOST:PORT`.
 
@@ -171,6 +165,11 @@ def join(head_address: str, settings: JoinSettings, notes: str = "", turn: int =
         ),
         variables,
     )
+
+
+def environment(address: str) -> dict[str, str]:
+    """For a process that only asks the head at that address; what a person has set stays."""
+    return {**COMMON, **_NODES, **_reach(address), **os.environ}
 
 
 def own_address(head_address: str) -> str:
@@ -232,6 +231,13 @@ def _reach(address: str) -> dict[str, str]:
     Where it is off, nobody can join.
     """
     return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if is_loopback(address) else "1"}
+
+
+def reached_ports(settings: NodeSettings, num_workers: int) -> list[int]:
+    """What other machines must reach: node manager, object manager, metrics, and so many processes' ports."""
+    first, worker = settings.first_port, settings.first_worker_port
+    fixed = [*node_manager_ports(settings), first + 1, first + 4]
+    return [*fixed, *range(worker, worker + min(num_workers, settings.num_worker_ports))]
 
 
 def is_loopback(host: str) -> bool:

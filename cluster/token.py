@@ -34,9 +34,27 @@ def read_token() -> str:
             f"There is no token to enter the cluster with: {path} cannot be read ({error.strerror}). On the "
             "head, `rayface token show` shows it; here, `rayface token save` asks for it and keeps it."
         ) from error
+    except UnicodeError as error:
+        # What a PowerShell's `>` writes is UTF-16.
+        raise ConfigurationError(
+            f"The token file {path} is not plain text. `rayface token save` writes it anew."
+        ) from error
     if not token:
         raise ConfigurationError(f"The token file {path} is empty. `rayface token save` writes it anew.")
     return token
+
+
+def is_token(text: str) -> bool:
+    """Whether it can be one."""
+    return len(text) >= 16 and text.isascii() and text.isprintable() and " " not in text
+
+
+def kept_token() -> str:
+    """What the token file holds, whether or not a variable goes before it; empty if nothing can be read."""
+    try:
+        return token_file().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError):
+        return ""
 
 
 def have_token() -> tuple[str, bool]:
@@ -55,7 +73,7 @@ def save_token(token: str) -> Path:
         ConfigurationError: it is no token, or cannot be written.
     """
     token = token.strip()
-    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+    if not is_token(token):
         raise ConfigurationError("That is no token: expected at least 16 letters and digits in one piece.")
     path = token_file()
     try:

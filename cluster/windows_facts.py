@@ -5,24 +5,34 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from actors.device import Device
 from cluster.findings import Finding, mind, ok
 
-_TWO = "Two machines"
 _DISPLAYS = r"SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc1-08002be10318}"
 _ASK_TIMEOUT_S = 20
 
 
-def adapters() -> Iterator[Finding]:
+def adapters(devices: Sequence[str] = ()) -> Iterator[Finding]:
     """By the registry; a device's number counts the adapters in DirectX's own order, which may be another."""
     if sys.platform != "win32":
         return
     names = _adapter_names()
-    if names:
-        yield ok("adapters", "; ".join(names))
+    lent = [parsed for each in devices if (parsed := Device.parse(each)).provider == "directml"]
+    beyond = [str(each) for each in lent if each.number >= len(names)]
+    if not names and not lent:
+        return
+    if not names:
+        yield mind("adapters", "Windows lists no graphics adapter", "Install the GPU's driver.")
+    elif beyond:
+        yield mind(
+            "adapters",
+            f"{', '.join(beyond)} is counted from 0, and Windows lists {len(names)}: {'; '.join(names)}",
+            "Name a device that is there: --device directml:0 is the first.",
+        )
     else:
-        yield mind("adapters", "Windows lists no graphics adapter", "Install the GPU's driver.", _TWO)
+        yield ok("adapters", "; ".join(names))
 
 
 def session() -> Iterator[Finding]:
@@ -38,7 +48,6 @@ def session() -> Iterator[Finding]:
             "session",
             "this runs in session 0, where some drivers show no GPU",
             "Let it join at log-on: `rayface install HEAD` without --at-boot.",
-            _TWO,
         )
     else:
         yield ok("session", f"session {number.value}")
@@ -52,7 +61,7 @@ def firewall() -> Iterator[Finding]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        yield mind("firewall", f"it could not be asked: {error}", "Let the ports of the README in.", "Ports")
+        yield mind("firewall", f"it could not be asked: {error}", "Let the ports of the README in.")
         return
     if done.returncode == 0 and "rayface" in done.stdout:
         yield ok("firewall", "it has a rule called rayface")
@@ -61,7 +70,6 @@ def firewall() -> Iterator[Finding]:
             "firewall",
             "it has no rule called rayface, so the head may not reach this machine",
             "Add one, as administrator; the README has the command.",
-            "Ports",
         )
 
 

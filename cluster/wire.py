@@ -10,7 +10,7 @@ import contextlib
 import os
 import pickle
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from cluster.errors import Fault
@@ -87,14 +87,14 @@ class Node:
         address: by which the others reach it.
         name: as it calls itself.
         resources: what it offers, by Ray's names.
-        ports: of its node manager, its object manager and its metrics, which the others must reach.
+        ports: of its own, that every other machine must reach, by what listens there.
     """
 
     node_id: str
     address: str
     name: str
     resources: dict[str, float]
-    ports: tuple[int, ...] = ()
+    ports: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +105,30 @@ class ActorEntry:
         state: as Ray has it: ALIVE, RESTARTING, PENDING_CREATION, DEAD.
         num_restarts: since it was placed.
         address: of the machine where it is, or was last.
+        port: of its process; 0 while it has none.
+        cause: why its last process ended, by Ray; empty if Ray does not say.
     """
 
     state: str
     num_restarts: int
     address: str
+    port: int = 0
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """The courier's own place in the cluster.
+
+    Attributes:
+        node_id: of the machine that it belongs to.
+        address: by which others reach it.
+        port: of its process, at which detectors and tasks answer; 0 if it cannot be told.
+    """
+
+    node_id: str
+    address: str
+    port: int
 
 
 class Channel:

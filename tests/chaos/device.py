@@ -42,6 +42,7 @@ class Orders:
         poison: numbers of photos that end the process.
         run_s: what a run costs.
         image_s: what each image of it costs besides.
+        provider: that sessions opened from now on say they use; empty: the one asked for.
     """
 
     hang: bool = False
@@ -52,6 +53,7 @@ class Orders:
     poison: list[int] = field(default_factory=list)
     run_s: float = _RUN_S
     image_s: float = _IMAGE_S
+    provider: str = ""
 
 
 def tell(folder: Path, **orders: Any) -> None:
@@ -86,9 +88,9 @@ class SimulatedSession:
     """Answers the golden photo and those of `tests.chaos.photos`."""
 
     def __init__(self, device: str, provider: str) -> None:
-        self.provider = provider
         self._device = device
         self._folder = Path(os.environ[FOLDER_VARIABLE])
+        self.provider = self._orders().provider or provider
         self._file = os.open(self._folder / "record", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._note("open")
 

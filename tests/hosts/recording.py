@@ -25,18 +25,18 @@ class RecordingOpener:
 
     def __init__(self, provider: str, device_id: int) -> None:
         self._device = f"{provider}:{device_id}"
+        self._provider = {"cpu": "CPUExecutionProvider", "directml": "DmlExecutionProvider"}[provider]
 
     def open(self, path: Path, bucket: tuple[int, int, int] | None) -> RecordingSession:
         """One more session."""
-        return RecordingSession(self._device)
+        return RecordingSession(self._device, self._provider)
 
 
 class RecordingSession:
     """Finds the golden face; a run takes a few milliseconds, so that runs could overlap."""
 
-    provider = "CPUExecutionProvider"
-
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, provider: str) -> None:
+        self.provider = provider
         self._device = device
         self._file = os.open(os.environ["RAYFACE_TEST_RECORD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._note("open")

@@ -72,6 +72,12 @@ from actors.ownership import machine_folder
 found = FlightRecorder(machine_folder() / "probe.flights.json", "test", 3600.0)
 print("SUSPECTS", found.num_suspects, found.is_suspect("one"), found.is_suspect("third"))
 """
+_DOCTOR = """
+import subprocess, sys
+command = [sys.executable, "-m", "cluster", "doctor", "--json", *sys.argv[1:]]
+done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+print(done.stdout, done.stderr if "Traceback" in done.stderr else "", "EXIT", done.returncode)
+"""
 _ASKS = """
 import asyncio
 from cluster import load_settings
@@ -172,6 +178,51 @@ def test_the_scheduled_task_is_taken_and_taken_away(wine: Wine) -> None:
     assert "is gone" in wine.run("-m", "cluster", "uninstall")
     said = wine.run("-m", "cluster", "uninstall")
     assert "Perhaps there is none" in said
+    assert "Traceback" not in said
+
+
+def _doctor(wine: Wine, *arguments: str, **variables: str) -> tuple[int, dict[str, dict[str, str]]]:
+    """Its exit code, and the findings by name; JSON is all that may be on standard output."""
+    said = wine.run("-c", _DOCTOR, *arguments, timeout_s=300, **variables)
+    assert "Traceback" not in said, said
+    assert "EXIT " in said, said
+    text, _, code = said.rpartition("EXIT ")
+    return int(code.split()[0]), {each["name"]: each for each in json.loads(text)}
+
+
+def test_the_doctor_looks_at_windows_without_a_cluster(wine: Wine) -> None:
+    """What only Windows can tell, a device that does not prove itself, and nobody at the other end."""
+    cache = "Z:" + str(cache_dir()).replace("/", "\\")
+    code, found = _doctor(wine, "127.0.0.1:9", "--device", "directml:0", RAYFACE_CACHE_DIR=cache)
+    assert code == 3
+    assert found["python"]["evidence"].endswith("on Windows")
+    assert "onnxruntime-directml" in found["onnxruntime"]["evidence"]
+    assert found["session"]["verdict"] == "ok"
+    assert {"adapters", "firewall", "memory", "object store", "disk"} <= set(found)
+    assert found["owner"]["evidence"] == "nobody has directml-0"
+    assert found["provider"]["verdict"] == "ok"
+    assert "rayface token save" in found["token"]["advice"]
+    assert "nobody answers" in found["head"]["evidence"]
+    assert found["device"]["verdict"] == "wrong"
+
+
+def test_the_doctor_names_who_holds_the_mutex(wine: Wine) -> None:
+    """A holder that lives, by its record; and after it was killed, nobody."""
+    holder = _background(wine, "-c", _HOLDS.replace('"probe"', '"cpu-78"'))
+    assert holder.stdout is not None
+    assert holder.stdout.readline().strip() == "held"
+    _, found = _doctor(wine, "127.0.0.1:9", "--device", "cpu:78")
+    assert "cpu-78 belongs to FaceDetector (pid" in found["owner"]["evidence"]
+    assert _kill_in_wine(wine, "cpu-78", "time.sleep(600)")
+    holder.wait(20)
+    _, found = _doctor(wine, "127.0.0.1:9", "--device", "cpu:78")
+    assert "who is gone" in found["owner"]["evidence"]
+
+
+def test_the_doctor_speaks_to_any_console(wine: Wine) -> None:
+    """Also one whose letters lack our arrows, and before there is anything at all."""
+    said = wine.run("-m", "cluster", "doctor", timeout_s=300)
+    assert "wrong head" in said, said
     assert "Traceback" not in said
 
 

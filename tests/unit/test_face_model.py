@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from actors import golden
+from actors.device import Device
 from actors.drawing import draw_faces
-from actors.errors import DeviceLies
+from actors.errors import DeviceLies, DeviceUnavailable
 from actors.face_model import FaceModel
 from actors.faces import Face
 from actors.guard import Guard
 from actors.images import Limits, prepare
+from actors.model_life import ModelLife
 from actors.models import ReadyModel
 from actors.session import OnnxSessionOpener
 from actors.settings import DetectorSettings
@@ -121,3 +125,34 @@ def test_drawn_copies_differ_where_the_faces_are() -> None:
     assert not pixels.any()
     assert drawn[72:180, 118].any()
     assert drawn[101, 139].any()
+
+
+def test_a_session_on_another_provider_is_refused() -> None:
+    """I4, I5: whatever opens the sessions; also one that is opened later than the first."""
+    device = FakeDevice(fixed_shapes=True, provider="DmlExecutionProvider")
+    settings = DetectorSettings()
+    with pytest.raises(DeviceUnavailable, match=r"CPUExecutionProvider was asked for.*DmlExecutionProvider"):
+        FaceModel(MODEL, device, settings, Guard(1), provider="CPUExecutionProvider")
+    model = FaceModel(MODEL, device, settings, Guard(1), provider="DmlExecutionProvider")
+    device.provider = "CPUExecutionProvider"
+    with pytest.raises(DeviceUnavailable, match="the session uses CPUExecutionProvider"):
+        model.warm_up()
+
+
+def test_a_detector_whose_device_fell_back_is_faulty() -> None:
+    """The life of the model says so, by its own word for it."""
+    with patch("actors.model_life.ready_model", return_value=MODEL):
+        life = ModelLife(
+            "FaceDetector",
+            DetectorSettings(),
+            FakeDevice(provider="AnotherExecutionProvider"),
+            time.monotonic,
+            devices=[Device("cpu", 77)],
+            exclusive=False,
+            cluster="",
+            num_lanes=1,
+        )
+        assert life.starting.result(10) is None
+    assert isinstance(life.fault, DeviceUnavailable)
+    assert "CPUExecutionProvider was asked for" in life.fault.detail
+    life.close()

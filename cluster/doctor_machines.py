@@ -1,0 +1,192 @@
+"""The doctor's look at the machines: each examines itself, they are compared, and knock at each other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from itertools import permutations
+from typing import Any
+
+from cluster.carrier import Carrier
+from cluster.errors import NotAnswered
+from cluster.findings import Finding, mind, of_dict, ok, wrong
+from cluster.node import RESOURCE
+from cluster.wire import ActorEntry, Driver, Node
+
+_ANSWER_WITHIN_S = 8.0
+_EXAMINE_TIMEOUT_S = 60.0
+_MAX_SKEW_S = 5.0
+
+
+class Machines:
+    """Every machine of a cluster.
+
+    Args:
+        carrier: to the cluster.
+        nodes: its machines.
+        ours: facts of this machine.
+        said: findings of this machine, which need not be said again where it is one of them.
+        now: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        nodes: Sequence[Node],
+        ours: Mapping[str, Any],
+        said: Collection[Finding] = (),
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._carrier = carrier
+        self._nodes = nodes
+        self._ours = ours
+        self._said = set(said)
+        self._now = now
+
+    async def findings(self) -> AsyncIterator[Finding]:
+        """One machine after the other, and then the ways between them."""
+        names = ", ".join(f"{each.name} ({each.address})" for each in self._nodes)
+        yield ok("machines", f"{len(self._nodes)}: {names}")
+        # All at once: a machine that does not answer holds nobody up.
+        for found in await asyncio.gather(*(self._examined(node) for node in self._nodes)):
+            for each in found:
+                yield each
+        for each in await self._ways():
+            yield each
+
+    async def _examined(self, node: Node) -> list[Finding]:
+        asked_at = self._now()
+        try:
+            known: dict[str, Any] = await self._carrier.ask(
+                "examine", node.node_id, timeout_s=_EXAMINE_TIMEOUT_S
+            )
+        except NotAnswered as error:
+            return [
+                wrong(
+                    "machine",
+                    f"it could not examine itself: {error}",
+                    "Install the same rayface there. `rayface doctor HEAD` on that machine says more; "
+                    "`rayface doctor --listen 60` there and `--knock` here try the ports without Ray.",
+                ).at(node.name)
+            ]
+        theirs = [of_dict(each) for each in known["findings"]]
+        is_here = known["facts"].get("host") == self._ours["host"]
+        new = [each for each in theirs if not (is_here and each in self._said)]
+        different = compared(self._ours, known["facts"], asked_at, self._now())
+        return [each.at(node.name) for each in (*new, *different)]
+
+    async def _ways(self) -> list[Finding]:
+        """From each machine to each other that it has to reach, by a small task there."""
+        pairs = [
+            (one, other)
+            for one, other in permutations(self._nodes, 2)
+            # Two that only lend have nothing to say to each other.
+            if not (one.resources.get(RESOURCE) and other.resources.get(RESOURCE))
+        ]
+        if not pairs:
+            return []
+        try:
+            driver: Driver = await self._carrier.ask("driver", timeout_s=_ANSWER_WITHIN_S)
+            entries: dict[str, ActorEntry] = await self._carrier.ask("actors", timeout_s=_ANSWER_WITHIN_S)
+        except NotAnswered as error:
+            return [mind("way", f"the ports could not be found out: {error}", "See what is wrong above.")]
+        return await asyncio.gather(
+            *(self._way(one, other, ports_of(other, driver, entries)) for one, other in pairs)
+        )
+
+    async def _way(self, one: Node, other: Node, ports: Mapping[int, str]) -> Finding:
+        there = other.address if other.name == other.address else f"{other.name} ({other.address})"
+        try:
+            found: dict[int, str] = await self._carrier.ask(
+                "visit", one.node_id, other.address, list(ports), timeout_s=_EXAMINE_TIMEOUT_S
+            )
+        except NotAnswered as error:
+            return mind("way", f"to {there} could not be tried: {error}", "See what is wrong above.").at(
+                one.name
+            )
+        closed = {port: problem for port, problem in found.items() if problem}
+        if closed:
+            listed = "; ".join(f"{port} ({ports[port]}): {problem}" for port, problem in closed.items())
+            return wrong(
+                "way",
+                f"it does not reach {there} at {listed}",
+                f"Publish these ports of {other.name}, let them in through its firewall, and check what its "
+                f"name means at {one.name}.",
+            ).at(one.name)
+        listed = ", ".join(f"{port} ({what})" for port, what in ports.items())
+        return ok("way", f"it reaches {there} at {listed}").at(one.name)
+
+
+def ports_of(node: Node, driver: Driver, entries: Mapping[str, ActorEntry]) -> dict[int, str]:
+    """Where others have to reach a machine, and what listens there now."""
+    ports = {port: what for what, port in node.ports.items() if port}
+    if driver.port and driver.node_id == node.node_id:
+        ports[driver.port] = "this command's own, as a backend has one"
+    for name, entry in entries.items():
+        if entry.port and entry.state == "ALIVE" and entry.address == node.address:
+            ports[entry.port] = name
+    return ports
+
+
+def compared(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], asked_at: float, answered_at: float
+) -> Iterator[Finding]:
+    """What is different between this machine and another that was asked then and answered then."""
+    for name in ("ray", "rayface"):
+        yield from same(name, theirs.get(name, ""), ours[name], "there")
+    yield from same_python(theirs.get("python", ""), ours["python"], "there")
+    yield from _same_runtimes(ours["onnxruntime"], theirs.get("onnxruntime", {}))
+    # Its time was taken at some moment between question and answer.
+    at = float(theirs.get("time", asked_at))
+    yield from clock(max(0.0, at - answered_at) - max(0.0, asked_at - at), "this machine's")
+
+
+def same(name: str, theirs: str, ours: str, where: str) -> Iterator[Finding]:
+    """A version that has to be the same on all machines."""
+    if theirs == ours:
+        yield ok("versions", f"{name} {ours} here and {where}")
+    else:
+        yield wrong(
+            "versions",
+            f"{name} is {ours or 'unknown'} here and {theirs or 'unknown'} {where}",
+            "Install the same rayface on every machine; it brings the same Ray.",
+        )
+
+
+def same_python(theirs: str, ours: str, where: str) -> Iterator[Finding]:
+    """Ray refuses another second number; another third one is allowed."""
+    if theirs.split(".")[:2] != ours.split(".")[:2]:
+        yield wrong(
+            "versions",
+            f"Python is {ours} here and {theirs or 'unknown'} {where}",
+            "Use the same second number on both machines.",
+        )
+    else:
+        yield ok("versions", f"Python {ours} here and {theirs} {where}")
+
+
+def clock(skew_s: float, whose: str) -> Iterator[Finding]:
+    """How far a clock is ahead of another's; where they differ, logs and figures cannot be compared."""
+    if abs(skew_s) > _MAX_SKEW_S:
+        yield mind(
+            "clock",
+            f"it is {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} {whose}",
+            "Set both by the same time server; till then their logs and figures cannot be compared.",
+        )
+    else:
+        yield ok("clock", f"as {whose}, within seconds")
+
+
+def _same_runtimes(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[Finding]:
+    """Windows has another package, which is published later; only one package in two versions is a slip."""
+    different = {name for name in ours if name in theirs and ours[name] != theirs[name]}
+    here, there = (", ".join(f"{k} {v}" for k, v in each.items()) or "none" for each in (ours, theirs))
+    if different:
+        yield mind(
+            "versions",
+            f"onnxruntime: {here} here and {there} there",
+            "Install the same rayface on both with `python3 start.py`, which pins it.",
+        )
+    else:
+        yield ok("versions", f"onnxruntime: {here} here and {there} there")

@@ -1,0 +1,266 @@
+"""`rayface doctor` as a person types it: before a cluster exists, with a wrong address, for a program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cluster import doctor as rooms
+from cluster import doctor_command
+from cluster.doctor import Doctor
+from cluster.doctor_command import doctor, needed_ports
+from cluster.errors import ClusterUnavailable, ConfigurationError
+from cluster.findings import Finding, Verdict, ok, wrong
+from cluster.settings import HeadSettings, JoinSettings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine is well, and has no head of its own."""
+
+    def none_here(settings: Any) -> str:
+        raise ClusterUnavailable("No Ray cluster can be joined at 'auto'.")
+
+    monkeypatch.setattr(rooms, "examine", lambda *_, **__: [ok("python", "Python 3.11.7")])
+    monkeypatch.setattr(rooms.placement, "resolve", none_here)
+    proof = {"provider": "CPUExecutionProvider", "ms_per_image": 70.0, "best_batch": 1}
+    monkeypatch.setattr(rooms.join_checks, "prove", lambda *_: proof)
+
+
+def run(*arguments: str) -> Result:
+    done = CliRunner().invoke(doctor, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit | ConfigurationError)
+    return done
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_before_a_cluster_exists() -> None:
+    done = run()
+    assert done.exit_code == 3
+    assert "wrong head: No Ray cluster" in done.output
+    assert 'README, "Two machines"' in done.output
+    assert "1 wrong, 0 worth a look, 1 well." in done.output
+
+
+def test_without_any_cluster_named_all_may_be_well(tmp_path: Path) -> None:
+    config = tmp_path / "own.toml"
+    config.write_text('[fallback]\npolicy = "never"\n')
+    done = run("--config", str(config))
+    assert done.exit_code == 0, done.output
+    assert "an embedded one is started by each program" in done.output
+
+
+def test_a_program_gets_json_and_nothing_else() -> None:
+    done = run("--json")
+    found = json.loads(done.stdout)
+    assert [each["name"] for each in found] == ["python", "head"]
+    assert {"verdict", "evidence", "advice", "link", "where"} <= set(found[0])
+    assert done.exit_code == 3
+
+
+@pytest.mark.parametrize("address", ["nosuch.invalid:6379", "host:", "host:70000", ":1"])
+def test_an_address_that_nobody_has(address: str) -> None:
+    done = run(address, "--device", "cpu:77", "--json")
+    found = {each["name"]: each for each in json.loads(done.stdout)}
+    assert done.exit_code == 3
+    assert found["head"]["verdict"] == "wrong"
+    assert found["head"]["advice"]
+    assert found["device"]["verdict"] == "ok", "the device is looked at all the same"
+
+
+def test_a_port_where_nobody_listens() -> None:
+    done = run(f"127.0.0.1:{closed_port()}", "--device", "cpu:77")
+    assert done.exit_code == 3
+    assert "nobody answers at" in done.output
+
+
+def test_wrong_use_is_told_in_a_sentence(tmp_path: Path) -> None:
+    """`rayface` itself makes exit code 2 of it."""
+    for arguments in (["--config", str(tmp_path / "none.toml")], ["h:1", "--device", "cuda:0"]):
+        assert isinstance(run(*arguments).exception, ConfigurationError)
+    assert run("--listen", "x").exit_code == 2
+    assert run("--no-such").exit_code == 2
+
+
+def test_a_bundle_of_what_is_broken(tmp_path: Path) -> None:
+    """JSON on standard output stays JSON."""
+    target = tmp_path / "bundle.zip"
+    done = run("--json", "--bundle", str(target))
+    found = json.loads(done.stdout)
+    assert "Wrote" in done.stderr
+    with zipfile.ZipFile(target) as archive:
+        assert json.loads(archive.read("findings.json")) == found
+        assert "status.json" not in archive.namelist(), "nobody could be asked"
+
+
+def test_a_bundle_that_cannot_be_written_comes_after_the_findings(tmp_path: Path) -> None:
+    done = run("--bundle", str(tmp_path / "no" / "such.zip"))
+    assert isinstance(done.exception, ConfigurationError)
+    assert "wrong head" in done.output
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(Verdict.OK, 0), (Verdict.MIND, 1), (Verdict.WRONG, 3)])
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, verdict: Verdict, code: int) -> None:
+    async def findings(self: Doctor) -> AsyncIterator[Finding]:
+        self.said = [Finding("ray", verdict, "it is so", "do something")]
+        yield self.said[0]
+
+    monkeypatch.setattr(Doctor, "findings", findings)
+    done = run()
+    assert done.exit_code == code
+    assert done.output.startswith(f"{verdict}")
+
+
+def test_what_nobody_foresaw_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(settings: Any) -> str:
+        raise KeyError("something new in Ray")
+
+    monkeypatch.setattr(rooms.placement, "resolve", fails)
+    done = run()
+    assert done.exit_code == 1
+    assert "something new in Ray" in done.output
+    assert "Traceback" not in done.output
+
+
+def look(head: str, *lends: str) -> dict[str, Finding]:
+    async def found() -> list[Finding]:
+        return [each async for each in Doctor(load_settings(), head, lends).findings()]
+
+    return {each.name: each for each in asyncio.run(found())}
+
+
+def head_says(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    ours = rooms.facts()
+    answer = {
+        "ray_version": ours["ray"],
+        "python_version": ours["python"],
+        "visited": {"7380": "", "7381": ""},
+        "clock_skew_s": 0.5,
+    } | changes
+    monkeypatch.setattr(rooms, "knock", lambda *_: "")
+    monkeypatch.setattr(rooms, "knock_all", lambda host, ports: dict.fromkeys(ports, ""))
+    monkeypatch.setattr(rooms, "own_address", lambda head: "10.0.0.2")
+    monkeypatch.setattr(rooms.join_checks, "ask_head", lambda *_: answer)
+
+    async def no_further(self: Doctor) -> AsyncIterator[Finding]:
+        yield ok("cluster", "not looked at")
+
+    monkeypatch.setattr(Doctor, "_cluster", no_further)
+
+
+def test_a_head_that_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    head_says(monkeypatch)
+    found = look("10.0.0.1:6379", "cpu:77")
+    assert {each.verdict for each in found.values()} == {Verdict.OK}
+    assert {"head", "token of the head", "versions", "way back", "way there", "clock", "device"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "says"),
+    [
+        ({"clock_skew_s": -90.0}, "clock", "90 s behind the head's"),
+        ({"visited": {"7380": "no answer", "7381": "no answer", "7384": ""}}, "way back", "7380-7381: no"),
+        ({"visited": None}, "way back", "it was not started by `rayface head`"),
+        ({"python_version": "3.99.0"}, "versions", "3.99.0 at the head"),
+    ],
+)
+def test_a_head_with_something_wrong(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], name: str, says: str
+) -> None:
+    head_says(monkeypatch, **changes)
+    found = look("10.0.0.1:6379", "cpu:77")[name]
+    assert found.verdict is not Verdict.OK
+    assert says in found.evidence
+
+
+def test_ports_of_the_head_that_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that refuses has been reached: behind a process's port there need not be one now."""
+    head_says(monkeypatch)
+    said = {10002: "Connection refused", 10003: "no answer (a firewall drops it)"}
+    monkeypatch.setattr(rooms, "knock_all", lambda host, ports: {port: said.get(port, "") for port in ports})
+    found = look("10.0.0.1:6379", "cpu:77")["way there"]
+    assert found.verdict is Verdict.WRONG
+    assert "10003" in found.evidence
+    assert "10002" not in found.evidence
+
+
+def test_a_name_that_means_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a machine that would join; for a driver beside the head it is all right."""
+    head_says(monkeypatch)
+    assert look("127.0.0.1:6379", "cpu:77")["head"].verdict is Verdict.WRONG
+    assert look("127.0.0.1:6379")["head"].verdict is Verdict.OK
+
+
+def test_a_token_that_the_head_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    head_says(monkeypatch)
+
+    def refused(*_: Any) -> Any:
+        raise ClusterUnavailable("The head at 10.0.0.1:6379 refuses our token.")
+
+    monkeypatch.setattr(rooms.join_checks, "ask_head", refused)
+    assert look("10.0.0.1:6379", "cpu:77")["token of the head"].verdict is Verdict.WRONG
+
+
+def test_a_port_that_is_taken_is_not_the_heads_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    head_says(monkeypatch)
+
+    def taken(*_: Any) -> Any:
+        raise ClusterUnavailable("Port 7380 of this machine is taken.")
+
+    monkeypatch.setattr(rooms.join_checks, "listening", taken)
+    found = look("10.0.0.1:6379", "cpu:77")
+    assert found["ports"].verdict is Verdict.WRONG
+    assert found["head"].verdict is Verdict.OK
+
+
+def test_the_ports_of_the_readme_are_knocked_at() -> None:
+    assert needed_ports(HeadSettings()) == [6379, 6380, 6381, *range(10002, 10022)]
+    assert needed_ports(JoinSettings()) == [7380, 7386, 7387, 7381, 7384, *range(11002, 11022)]
+
+
+def test_knocking_says_which_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {7381: "no answer"}
+    monkeypatch.setattr(
+        doctor_command, "knock_all", lambda host, ports: {port: said.get(port, "") for port in ports}
+    )
+    done = run("--knock", "win-host")
+    assert done.exit_code == 3
+    assert "wrong win-host:7381 no answer" in done.output
+    assert "ok    win-host:7380 is reached" in done.output
+
+
+def test_listening_tells_who_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every port taken but one it still listens there."""
+    port, busy = closed_port(), socket.create_server(("", 0))
+    monkeypatch.setattr(doctor_command, "needed_ports", lambda node: [port, busy.getsockname()[1]])
+    real = doctor_command.select.select
+
+    def knocked(reading: Any, *_: Any) -> Any:
+        socket.create_connection(("127.0.0.1", port)).close()
+        return real(reading, [], [], 1.0)
+
+    monkeypatch.setattr(doctor_command.select, "select", knocked)
+    times = iter([0.0, 0.5, 2.0])
+    monkeypatch.setattr(doctor_command.time, "monotonic", lambda: next(times))
+    with busy:
+        done = run("--listen", "1")
+    assert f"127.0.0.1 reached port {port}" in done.stdout
+    assert "is taken" in done.stderr
+
+
+def test_one_finding_a_line() -> None:
+    assert str(doctor_command._line(wrong("disk", "full", "empty it").at("gpu"))).startswith(
+        "wrong disk at gpu: full\n"
+    )
