@@ -5,7 +5,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 PYTHON
 # A plain user with the number that a first user has on most Linux machines, so that it can read that user's
 # token file.
 RUN useradd --create-home --uid 1000 rayface \
- && mkdir -p /var/lib/rayface/gcs /var/lib/rayface/models /var/lib/rayface/prometheus /tmp/ray \
+ && mkdir -p /var/lib/rayface/gcs /var/lib/rayface/models /tmp/ray \
  && chown -R rayface:rayface /var/lib/rayface /tmp/ray
 WORKDIR /rayface
 

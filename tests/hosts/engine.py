@@ -123,7 +123,8 @@ class Engine:
         folder.mkdir()
         shutil.copy("/usr/bin/prometheus", folder)
         (folder / "Dockerfile").write_text(
-            f'FROM {_BASE}\nCOPY prometheus /bin/\nRUN mkdir /prometheus\nENTRYPOINT ["/bin/prometheus"]\n'
+            f"FROM {_BASE}\nCOPY prometheus /bin/\nRUN mkdir /prometheus && chown nobody /prometheus\n"
+            'USER nobody\nENTRYPOINT ["/bin/prometheus"]\n'
         )
         named = re.search(r"image: (prom/prometheus:\S+)", (HERE / "docker-compose.yml").read_text())
         assert named is not None

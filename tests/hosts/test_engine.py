@@ -147,10 +147,13 @@ def test_prometheus_has_the_figures_of_both_machines_and_the_page_shows_them(sit
         return any(each["metric"]["instance"] == "win-host:7384" for each in found)
 
     eventually(has_figures, 60, site.said)
-    rows = eventually(lambda: site.http("/panels"), 20)
-    panels = {panel["title"]: panel for row in rows for panel in row["panels"]}
-    assert panels["Owners of each device"]["series"][0]["points"][-1][1] == 1
-    assert not any(panel["error"] for panel in panels.values())
+
+    def panels() -> dict[str, Any]:
+        return {panel["title"]: panel for row in site.http("/panels") for panel in row["panels"]}
+
+    owners = eventually(lambda: panels()["Owners of each device"]["series"], 60, site.said)
+    assert owners[0]["points"][-1][1] == 1
+    assert not any(panel["error"] for panel in panels().values())
     page = subprocess.run(
         [*in_namespace(site.docker_host), "curl", "-sS", "http://127.0.0.1:8000/"],
         capture_output=True,
