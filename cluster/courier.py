@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from cluster import placement
 from cluster.doorman import knock, knock_all
 from cluster.errors import DetectorNotReady, Fault, RayfaceError, fault_of
 from cluster.examine import examine_here
+from cluster.inbox import Inbox
 from cluster.metrics import Observation, RayMetrics
 from cluster.node import split_address
 from cluster.settings import Settings
@@ -156,7 +158,12 @@ class Courier:
 
         node = ray.get_runtime_context().get_node_id()
         host, port = await asyncio.to_thread(_own_place)
-        return Driver(node, host, port)
+        try:
+            with socket.create_server((host, 0)):
+                return Driver(node, host, port)
+        except OSError:
+            # Ray took this process for one of another machine, where it found none here that has joined.
+            return Driver(node, host, 0)
 
     async def examine(self, node_id: str) -> dict[str, Any]:
         """What a machine of the cluster finds out about itself, in a small task there; see `examine_here`."""
@@ -259,65 +266,12 @@ class Courier:
         return "the head answers others, and not this process" if is_long else ""
 
 
-class _Inbox:
-    """What comes through the pipe, from the first moment on; a None when nobody is at its other end any more.
-
-    Args:
-        channel: read here and nowhere else.
-        parent: the process that started this one.
-    """
-
-    def __init__(self, channel: Channel, parent: int) -> None:
-        self._channel = channel
-        self._parent = parent
-        self._lock = threading.Lock()
-        self._early: list[Ask | Drop | None] = []
-        self._deliver: Callable[[Ask | Drop | None], None] = self._early.append
-        #: Whether this process may end without more ado when nobody waits for it.
-        self.may_exit = False
-        threading.Thread(target=self._read, name="read", daemon=True).start()
-        if hasattr(os, "fork"):
-            threading.Thread(target=self._watch, name="parent", daemon=True).start()
-
-    def into(self, messages: asyncio.Queue[Ask | Drop | None]) -> None:
-        """From now on, and what came before, into a queue of the running loop."""
-        loop = asyncio.get_running_loop()
-
-        def deliver(message: Ask | Drop | None) -> None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(messages.put_nowait, message)
-
-        with self._lock:
-            self.may_exit = False
-            self._deliver = deliver
-            for message in self._early:
-                deliver(message)
-
-    def _read(self) -> None:
-        with contextlib.suppress(EOFError):
-            while True:
-                self._put(self._channel.read())
-        self._put(None)
-
-    def _watch(self) -> None:
-        # A child that the backend forked may hold our pipe open after the backend itself is gone.
-        while os.getppid() == self._parent:
-            time.sleep(2.0)
-        self._put(None)
-
-    def _put(self, message: Ask | Drop | None) -> None:
-        with self._lock:
-            if message is None and self.may_exit:
-                os._exit(0)
-            self._deliver(message)
-
-
 def main() -> None:
     """Join, say so, and answer until whoever started this process hangs up or is gone."""
     channel, parent = Channel.of_stdio(), os.getppid()
     try:
         settings = Settings(**channel.read())
-        inbox = _Inbox(channel, parent)
+        inbox = Inbox(channel, parent)
         # Joining may take Ray a minute. An embedded Ray that is half there is waited for, and then ended.
         inbox.may_exit = settings.cluster.address is not None
         leave = placement.join_or_start(settings)
@@ -343,7 +297,7 @@ def main() -> None:
         os._exit(0)
 
 
-async def _serve(courier: Courier, inbox: _Inbox) -> None:
+async def _serve(courier: Courier, inbox: Inbox) -> None:
     messages: asyncio.Queue[Ask | Drop | None] = asyncio.Queue()
     inbox.into(messages)
     try:

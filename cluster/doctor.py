@@ -26,6 +26,7 @@ from cluster.findings import Finding, Verdict, mind, ok, wrong
 from cluster.node import is_loopback, node_manager_ports, own_address, reached_ports, split_address
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings
+from cluster.token import read_token
 from cluster.wire import Node
 
 _KNOCK_TIMEOUT_S = 5.0
@@ -135,6 +136,12 @@ class Doctor:
                 "Use the address that `rayface head` says at its start, or give its name this machine's own "
                 "address in the hosts file.",
             )
+            return
+        try:
+            read_token()
+        except RayfaceError:
+            said = "without a token nobody is let in"
+            yield wrong("token of the head", said, "`rayface token save` here, with the head's.")
             return
         try:
             with contextlib.ExitStack() as stack:

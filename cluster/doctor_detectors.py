@@ -82,6 +82,9 @@ class Detectors:
             if health is None:
                 yield _away(name, entry, num_units, len(names))
                 continue
+            if health.state is State.FAULTY:
+                # Whoever asks has perhaps just mended it.
+                health = await self._tried_again(health)
             where = health.host
             for each in _state(health, entry):
                 yield each.at(where)
@@ -120,6 +123,15 @@ class Detectors:
         except NotAnswered:
             return None
         return health
+
+    async def _tried_again(self, health: Health) -> Health:
+        """After the device was opened anew and has tried the golden photo."""
+        wait_s = _PROVE_WITHIN_S - 1.0
+        try:
+            now: Health = await self._carrier.ask("check", health.name, wait_s, timeout_s=_PROVE_WITHIN_S)
+        except NotAnswered:
+            return health
+        return now
 
     async def _golden(self, health: Health) -> list[Finding]:
         """The golden photo on the device and on this machine's CPU: the same face, and how long each took."""

@@ -85,7 +85,7 @@ def examine(
         "onnxruntime": _onnxruntime,
         "token": _token,
         "model": lambda: _model(settings.detector, needs_model),
-        "provider": lambda: _providers(devices),
+        "provider": lambda: _providers(devices, settings.detector.opener),
         "owner": lambda: _owners(devices, settings.join.node_lock if role == "join" else ""),
         "adapters": lambda: windows_facts.adapters(devices),
         "session": windows_facts.session,
@@ -198,8 +198,11 @@ def _model(settings: DetectorSettings, is_needed: bool) -> Iterator[Finding]:
         yield ok("model", f"{named} is here, as published" if state == "whole" else f"{named} is your own")
 
 
-def _providers(devices: Sequence[str]) -> Iterator[Finding]:
+def _providers(devices: Sequence[str], opener: str | None) -> Iterator[Finding]:
     if not devices:
+        return
+    if opener is not None:
+        yield ok("provider", f"{opener} opens the device; what onnxruntime has does not matter")
         return
     there = available_providers()
     for device in devices:

@@ -39,7 +39,7 @@ TABLE = [
     Row(
         faults.version_skew,
         "versions",
-        rf"ray is {re.escape(faults.OTHER_RAY)} here and 2\.60\.0 at the head",
+        rf"Ray is {re.escape(faults.OTHER_RAY)} here and 2\.60\.0 at the head",
         "Install the same rayface on every machine",
     ),
     Row(faults.missing_token, "token", "There is no token", "rayface token save"),
@@ -54,7 +54,7 @@ TABLE = [
     Row(faults.lying_device, "detector", r"\(device_lies\)", "driver"),
     Row(faults.second_owner, "owner", r"belongs to an old worker \(pid \d+", "End that process"),
     Row(faults.altered_model, "model", "is not what was published", "Remove that file"),
-    Row(faults.full_object_store, "object store", "/dev/shm", "Remove what fills /dev/shm"),
+    Row(faults.full_object_store, "object store", r"/dev/shm has .* it is full", "Remove what fills it"),
     Row(faults.clock_skew, "clock", r"(89|90|91) s ahead of the head's", "same time server"),
     Row(faults.poison_photo, "quarantine", r"1 photo\(s\) ended the process", "tried again after"),
     Row(faults.head_gone, "head", "nobody answers at", "Start the head"),
@@ -63,13 +63,14 @@ TABLE = [
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    need("network", "ip", "iptables", "faketime", "unshare")
+    need("network", "ip", "iptables", "unshare")
     if not can_make_networks():
         if "network" in REQUIRED:
             pytest.fail("network: this system lets nobody make network namespaces")
         pytest.skip("network: this system lets nobody make network namespaces")
     with Site(has_cable=True, RAYFACE_DETECTOR__QUARANTINE_S=str(faults.QUARANTINE_S)) as made:
-        assert made.head.run("place", "--address", made.address, timeout_s=180).returncode == 0
+        place = ("place", "--address", made.address)
+        eventually(lambda: made.head.run(*place, timeout_s=180).returncode == 0, 90, made.said)
         yield made
 
 
