@@ -1,0 +1,162 @@
+"""What `rayface status` shows: figures between two looks, what is away, and who asks."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from rich.console import Console, RenderableType
+
+from actors.faces import Health, State
+from cluster.carrier import Carrier
+from cluster.errors import ClusterUnavailable
+from cluster.fleet import Fleet
+from cluster.noticeboard import Note
+from cluster.settings import CircuitSettings
+from cluster.status_view import StatusView, clients, rates
+from cluster.wire import Node
+from tests.unit.road import STAMP, Road, health, lost
+from tests.virtual_time import run
+
+_NODE = Node("0" * 56, "10.0.0.2", "gpu", {"directml": 1.0}, {})
+
+
+class Cluster(Road):
+    """One that tells its nodes as well."""
+
+    is_gone = False
+
+    async def _known(self) -> list[str]:
+        if self.is_gone:
+            raise lost()
+        return list(self.healths)
+
+    async def _nodes(self) -> list[Node]:
+        if self.is_gone:
+            raise lost()
+        return [_NODE]
+
+    async def _kept(self, prefix: str) -> dict[str, bytes]:
+        return {}
+
+
+def _text(page: RenderableType) -> str:
+    out = io.StringIO()
+    Console(file=out, width=200).print(page)
+    return out.getvalue()
+
+
+def _looked(road: Cluster, num_looks: int = 1) -> tuple[dict[str, Any], str]:
+    async def story() -> tuple[dict[str, Any], str]:
+        fleet = Fleet(road, CircuitSettings(), only_look=True)
+        view = StatusView(cast(Carrier, road), fleet)
+        for _ in range(num_looks):
+            what, page = await view.look()
+        return what, _text(page)
+
+    return run(story())
+
+
+def _after(before: Health, **changes: Any) -> Health:
+    return replace(before, **changes)
+
+
+def test_figures_are_of_the_time_between_two_looks() -> None:
+    before = health(uptime_s=100.0, num_images_run=1000, num_places=2000, busy_s=50.0, num_lanes=2)
+    now = _after(before, uptime_s=110.0, num_images_run=1080, num_places=2100, busy_s=60.0)
+    assert rates(before, now) == {"images_per_s": 8.0, "busy": 0.5, "fill": 0.8}
+    assert rates(None, now) == {"images_per_s": 9.82, "busy": 0.273, "fill": 0.514}
+
+
+def test_another_process_is_not_compared_with_the_one_before() -> None:
+    before = health(uptime_s=100.0, num_images_run=1000)
+    now = health(uptime_s=10.0, num_images_run=20, stamp=replace(STAMP, incarnation="life-2"))
+    assert rates(before, now)["images_per_s"] == 2.0
+
+
+def test_a_device_that_did_nothing_has_no_fill() -> None:
+    assert rates(None, health(uptime_s=10.0))["fill"] is None
+    assert rates(None, health())["images_per_s"] is None
+
+
+def test_all_is_well() -> None:
+    what, page = _looked(Cluster())
+    assert what["well"]
+    assert what["nodes"][0]["name"] == "gpu"
+    for said in ("FaceDetector", "ready", "CPUExecutionProvider", "1 directml", "gpu (10.0.0.2)"):
+        assert said in page
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": State.FAULTY, "reason": "The device gives zeros."},
+        {"state": State.STARTING, "reason": "The model is fetched."},
+    ],
+)
+def test_what_is_not_ready_is_not_well_and_says_why(changes: dict[str, Any]) -> None:
+    road = Cluster()
+    road.healths["FaceDetector"] = health(**changes)
+    what, page = _looked(road)
+    assert not what["well"]
+    assert what["detectors"][0]["reason"] == changes["reason"]
+    assert changes["reason"] in page
+
+
+def test_one_that_does_not_answer_is_away_with_its_last_figures() -> None:
+    """It was heard once; then it is silent."""
+    road = Cluster()
+
+    async def story() -> tuple[dict[str, Any], str]:
+        view = StatusView(cast(Carrier, road), Fleet(road, CircuitSettings(), only_look=True))
+        await view.look()
+        road.silent.add("FaceDetector")
+        what, page = await view.look()
+        return what, _text(page)
+
+    what, page = run(story())
+    (row,) = what["detectors"]
+    assert (row["state"], what["well"]) == ("away", False)
+    assert row["device"] == "cpu:0"
+    assert row["reason"]
+    assert "away" in page
+
+
+def test_how_the_last_process_ended_is_said() -> None:
+    road = Cluster()
+    road.healths["FaceDetector"] = health(last_words="hung: 12 s on 8 images")
+    assert "hung: 12 s on 8 images" in _looked(road)[1]
+
+
+def test_without_a_cluster_it_is_an_error_and_no_empty_page() -> None:
+    road = Cluster()
+    road.is_gone = True
+    with pytest.raises(ClusterUnavailable, match="does not say how it is"):
+        _looked(road)
+
+
+def test_a_client_is_shown_with_its_circuits_and_what_its_cpu_did() -> None:
+    detectors = [
+        {
+            "name": "FaceDetector",
+            "circuit": "open",
+            "detail": "It has not been heard for 31 s.",
+            "num_calls": 12,
+            "num_failed": 9,
+            "num_opened": 1,
+        }
+    ]
+    standing = {
+        "detectors": detectors,
+        "fallback": {"detector_lost": 5},
+        "outcomes": {"detected": 95, "failed": 5},
+        "why_not": "",
+        "paused": "",
+    }
+    page = _text(clients([Note("photos-1", 1.0, standing)]))
+    for said in ("photos-1", "100", "5 (5.0%)", "open", "9/12 failed", "It has not been heard for 31 s."):
+        assert said in page
+    away = {**standing, "detectors": [], "outcomes": {}, "fallback": {}, "why_not": "The head is away."}
+    assert "The head is away." in _text(clients([Note("photos-2", 1.0, away)]))
