@@ -32,6 +32,7 @@ EXITS = {Verdict.OK: 0, Verdict.MIND: 1, Verdict.WRONG: 3}
 
 @click.command()
 @click.argument("head", required=False, metavar="[HEAD]")
+@click.option("--address", metavar="HEAD", help="The head, on the backend's machine; else the settings' one.")
 @click.option("--device", "devices", multiple=True, help="That this machine lends, with HEAD.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option(
@@ -46,6 +47,7 @@ EXITS = {Verdict.OK: 0, Verdict.MIND: 1, Verdict.WRONG: 3}
 @click.option("--config", type=click.Path(path_type=Path), help="A settings file instead of the shipped one.")
 def doctor(
     head: str | None,
+    address: str | None,
     devices: tuple[str, ...],
     as_json: bool,
     bundle: Path | None,
@@ -55,14 +57,19 @@ def doctor(
 ) -> None:
     """Look at both sides of the wire, and say what is wrong and what to do.
 
-    On the backend's machine without HEAD; on the machine with the GPU with HEAD, as for `rayface join`.
+    On the backend's machine without HEAD, or with --address; on the machine with the GPU with HEAD, as for
+    `rayface join`.
 
     Where Ray itself cannot connect, the ports can be tried without it: --listen on one machine, --knock on
     the other, each with HEAD on the machine with the GPU.
 
     Exit code: 0 all is well, 1 something is worth a look, 3 something is wrong.
     """
+    if head and address:
+        raise click.UsageError("HEAD is for the machine with the GPU, --address for the backend's: give one.")
     chosen: dict[str, dict[str, Any]] = {"join": {"devices": devices}} if devices else {}
+    if address:
+        chosen["cluster"] = {"address": address}
     settings = load_settings(config or own_config("windows.toml" if head else "backend.toml"), **chosen)
     if listen is not None:
         _listen(settings.join if head else settings.head, listen)

@@ -54,7 +54,7 @@ SECTIONS: Mapping[str, str] = {
     "models": "The command",
     "circuit": "When something fails",
     "fallback": "When something fails",
-    "doctor": "The command",
+    "doctor": "The doctor",
 }
 
 

@@ -43,7 +43,7 @@ def doctor(machine: Machine, *arguments: str, **changes: str | None) -> Findings
 
 def at_head(site: Site) -> Findings:
     """As the backend's machine sees it."""
-    return doctor(site.head, RAYFACE_CLUSTER__ADDRESS=site.address)
+    return doctor(site.head, "--address", site.address)
 
 
 def at_gpu(site: Site, machine: Machine | None = None, **changes: str | None) -> Findings:

@@ -26,12 +26,15 @@ class Row:
         named: the finding that names it.
         cause: what its evidence says; a pattern.
         advice: what its advice says; a pattern.
+        here: whether only what is said of the machine that was asked counts. (The others of these tests have
+            the token in a variable, and whoever runs the tests may have another one in a file.)
     """
 
     plant: Callable[[Site], Iterator[Look]]
     named: str
     cause: str
     advice: str
+    here: bool = False
 
 
 #: The head is the last that goes: after it the cluster is another one.
@@ -42,7 +45,7 @@ TABLE = [
         rf"Ray is {re.escape(faults.OTHER_RAY)} here and 2\.60\.0 at the head",
         "Install the same rayface on every machine",
     ),
-    Row(faults.missing_token, "token", "There is no token", "rayface token save"),
+    Row(faults.missing_token, "token", "There is no token", "rayface token save", here=True),
     Row(faults.wrong_token, "token of the head", "refuses our token", "rayface token save"),
     Row(faults.blocked_port, "way back", r"the head does not reach .* at \d+", "firewall"),
     Row(
@@ -75,7 +78,11 @@ def site() -> Iterator[Site]:
 
 
 def _named(findings: Findings, row: Row) -> Findings:
-    return [each for each in findings if each["name"] == row.named and each["verdict"] != "ok"]
+    return [
+        each
+        for each in findings
+        if each["name"] == row.named and each["verdict"] != "ok" and not (row.here and each["where"])
+    ]
 
 
 def test_of_a_cluster_that_works_it_finds_nothing_wrong(site: Site) -> None:
@@ -134,5 +141,5 @@ def test_ports_can_be_tried_without_ray(site: Site) -> None:
     }
     done = site.head.run("doctor", "--knock", host, **changes)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("is reached") == 8
+    assert done.stdout.count("is reached") == 25
     assert f"{HEAD_ADDRESS} reached port" in machine.said("listen")
