@@ -37,7 +37,7 @@ from actors.faces import (
     Times,
 )
 from actors.images import PreparedImage
-from actors.model_life import ModelLife
+from actors.model_life import START_AGAIN_S, ModelLife
 from actors.observer import Call, Course, Observer, Observers, Tally
 from actors.preparing import Encoded, Preparer, num_cores
 from actors.runs import Found, Runs
@@ -45,6 +45,10 @@ from actors.session import SessionOpener
 from actors.settings import DetectorSettings
 
 Image = PreparedImage | Encoded | np.ndarray[Any, Any]
+
+#: So often it is looked whether the device is to be proved, or opened again; and then at least so often.
+_LOOK_EVERY_S = 5.0
+_MAX_AGAIN_S = 300.0
 
 
 def new_incarnation() -> str:
@@ -325,10 +329,20 @@ class FaceDetector:
             self._checker = asyncio.get_running_loop().create_task(self._check_regularly())
 
     async def _check_regularly(self) -> None:
+        """Prove the device, or open it anew after a fault, whether anybody asks or not."""
+        interval_s = self._settings.golden_interval_s
+        loop = asyncio.get_running_loop()
+        proved_at, again_s = loop.time(), START_AGAIN_S
         while True:
-            await asyncio.sleep(self._settings.golden_interval_s)
-            if self._life.ready_model() is not None:
-                await self._prove()
+            await asyncio.sleep(min(_LOOK_EVERY_S, interval_s))
+            if self._life.start_again_if_due(again_s):
+                # It may be in vain for days: a model that cannot be fetched is fetched less and less often.
+                again_s = min(2 * again_s, _MAX_AGAIN_S)
+            elif self._life.ready_model() is not None:
+                again_s = START_AGAIN_S
+                if loop.time() - proved_at >= interval_s:
+                    proved_at = loop.time()
+                    await self._prove()
 
     def _state(self) -> State:
         if self._draining:

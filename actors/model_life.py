@@ -20,8 +20,8 @@ from actors.session import SessionOpener
 from actors.settings import DetectorSettings
 from actors.watchdog import Watchdog
 
-#: A detector that could not start tries again when asked, but not more often than this.
-_START_AGAIN_S = 30.0
+#: A detector that could not start, or whose device failed, tries again not more often than this.
+START_AGAIN_S = 30.0
 
 
 class ModelLife:
@@ -121,13 +121,14 @@ class ModelLife:
         self._starting: Future[FaceModel | None] = Future()
         threading.Thread(target=self._start, args=(self._starting,), name="start", daemon=True).start()
 
-    def start_again_if_due(self) -> None:
-        """After a fault, and a pause."""
-        if self.fault is None or self._clock() - self._fault_at < _START_AGAIN_S:
-            return
+    def start_again_if_due(self, pause_s: float = START_AGAIN_S) -> bool:
+        """After a fault, and a pause; whether it was time."""
+        if self.fault is None or self._clock() - self._fault_at < pause_s:
+            return False
         if isinstance(self.fault, DeviceRemoved):
             self.removed(f"{self.fault.detail} A new process looks for it.")
         self.start()
+        return True
 
     def prove(self) -> DetectorFault | None:
         """Detect the golden photo now; blocks. What was wrong is known as `fault` from then on."""

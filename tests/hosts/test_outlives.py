@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,7 +26,9 @@ def _kill_head(head: Machine) -> None:
     keeper = psutil.Process(head.started[-1].pid)
     ours = [keeper, *keeper.children(recursive=True)]
     for process in ours:
-        process.kill()
+        # Some end when the first of them is gone.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(ours, 10)
     for process in processes_with(str(head.folder / "ray")):
         # The backend's environment names that folder too.
@@ -35,15 +38,19 @@ def _kill_head(head: Machine) -> None:
 
 def _share_of_a_core(backend: int) -> float:
     """What the backend's couriers use while there is nothing to be carried."""
-    couriers = [
-        each
-        for each in psutil.Process(backend).children(recursive=True)
-        if "cluster.courier" in " ".join(each.cmdline())
-    ]
-    before = {each: sum(each.cpu_times()[:2]) for each in couriers}
+
+    def used() -> dict[psutil.Process, float]:
+        found = {}
+        for each in psutil.Process(backend).children(recursive=True):
+            # One may end at any moment: it is replaced.
+            with contextlib.suppress(psutil.Error):
+                if "cluster.courier" in " ".join(each.cmdline()):
+                    found[each] = sum(each.cpu_times()[:2])
+        return found
+
+    before = used()
     time.sleep(_WATCHED_S)
-    after = {each: sum(each.cpu_times()[:2]) for each in couriers if each.is_running()}
-    return sum(after[each] - before[each] for each in after) / _WATCHED_S
+    return sum(now - before.get(each, 0.0) for each, now in used().items()) / _WATCHED_S
 
 
 def test_the_backend_lives_and_finds_the_next_cluster(

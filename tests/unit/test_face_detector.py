@@ -268,6 +268,21 @@ def test_a_fault_at_start_is_tried_again_later() -> None:
     run(story())
 
 
+def test_a_device_that_is_well_again_is_used_though_nobody_asks() -> None:
+    """I5: what a fault has begun ends by itself."""
+    device, clock = FakeDevice(answer=failing(DeviceUnavailable("unplugged"), 0)), Clock()
+
+    async def story() -> None:
+        made = detector(device, clock, golden_interval_s=0.001)
+        assert (await made.health(wait_s=20)).state is State.FAULTY
+        device.answer = golden_heads
+        clock.now += 31
+        while (await made.health()).state is not State.READY:
+            await asyncio.sleep(0)
+
+    run(story())
+
+
 def test_draining_takes_no_more() -> None:
     """Images after it are told so, with a reason that invites to ask again."""
 
