@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -181,7 +182,9 @@ def _next_turn(notes: Path) -> int:
         turn = int(file.read_text()) + 1
     except (OSError, ValueError):
         turn = 0
-    file.write_text(str(turn))
+    # A full disk must not end the keeper; then a later start may take the same port again.
+    with contextlib.suppress(OSError):
+        file.write_text(str(turn))
     return turn
 
 
