@@ -217,7 +217,7 @@ class FaceModel:
             for candidates, image in zip(found, images, strict=False)
         ]
         self.last_run_ms = (ran - begun) * 1000
-        places = self.best_batch(shape) if digests else 0
+        places = max(len(digests), self.best_batch(shape)) if digests else 0
         run = Run(len(digests), places, shape, ran - begun, self._clock() - ran, begun, next(_NUMBERS))
         self._observer.run(run)
         return faces, run

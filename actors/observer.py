@@ -16,7 +16,7 @@ class Run:
 
     Attributes:
         num_images: photos in it; 0 for the golden photo.
-        num_places: the best batch size for their shape; the batch was full with so many.
+        num_places: the best batch size for their shape, or their number where that is greater.
         shape: (height, width) of the tensor, in pixels.
         run_s: on the device.
         decode_s: of the heads, after it.
@@ -35,7 +35,7 @@ class Run:
     @property
     def fill(self) -> float:
         """How full the batch was, 0..1."""
-        return min(1.0, self.num_images / self.num_places) if self.num_places else 0.0
+        return self.num_images / self.num_places if self.num_places else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +152,4 @@ class Tally(Observer):
             if run.num_images:
                 self.num_runs += 1
                 self.num_images_run += run.num_images
-                self.num_places += max(run.num_images, run.num_places)
+                self.num_places += run.num_places

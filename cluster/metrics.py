@@ -165,7 +165,7 @@ class DetectorMetrics(Observer):
         self._observe("rayface_batch_images", run.num_images)
         self._observe("rayface_runs_total", 1)
         self._observe("rayface_run_images_total", run.num_images)
-        self._observe("rayface_run_places_total", max(run.num_images, run.num_places))
+        self._observe("rayface_run_places_total", run.num_places)
         bucket = f"{run.num_images} x {run.shape[0]} x {run.shape[1]}"
         self._observe("rayface_run_seconds", run.run_s, bucket=bucket)
         self._observe("rayface_decode_seconds", run.decode_s)
