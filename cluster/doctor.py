@@ -12,12 +12,14 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from actors import golden
 from actors.device import Device
+from actors.errors import DetectorFault
 from actors.faces import Failure
 from actors.ownership import DeviceLock
 from cluster import join_checks, placement
 from cluster.carrier import Carrier
-from cluster.doctor_detectors import REMEDIES, Detectors, agreement
+from cluster.doctor_detectors import REMEDIES, Detectors, agreement, on_cpu
 from cluster.doctor_machines import Machines, clock, same, same_python
 from cluster.doorman import knock, knock_all
 from cluster.errors import NotAnswered, RayfaceError
@@ -229,8 +231,10 @@ class Doctor:
                 answer = join_checks.prove(device, detector)
                 yield ok("device", join_checks.proof(device, answer).sentence)
                 if Device.parse(device).provider != "cpu":
-                    cpu = join_checks.prove("cpu:99", detector)
-                    yield agreement(answer, cpu)
+                    photo = golden.photos(1, detector.shapes[0])[0]
+                    yield agreement(answer, on_cpu(detector, photo))
+            except DetectorFault as fault:
+                yield mind("golden photo", f"this CPU could not be asked: {fault}", REMEDIES.get(fault.failure, ""))
             except RayfaceError as error:
                 failure = getattr(error, "failure", Failure.DEVICE_HELD)
                 yield wrong("device", str(error), REMEDIES.get(failure, "Update or change the GPU's driver."))
