@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tests.hosts.machines import HERE, Machine, eventually
 
 Findings = list[dict[str, Any]]
 Look = Callable[[], Findings]
+Planted = Generator[Look, None, None]
 
 #: One that rayface does not use; whatever runs it is a version apart.
 OTHER_RAY = "2.59.0"
@@ -56,7 +57,7 @@ def at_gpu(site: Site, machine: Machine | None = None, **changes: str | None) ->
     return doctor(machine, site.address, "--device", f"directml:{machine.ports}", **(heads | changes))
 
 
-def version_skew(site: Site) -> Iterator[Look]:
+def version_skew(site: Site) -> Planted:
     """A machine where another Ray was installed by hand."""
     folder = site.device / "other-ray"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
@@ -67,17 +68,17 @@ def version_skew(site: Site) -> Iterator[Look]:
     yield lambda: at_gpu(site, machine, PYTHONPATH=f"{folder}{os.pathsep}{HERE}")
 
 
-def missing_token(site: Site) -> Iterator[Look]:
+def missing_token(site: Site) -> Planted:
     """A new machine on which nobody has saved the token."""
     yield from _token(site, None)
 
 
-def wrong_token(site: Site) -> Iterator[Look]:
+def wrong_token(site: Site) -> Planted:
     """One that still has another cluster's token."""
     yield from _token(site, "0123456789abcdef" * 4)
 
 
-def _token(site: Site, kept: str | None) -> Iterator[Look]:
+def _token(site: Site, kept: str | None) -> Planted:
     machine = site.another()
     home = machine.folder / "home"
     changes = {"HOME": str(home), "RAY_AUTH_TOKEN": None, "RAYFACE_CACHE_DIR": str(cache_dir())}
@@ -89,7 +90,7 @@ def _token(site: Site, kept: str | None) -> Iterator[Look]:
     yield lambda: at_gpu(site, machine, **changes)
 
 
-def blocked_port(site: Site) -> Iterator[Look]:
+def blocked_port(site: Site) -> Planted:
     """The GPU machine's firewall lets nobody begin to talk to its object manager; the other way is open."""
     rule = ["INPUT", "-p", "tcp", "--syn", "--dport", str(site.gpu.ports + 11), "-j", "DROP"]
     sh(*site.gpu.prefix, "iptables", "-A", *rule)
@@ -100,7 +101,7 @@ def blocked_port(site: Site) -> Iterator[Look]:
     yield lambda: [*at_gpu(site), *at_head(site)]
 
 
-def silent_provider(site: Site) -> Iterator[Look]:
+def silent_provider(site: Site) -> Planted:
     """The runtime opens the model on the CPU although the GPU was asked for, and says nothing."""
     tell(site.device, provider="CPUExecutionProvider")
     site.kill_actor()
@@ -109,7 +110,7 @@ def silent_provider(site: Site) -> Iterator[Look]:
     yield lambda: at_head(site)
 
 
-def lying_device(site: Site) -> Iterator[Look]:
+def lying_device(site: Site) -> Planted:
     """A driver that computes nothing, without an error."""
     tell(site.device, garbage="zeros")
     yield lambda: at_head(site)
@@ -117,7 +118,7 @@ def lying_device(site: Site) -> Iterator[Look]:
     yield lambda: at_head(site)
 
 
-def second_owner(site: Site) -> Iterator[Look]:
+def second_owner(site: Site) -> Planted:
     """Another process of that machine has the device already."""
     machine = site.another()
     name = f"directml-{machine.ports}"
@@ -130,7 +131,7 @@ def second_owner(site: Site) -> Iterator[Look]:
     yield lambda: at_gpu(site, machine)
 
 
-def altered_model(site: Site) -> Iterator[Look]:
+def altered_model(site: Site) -> Planted:
     """The weights on the disk are not those that were published."""
     machine = site.another()
     cache = machine.folder / "cache"
@@ -147,7 +148,7 @@ def altered_model(site: Site) -> Iterator[Look]:
     yield lambda: at_gpu(site, machine, RAYFACE_CACHE_DIR=str(cache))
 
 
-def full_object_store(site: Site) -> Iterator[Look]:
+def full_object_store(site: Site) -> Planted:
     """What Ray's object store lies in is full."""
     machine = site.another()
     shared = machine.folder / "shm"
@@ -165,7 +166,7 @@ def full_object_store(site: Site) -> Iterator[Look]:
         sh("umount", shared)
 
 
-def head_gone(site: Site) -> Iterator[Look]:
+def head_gone(site: Site) -> Planted:
     """The backend's machine was switched off."""
     head = site.head.started[0]
     head.terminate()
@@ -178,7 +179,7 @@ def head_gone(site: Site) -> Iterator[Look]:
     yield lambda: [*at_gpu(site), *at_head(site)]
 
 
-def clock_skew(site: Site) -> Iterator[Look]:
+def clock_skew(site: Site) -> Planted:
     """A machine whose clock was set by hand."""
     machine = site.another()
     # Not faketime: under it Ray's own processes do not start.
@@ -188,7 +189,7 @@ def clock_skew(site: Site) -> Iterator[Look]:
     yield lambda: at_gpu(site, machine)
 
 
-def poison_photo(site: Site) -> Iterator[Look]:
+def poison_photo(site: Site) -> Planted:
     """A photo on which the GPU's driver dies."""
     tell(site.device, poison=[7_000_003])
     file = site.call("poison", "interactive", 3, 7_000_000)
@@ -198,9 +199,9 @@ def poison_photo(site: Site) -> Iterator[Look]:
     yield lambda: at_head(site)
 
 
-def mended(site: Site, plant: Callable[[Site], Iterator[Look]]) -> contextlib.closing[Any]:
+def mended(site: Site, plant: Callable[[Site], Planted]) -> contextlib.closing[Planted]:
     """The generator, which takes away what it planted however the test ends."""
-    return contextlib.closing(plant(site))  # type: ignore[type-var]
+    return contextlib.closing(plant(site))
 
 
 def bundle(machine: Machine, target: Path, **changes: str | None) -> int:

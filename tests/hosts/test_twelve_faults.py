@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos.site import GPU_ADDRESS, HEAD_ADDRESS, Site
 from tests.hosts import faults
-from tests.hosts.faults import Findings, Look
+from tests.hosts.faults import Findings, Planted
 from tests.hosts.lab import REQUIRED, can_make_networks, need
 from tests.hosts.machines import eventually
 
@@ -30,7 +30,7 @@ class Row:
             the token in a variable, and whoever runs the tests may have another one in a file.)
     """
 
-    plant: Callable[[Site], Iterator[Look]]
+    plant: Callable[[Site], Planted]
     named: str
     cause: str
     advice: str

@@ -21,7 +21,7 @@ from cluster.wire import ActorEntry, Node
 from tests.unit.road import STAMP, Road, failed, health, lost
 
 GPU = Node("bb", "10.0.0.2", "gpu", {"directml": 1.0})
-FACE = Face(golden.BOX, 0.9, golden.LANDMARKS)  # type: ignore[arg-type]
+FACE = Face(golden.BOX, 0.9, golden.LANDMARKS)  # type: ignore[arg-type]  # five pairs
 CPU = {"provider": "CPUExecutionProvider", "ms": 70.0, "box": golden.BOX, "score": 0.9}
 
 
@@ -53,7 +53,7 @@ class Site(Road):
 
 def look(site: Site, *nodes: Node, cpu: Any = lambda settings, image: CPU) -> list[Finding]:
     async def found() -> list[Finding]:
-        made = Detectors(load_settings(), site, nodes or (GPU,), cpu)  # type: ignore[arg-type]
+        made = Detectors(load_settings(), site, nodes or (GPU,), cpu)  # type: ignore[arg-type]  # a road
         return [each async for each in made.findings()]
 
     return asyncio.run(found())

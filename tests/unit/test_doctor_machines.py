@@ -114,7 +114,7 @@ def look(site: Site, *nodes: Node) -> list[Finding]:
     said = [ok("ray", "Ray 2.60.0")]
 
     async def found() -> list[Finding]:
-        machines = Machines(site, nodes, OURS, said, lambda: 1000.0)  # type: ignore[arg-type]
+        machines = Machines(site, nodes, OURS, said, lambda: 1000.0)  # type: ignore[arg-type]  # a road
         return [each async for each in machines.findings()]
 
     return asyncio.run(found())

@@ -127,7 +127,7 @@ def test_what_was_busy_is_another_attempt() -> None:
 def test_what_failed_is_marked_with_its_reason(answer: Any, said: str) -> None:
     """The attempt, and the call that had nothing better; in a word, never in the error's own text."""
     spans, road = Spans(), Road()
-    road.answer = lambda images: answer  # type: ignore[method-assign]
+    road.answer = lambda images: answer  # type: ignore[method-assign]  # its script
     if isinstance(answer, RuntimeError):
         with pytest.raises(RuntimeError):
             Clients(spans.tracer).ask(road)
@@ -170,7 +170,7 @@ def test_the_cpu_that_stands_in_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> N
     """With the number of its images; what the detector did not answer stays marked."""
     monkeypatch.setattr(fallback_module, "FaceDetector", test_surviving.Cpu)
     spans, road = Spans(), Road()
-    road.answer = lambda images: lost()  # type: ignore[method-assign]
+    road.answer = lambda images: lost()  # type: ignore[method-assign]  # its script
     Clients(spans.tracer, fallback={"policy": "after_s"}).ask(road, 2)
     assert spans.parents()["fallback"] == "rayface.detect"
     assert facts(spans.one("fallback"))["num_detected"] == 2
