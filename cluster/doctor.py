@@ -234,7 +234,9 @@ class Doctor:
                     photo = golden.photos(1, detector.shapes[0])[0]
                     yield agreement(answer, on_cpu(detector, photo))
             except DetectorFault as fault:
-                yield mind("golden photo", f"this CPU could not be asked: {fault}", REMEDIES.get(fault.failure, ""))
+                yield mind(
+                    "golden photo", f"this CPU could not be asked: {fault}", REMEDIES.get(fault.failure, "")
+                )
             except RayfaceError as error:
                 failure = getattr(error, "failure", Failure.DEVICE_HELD)
                 yield wrong("device", str(error), REMEDIES.get(failure, "Update or change the GPU's driver."))

@@ -1,76 +1,20 @@
-"""Many calls, one run: batches, priorities, deadlines, bounds; all in virtual time."""
+"""Many calls, one run: batches, priorities, deadlines; all in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.batcher import Batcher
-from actors.errors import Busy, DeadlineMissed, DeviceFailed, NotReady
+from actors.errors import Busy, DeadlineMissed
 from actors.faces import Priority
-from actors.images import PreparedImage
 from tests.fakes import prepared
+from tests.unit.batching import Device, answers
 from tests.virtual_time import run
 
 LANDSCAPE = (480, 640)
-
-
-class Device:
-    """Takes a second a run and answers each image with its number; one run at a time behind a gate."""
-
-    def __init__(self, seconds: float = 1.0, per_image_s: float = 0.0, gate: bool = False) -> None:
-        self.seconds = seconds
-        self.per_image_s = per_image_s
-        self.expected_s = 1.0
-        self.gate = gate
-        self.waiting: list[tuple[bool, asyncio.Event]] = []
-        self.is_busy = False
-        self.batches: list[list[int]] = []
-        self.shapes: list[set[tuple[int, int]]] = []
-        self.broken: Callable[[Sequence[PreparedImage]], Sequence[int] | None] = lambda batch: None
-
-    async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[int]:
-        await self._pass(first)
-        numbers = [image.height - 80 for image in batch]
-        self.batches.append(numbers)
-        self.shapes.append({image.shape for image in batch})
-        await asyncio.sleep(self.seconds + self.per_image_s * len(batch))
-        self.is_busy = False
-        if self.waiting:
-            self.waiting.sort(key=lambda each: not each[0])
-            self.waiting.pop(0)[1].set()
-        spoiled = self.broken(batch)
-        return numbers if spoiled is None else spoiled
-
-    async def _pass(self, first: bool) -> None:
-        if self.gate and self.is_busy:
-            turn = (first, asyncio.Event())
-            self.waiting.append(turn)
-            await turn[1].wait()
-        self.is_busy = True
-
-    def expect(self, num: int, shape: tuple[int, int]) -> float:
-        return self.seconds + self.per_image_s * num if self.per_image_s else self.expected_s
-
-    def batcher(self, size: int = 4, lanes: int = 1, most: int = 100, **options: Any) -> Batcher[int]:
-        return Batcher(
-            self,
-            best_batch=lambda shape: size,
-            expected_s=self.expect,
-            num_lanes=lanes,
-            max_queued=most,
-            **options,
-        )
-
-
-async def answers(batcher: Batcher[int], numbers: Sequence[int], **options: Any) -> list[Any]:
-    calls = (batcher.submit(prepared(n), **options) for n in numbers)
-    return [getattr(a, "value", a) for a in await asyncio.gather(*calls, return_exceptions=True)]
 
 
 def test_a_lone_image_is_taken_at_once_and_later_ones_together() -> None:
@@ -267,120 +211,6 @@ def test_a_persons_wait_is_bounded_while_a_scan_runs_at_full_load(
 
     one_batch = start_s + per_image_s * size
     assert p95(4 * size) <= 2 * p95(0) + one_batch
-
-
-def test_a_suspect_has_a_run_for_itself() -> None:
-    """And its neighbours are batched as ever, before and after it."""
-    device = Device()
-
-    async def story() -> None:
-        batcher = device.batcher(size=4, is_alone=lambda image: image.height - 80 == 3)
-        assert await answers(batcher, range(8), priority=Priority.BULK) == list(range(8))
-
-    run(story())
-    assert device.batches == [[0], [1, 2], [3], [4, 5, 6, 7]]
-
-
-def test_a_fault_of_one_image_is_that_images_alone() -> None:
-    """I3: a run may answer each image by itself."""
-    device = Device()
-    device.broken = lambda batch: [  # type: ignore[assignment,return-value]
-        DeviceFailed("odd") if image.height == 82 else image.height for image in batch
-    ]
-
-    async def story() -> None:
-        got = await answers(device.batcher(), range(5))
-        assert [type(each) for each in got] == [int, int, DeviceFailed, int, int]
-
-    run(story())
-
-
-def test_a_deadline_during_the_run_is_kept() -> None:
-    """I6: a device slower than it was measured does not hold the caller."""
-    device = Device(seconds=60.0)
-
-    async def story() -> None:
-        assert isinstance((await answers(device.batcher(), [0], deadline=5.0))[0], DeadlineMissed)
-        assert asyncio.get_running_loop().time() == pytest.approx(5, abs=0.01)
-
-    run(story())
-
-
-def test_a_full_queue_says_how_long_to_wait() -> None:
-    """I6: memory is bounded; one running, two waiting, the rest told to come again."""
-    device = Device()
-
-    async def story() -> None:
-        got = await answers(device.batcher(size=2, most=2), range(6))
-        assert got[:3] == [0, 1, 2]
-        assert all(isinstance(each, Busy) and each.retry_after_s == pytest.approx(2.0) for each in got[3:])
-
-    run(story())
-
-
-def test_a_caller_who_leaves_frees_its_place() -> None:
-    """Cancelled while waiting: not run, not counted."""
-    device = Device()
-
-    async def story() -> None:
-        batcher = device.batcher()
-        staying = asyncio.create_task(answers(batcher, [0]))
-        leaving = asyncio.create_task(answers(batcher, [1]))
-        await asyncio.sleep(0.2)
-        assert batcher.num_queued == 1
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
-        assert batcher.num_queued == 0
-        assert await staying == [0]
-
-    run(story())
-    assert device.batches == [[0]]
-
-
-def test_a_failing_run_costs_its_own_batch_only() -> None:
-    """I3: the batches before and after are answered."""
-    device = Device()
-
-    def broken(batch: Sequence[PreparedImage]) -> None:
-        if len(batch) == 2:
-            raise DeviceFailed("out of order")
-
-    device.broken = broken
-
-    async def story() -> None:
-        got = await answers(device.batcher(size=2), range(4))
-        assert [type(each) for each in got] == [int, DeviceFailed, DeviceFailed, int]
-
-    run(story())
-
-
-@pytest.mark.parametrize("spoiled", [[], [1, 2, 3]])
-def test_a_wrong_number_of_answers_is_a_fault(spoiled: list[int]) -> None:
-    """I1: nobody gets another image's answer."""
-    device = Device()
-    device.broken = lambda batch: spoiled
-
-    async def story() -> None:
-        assert isinstance((await answers(device.batcher(), [0]))[0], DeviceFailed)
-
-    run(story())
-
-
-def test_closing_answers_what_was_accepted() -> None:
-    """And takes no more."""
-    device = Device()
-
-    async def story() -> None:
-        batcher = device.batcher(size=1)
-        accepted = asyncio.create_task(answers(batcher, range(3)))
-        await asyncio.sleep(0.1)
-        closing = asyncio.create_task(batcher.close())
-        await asyncio.sleep(0.1)
-        assert isinstance((await answers(batcher, [9]))[0], NotReady)
-        await closing
-        assert await accepted == [0, 1, 2]
-
-    run(story())
 
 
 @settings(max_examples=60, deadline=None)
