@@ -206,3 +206,23 @@ def test_circuits_and_the_fallback_of_clients() -> None:
     found = look(site)
     assert "backend pid 7 does not ask FaceDetector: it was silent" in one(found, "circuit").evidence
     assert "3 for circuit open" in one(found, "fallback").evidence
+
+
+def test_a_faulty_detector_is_asked_to_try_again() -> None:
+    """Whoever runs the doctor has perhaps just mended it; and one that is well is left alone."""
+    site = Site()
+    mended = health(shapes=((320, 320),), uptime_s=5000)
+    site.healths["FaceDetector"] = replace(
+        mended, state=State.FAULTY, failure=Failure.DEVICE_LIES, reason="It gave zeros."
+    )
+
+    async def opened_anew(name: str, wait_s: float) -> Health:
+        site.probes[name] += 1
+        site.healths[name] = mended
+        return mended
+
+    site._check = opened_anew  # type: ignore[method-assign]  # its script
+    assert "ready on" in one(look(site), "detector").evidence
+    assert site.probes["FaceDetector"] == 1
+    look(site)
+    assert site.probes["FaceDetector"] == 1

@@ -168,6 +168,8 @@ def test_who_holds_a_device(here: Settings, tmp_path: Path) -> None:
     finally:
         lock.release()
     assert f"belongs to FaceDetector (pid {os.getpid()}" in alive.evidence
+    assert "no `rayface join` runs here" in alive.evidence
+    assert alive.verdict is Verdict.WRONG
     (tmp_path / "rayface-cpu-5.json").write_text(record.replace('"born": 1', '"born": 9'))
     gone = look(here, "owner", "cpu:5", role="join")
     assert gone.verdict is Verdict.OK
