@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from actors.faces import Failure
+from cluster.backoff import Backoff
 from cluster.courier_process import CourierProcess
 from cluster.errors import Fault, NotAnswered, RayfaceError
 from cluster.settings import Settings
-from cluster.supervisor import Backoff
 from cluster.wire import Pulse
 
 _PULSE_EVERY_S = 2.0

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from actors.faces import Failure
+from cluster.backoff import Backoff
 from cluster.carrier import Carrier
 from cluster.errors import ClusterUnavailable, Fault, NotAnswered
 from cluster.settings import Settings, load_settings
-from cluster.supervisor import Backoff
 from cluster.wire import Pulse
 from tests.unit.road import quiet
 from tests.virtual_time import run

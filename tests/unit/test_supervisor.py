@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.backoff import Backoff
 from cluster.errors import ClusterUnavailable
 from cluster.node import Launch
-from cluster.supervisor import Backoff, Supervisor
+from cluster.supervisor import Supervisor
 from tests.unit.road import quiet
 
 LAUNCH = Launch(("start",), {})
