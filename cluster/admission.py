@@ -9,13 +9,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from actors.faces import Priority
+from cluster.errors import Full
 
 #: The share of the places that bulk calls never take.
 _KEPT_FOR_INTERACTIVE = 0.25
-
-
-class Full(Exception):
-    """So many calls wait for a place already that another would wait in vain."""
 
 
 @dataclass(slots=True, eq=False)

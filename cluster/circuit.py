@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from actors.faces import Failure
+from cluster.errors import Cause
 from cluster.settings import CircuitSettings
 
 #: Calls remembered, whatever the window: bounds the memory.
@@ -29,19 +30,6 @@ class CircuitState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why a circuit opened, or why a probe failed.
-
-    Attributes:
-        failure: what a caller sees who is refused for it.
-        detail: the same in a sentence for people.
-    """
-
-    failure: Failure
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from typing import Any, Self
 
 from actors.faces import Failed, Failure, Health, Outcome, Priority
 from actors.images import ImageSource, PreparedImage
-from cluster.admission import Admission, Full
+from cluster.admission import Admission
 from cluster.carrier import Carrier
 from cluster.client_metrics import ClientMetrics
-from cluster.errors import DetectorNotReady, NotAnswered
+from cluster.errors import DetectorNotReady, Full, NotAnswered, Refused
 from cluster.fallback import Fallback
-from cluster.fleet import Fleet, Refused
+from cluster.fleet import Fleet
 from cluster.grouping import grouped
 from cluster.in_thread import in_thread
 from cluster.noticeboard import Noticeboard

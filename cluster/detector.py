@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Stamp, State
-from cluster.circuit import Cause, Circuit
-from cluster.errors import VERDICTS, Counts, Fault
+from cluster.circuit import Circuit
+from cluster.errors import VERDICTS, Cause, Counts, Fault
 from cluster.settings import CircuitSettings
 
 #: A detector that was heard so lately is there; that it does not answer a call says something about it.

@@ -5,10 +5,13 @@
     ├── ClusterUnavailable     no Ray to talk to, or it does not let us in
     ├── DeviceTaken            another process of this machine owns the device, or the machine is joined
     ├── DetectorNotReady       the cluster is there; the detector is not, or cannot prove itself
-    └── NotAnswered            a question came back without an answer; carries the `Fault`
+    ├── NotAnswered            a question came back without an answer; carries the `Fault`
+    ├── Refused                no detector may be asked now; carries the `Cause`
+    └── Full                   so many calls wait in this client already that another would wait in vain
 
-Those above the last are raised where nothing can be asked at all. Once images are on their way nothing is
-raised: each gets an outcome, and `fault_of` says which `Failure` an error of Ray's stands for.
+The first four are raised where nothing can be asked at all. The last three stay inside the client: once images
+are on their way nothing is raised, each image gets an outcome. These three carry the `failure` that the outcome
+gets; `fault_of` says which one an error of Ray's stands for.
 """
 
 from __future__ import annotations
@@ -56,8 +59,49 @@ class NotAnswered(RayfaceError):
         super().__init__(fault)
         self.fault = fault
 
+    @property
+    def failure(self) -> Failure:
+        """What the caller sees."""
+        return self.fault.failure
+
     def __str__(self) -> str:
         return self.fault.advice
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a circuit opened, or why a probe failed.
+
+    Attributes:
+        failure: what a caller sees who is refused for it.
+        detail: the same in a sentence for people.
+    """
+
+    failure: Failure
+    detail: str
+
+
+class Refused(RayfaceError):
+    """No detector may be asked now; says why, and how long until that may have changed."""
+
+    def __init__(self, cause: Cause, retry_after_s: float) -> None:
+        super().__init__(cause, retry_after_s)
+        self.cause = cause
+        self.retry_after_s = retry_after_s
+
+    @property
+    def failure(self) -> Failure:
+        """What the caller sees."""
+        return self.cause.failure
+
+    def __str__(self) -> str:
+        return self.cause.detail
+
+
+class Full(RayfaceError):
+    """So many calls wait in this client already that another would wait in vain."""
+
+    failure = Failure.BUSY
 
 
 class Whose(StrEnum):

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from actors.faces import Failure, Health, Outcome, Priority, State
 from actors.images import PreparedImage
-from cluster.circuit import Cause, CircuitState
+from cluster.circuit import CircuitState
 from cluster.detector import Detector, no_answer
-from cluster.errors import DetectorNotReady, NotAnswered
+from cluster.errors import Cause, DetectorNotReady, NotAnswered, Refused
 from cluster.quiet_log import sparing_log
 from cluster.settings import CircuitSettings
 
@@ -27,15 +27,6 @@ _LOOK_EVERY_S = 2.0
 _ANSWER_WITHIN_S = 5.0
 #: An answer that is due when the deadline is up still has to travel.
 _GRACE_S = 0.5
-
-
-class Refused(Exception):
-    """No detector may be asked now; says why, and how long until that may have changed."""
-
-    def __init__(self, cause: Cause, retry_after_s: float) -> None:
-        super().__init__(cause, retry_after_s)
-        self.cause = cause
-        self.retry_after_s = retry_after_s
 
 
 class Road(Protocol):

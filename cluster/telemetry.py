@@ -33,9 +33,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from actors.faces import Failed, Failure, Outcome, Rejected
 from actors.observer import Call, Course, Observer
-from cluster.admission import Full
-from cluster.errors import NotAnswered
-from cluster.fleet import Refused
+from cluster.errors import Full, NotAnswered, Refused
 from cluster.quiet_log import sparing_log
 from cluster.settings import TracingSettings
 from cluster.tracing import Fact, Span, Tracer
@@ -278,12 +276,8 @@ def _fail(span: Recorded, reason: str) -> None:
 
 def _reason(error: BaseException) -> str:
     """In a word; never the error's own text, which may name a file."""
-    if isinstance(error, Refused):
-        return error.cause.failure
-    if isinstance(error, NotAnswered):
-        return error.fault.failure
-    if isinstance(error, Full):
-        return Failure.BUSY
+    if isinstance(error, Refused | NotAnswered | Full):
+        return error.failure
     if isinstance(error, TimeoutError):
         return Failure.DEADLINE
     if isinstance(error, asyncio.CancelledError):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.faces import Priority
-from cluster.admission import Admission, Full
+from cluster.admission import Admission
+from cluster.errors import Full
 from tests.virtual_time import run
 
 

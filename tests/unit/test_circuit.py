@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.faces import Failure
-from cluster.circuit import Cause, Circuit, CircuitState
+from cluster.circuit import Circuit, CircuitState
+from cluster.errors import Cause
 from cluster.settings import CircuitSettings
 
 BROKEN = Cause(Failure.DEVICE_FAILED, "The device failed.")
