@@ -21,16 +21,10 @@ from actors.face_detector import FaceDetector, new_incarnation
 from actors.faces import Health, State
 from actors.observer import Observers
 from actors.ownership import machine_folder
+from cluster.contract import DEVICES_VARIABLE, DRAIN_NOTE, NOTES_VARIABLE
 from cluster.detector_log import DetectorLog
 from cluster.metrics import DetectorMetrics, RayMetrics
 from cluster.tracing import span_listeners
-
-#: What the machine says it lends, for example "directml:0,directml:1"; set by `rayface join`.
-DEVICES_VARIABLE = "RAYFACE_NODE_DEVICES"
-#: Where the machine's keeper and its detectors leave notes for each other; set by `rayface join`.
-NOTES_VARIABLE = "RAYFACE_NODE_NOTES"
-#: A file in that folder; while it is there, detectors of this machine answer what they have and close.
-DRAIN_NOTE = "drain"
 
 _KV_NAMESPACE = b"rayface"
 _EXIT_SUCCEEDED = 75

@@ -9,9 +9,9 @@ from itertools import permutations
 from typing import Any
 
 from cluster.carrier import Carrier
+from cluster.contract import RESOURCE
 from cluster.errors import NotAnswered
 from cluster.findings import Finding, mind, of_dict, ok, wrong
-from cluster.node import RESOURCE
 from cluster.wire import ActorEntry, Driver, Node
 
 _ANSWER_WITHIN_S = 8.0

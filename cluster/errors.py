@@ -9,9 +9,9 @@
     ├── Refused                no detector may be asked now; carries the `Cause`
     └── Full                   so many calls wait in this client already that another would wait in vain
 
-The first four are raised where nothing can be asked at all. The last three stay inside the client: once images
-are on their way nothing is raised, each image gets an outcome. These three carry the `failure` that the outcome
-gets; `fault_of` says which one an error of Ray's stands for.
+The first four are raised where nothing can be asked at all. The last three stay inside the client: once
+images are on their way nothing is raised, each image gets an outcome. These three carry the `failure` that
+the outcome gets; `fault_of` says which one an error of Ray's stands for.
 """
 
 from __future__ import annotations

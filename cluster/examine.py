@@ -25,7 +25,7 @@ from actors.ownership import DeviceLock
 from actors.session import ProviderNames, available_providers
 from actors.settings import DetectorSettings
 from cluster import surroundings, windows_facts
-from cluster.detector_actor import DEVICES_VARIABLE
+from cluster.contract import DEVICES_VARIABLE
 from cluster.errors import ConfigurationError
 from cluster.findings import Finding, mind, ok, wrong
 from cluster.settings import NodeSettings, Settings, load_settings, own_config

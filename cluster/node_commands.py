@@ -17,7 +17,7 @@ from actors.errors import DeviceHeld
 from actors.ownership import DeviceLock
 from cluster import node, supervisor, windows_task
 from cluster import token as tokens
-from cluster.detector_actor import DRAIN_NOTE
+from cluster.contract import DRAIN_NOTE
 from cluster.doorman import knock
 from cluster.errors import ClusterUnavailable, ConfigurationError, DeviceTaken, RayfaceError
 from cluster.join_checks import check_join

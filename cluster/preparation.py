@@ -15,7 +15,7 @@ from actors.preparing import num_cores
 from cluster.fleet import Fleet
 from cluster.settings import Settings
 
-#: Larger arguments would not travel inside a call, but by Ray's object store (see `cluster.node.COMMON`).
+#: Larger arguments would not travel inside a call, but by Ray's object store (see `cluster.contract.COMMON`).
 _MOST_BYTES = 10_000_000
 
 

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from actors.faces import Health
 from cluster.carrier import Carrier
+from cluster.contract import RESOURCE
 from cluster.detector import Detector
 from cluster.errors import ClusterUnavailable, NotAnswered
 from cluster.fleet import Fleet
-from cluster.node import RESOURCE
 from cluster.noticeboard import Note, read_notes
 from cluster.wire import Node
 

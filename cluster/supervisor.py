@@ -15,7 +15,7 @@ from typing import Protocol
 import platformdirs
 
 from cluster.backoff import Backoff
-from cluster.detector_actor import DRAIN_NOTE
+from cluster.contract import DRAIN_NOTE
 from cluster.errors import RayfaceError
 from cluster.node import Launch
 from cluster.processes import Family

@@ -9,7 +9,8 @@ import pytest
 
 from actors.device import Lease
 from actors.errors import LeaseOver
-from cluster.detector_actor import DRAIN_NOTE, LeaseKeeper
+from cluster.contract import DRAIN_NOTE
+from cluster.detector_actor import LeaseKeeper
 
 EPOCH = 100
 
