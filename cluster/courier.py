@@ -23,12 +23,10 @@ from typing import Any
 from actors.faces import Health, Outcome
 from actors.images import PreparedImage
 from cluster import placement
-from cluster.doorman import knock, knock_all
+from cluster.addresses import knock, split_address
 from cluster.errors import DetectorNotReady, Fault, RayfaceError, fault_of
-from cluster.examine import examine_here
 from cluster.inbox import Inbox
 from cluster.metrics import Observation, RayMetrics
-from cluster.node import split_address
 from cluster.settings import Settings
 from cluster.wire import ActorEntry, Answer, Ask, Channel, Driver, Drop, Joined, Node, NotJoined, Pulse
 
@@ -165,15 +163,14 @@ class Courier:
             # Ray took this process for one of another machine, where it found none here that has joined.
             return Driver(node, host, 0)
 
-    async def examine(self, node_id: str) -> dict[str, Any]:
-        """What a machine of the cluster finds out about itself, in a small task there; see `examine_here`."""
-        found: dict[str, Any] = await self._run_at(node_id, examine_here, self._settings.detector)
-        return found
+    async def run_on(self, node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function of ours on that machine and no other, in a small task there."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    async def visit(self, node_id: str, host: str, ports: Sequence[int]) -> dict[int, str]:
-        """Knock at another machine's ports from a machine of the cluster, in a small task there."""
-        found: dict[int, str] = await self._run_at(node_id, knock_all, host, ports)
-        return found
+        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        options = {"name": f"rayface {function.__name__}", "num_cpus": 0, "max_retries": 0}
+        return await ray.remote(function).options(scheduling_strategy=there, **options).remote(*arguments)
 
     async def actors(self) -> dict[str, ActorEntry]:
         """What Ray's own table says of each detector."""
@@ -239,15 +236,6 @@ class Courier:
             with contextlib.suppress(Exception):
                 ray.cancel(answer)
             raise
-
-    async def _run_at(self, node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a function of ours on that machine and no other."""
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        options = {"name": "rayface doctor", "num_cpus": 0, "max_retries": 0}
-        return await ray.remote(function).options(scheduling_strategy=there, **options).remote(*arguments)
 
     async def _why_unheard(self, error: Exception) -> str:
         """Why this process, of all, does not hear the head; empty while it may just be away."""

@@ -18,14 +18,14 @@ from actors.errors import DetectorFault
 from actors.faces import Failure
 from actors.ownership import DeviceLock
 from cluster import join_checks, placement
+from cluster.addresses import is_loopback, knock, knock_all, own_address, split_address
 from cluster.carrier import Carrier
 from cluster.doctor_detectors import REMEDIES, Detectors, agreement, on_cpu
 from cluster.doctor_machines import Machines, clock, same, same_python
-from cluster.doorman import knock, knock_all
 from cluster.errors import NotAnswered, RayfaceError
 from cluster.examine import examine, facts
 from cluster.findings import Finding, Verdict, mind, ok, wrong
-from cluster.node import is_loopback, node_manager_ports, own_address, reached_ports, split_address
+from cluster.node import node_manager_ports, reached_ports
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings
 from cluster.token import read_token
@@ -259,7 +259,7 @@ class Doctor:
         try:
             nodes: list[Node] = await carrier.ask("nodes", timeout_s=10.0)
             async for each in _all(
-                Machines(carrier, nodes, self._ours, self.said).findings(),
+                Machines(carrier, nodes, settings.detector, self._ours, self.said).findings(),
                 Detectors(settings, carrier, nodes).findings(),
             ):
                 yield each

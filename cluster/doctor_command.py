@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.text import Text
 
 from cluster import cluster_commands
+from cluster.addresses import knock_all
 from cluster.bundle import write_bundle
 from cluster.doctor import Doctor
-from cluster.doorman import knock_all
 from cluster.errors import ConfigurationError
 from cluster.findings import Finding, Verdict, worst
 from cluster.node import reached_ports

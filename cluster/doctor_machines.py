@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from itertools import permutations
 from typing import Any
 
+from actors.settings import DetectorSettings
+from cluster.addresses import knock_all
 from cluster.carrier import Carrier
 from cluster.contract import RESOURCE
 from cluster.errors import NotAnswered
+from cluster.examine import examine_here
 from cluster.findings import Finding, mind, of_dict, ok, wrong
 from cluster.wire import ActorEntry, Driver, Node
 
@@ -25,6 +28,7 @@ class Machines:
     Args:
         carrier: to the cluster.
         nodes: its machines.
+        detector: what a detector is placed with, which is up to who asks.
         ours: facts of this machine.
         said: findings of this machine, which need not be said again where it is one of them.
         now: seconds since 1970.
@@ -34,12 +38,14 @@ class Machines:
         self,
         carrier: Carrier,
         nodes: Sequence[Node],
+        detector: DetectorSettings,
         ours: Mapping[str, Any],
         said: Collection[Finding] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._carrier = carrier
         self._nodes = nodes
+        self._detector = detector
         self._ours = ours
         self._said = set(said)
         self._now = now
@@ -59,7 +65,7 @@ class Machines:
         asked_at = self._now()
         try:
             known: dict[str, Any] = await self._carrier.ask(
-                "examine", node.node_id, timeout_s=_EXAMINE_TIMEOUT_S
+                "run_on", node.node_id, examine_here, self._detector, timeout_s=_EXAMINE_TIMEOUT_S
             )
         except NotAnswered as error:
             return [
@@ -99,7 +105,7 @@ class Machines:
         there = other.address if other.name == other.address else f"{other.name} ({other.address})"
         try:
             found: dict[int, str] = await self._carrier.ask(
-                "visit", one.node_id, other.address, list(ports), timeout_s=_EXAMINE_TIMEOUT_S
+                "run_on", one.node_id, knock_all, other.address, list(ports), timeout_s=_EXAMINE_TIMEOUT_S
             )
         except NotAnswered as error:
             return mind("way", f"to {there} could not be tried: {error}", "See what is wrong above.").at(

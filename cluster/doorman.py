@@ -13,38 +13,20 @@ Both run as processes of their own, because Ray's client ends the whole process 
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from cluster.addresses import knock_all
 
 _NAMESPACE = b"rayface"
 _REQUEST, _ANSWER = b"visit/", b"visited/"
 _CALL_TIMEOUT_S = 5
-_KNOCK_TIMEOUT_S = 2.0
 #: An answer that nobody came for.
 _FORGOTTEN_S = 60.0
 _ANSWER_WITHIN_S = 10.0
-
-
-def knock(host: str, port: int, timeout_s: float = _KNOCK_TIMEOUT_S) -> str:
-    """Connect and hang up; returns what went wrong, in words, or nothing."""
-    try:
-        with socket.create_connection((host, port), timeout=timeout_s):
-            return ""
-    except TimeoutError:
-        return "no answer (a firewall drops it, or the address is wrong)"
-    except OSError as error:
-        return error.strerror or str(error)
-
-
-def knock_all(host: str, ports: Sequence[int]) -> dict[int, str]:
-    """Knock at many ports at once."""
-    with ThreadPoolExecutor(32) as pool:
-        return dict(zip(ports, pool.map(knock, [host] * len(ports), ports), strict=True))
 
 
 def answer_requests(

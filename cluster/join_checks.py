@@ -17,8 +17,8 @@ from actors import models
 from actors.errors import ModelUnavailable
 from actors.faces import Failure
 from actors.settings import DetectorSettings
-from cluster import node
-from cluster.doorman import knock
+from cluster import addresses, node
+from cluster.addresses import knock
 from cluster.errors import ClusterUnavailable, DetectorNotReady, DeviceTaken, RayfaceError
 from cluster.settings import JoinSettings, Settings
 from cluster.token import read_token
@@ -50,7 +50,7 @@ def check_join(head_address: str, settings: Settings) -> Iterator[Finding]:
     """
     read_token()
     yield Finding("token", True, "a token is at hand")
-    host, port = node.split_address(head_address)
+    host, port = addresses.split_address(head_address)
     if problem := knock(host, port, 10.0):
         raise ClusterUnavailable(
             f"The head does not answer at {head_address}: {problem}. Check that it runs, that its port is "
@@ -64,7 +64,7 @@ def check_join(head_address: str, settings: Settings) -> Iterator[Finding]:
 
 
 def _check_head(head_address: str, settings: JoinSettings) -> Iterator[Finding]:
-    own = settings.address or node.own_address(head_address)
+    own = settings.address or addresses.own_address(head_address)
     with listening(settings) as ports:
         answer = ask_head(head_address, own, ports)
     if answer["ray_version"] != version("ray"):

@@ -6,11 +6,9 @@ chosen for a home network: a blip of 10 s must not cost the machine, a dead one 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,14 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from cluster.addresses import is_loopback, outer_address, own_address, split_address
 from cluster.contract import COMMON, DEVICES_VARIABLE, NOTES_VARIABLE, RESOURCE
 from cluster.errors import ClusterUnavailable
 from cluster.settings import HeadSettings, JoinSettings, NodeSettings
-
-#: An address that nobody has (RFC 5737): the way to it leaves by the interface that the others see.
-_ANYWHERE = "203.0.113.1:9"
 
 _NODES: Mapping[str, str] = {
     # Five checks in a row, each at most 2 s, one second apart: 15 s of silence.
@@ -150,58 +144,6 @@ def environment(address: str) -> dict[str, str]:
     return {**COMMON, **_NODES, **_reach(address), **os.environ}
 
 
-def own_address(head_address: str) -> str:
-    """This machine's address on the way to the head.
-
-    Raises:
-        ClusterUnavailable: the head's name has no address, or there is no way to it.
-    """
-    host, port = split_address(head_address)
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            # Of a datagram socket this sends nothing; it only chooses the way.
-            probe.connect((host, port))
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise ClusterUnavailable(
-            f"There is no way to the head at {head_address}: {error.strerror or error}. Check the name and "
-            "the network; a name of your own belongs into the hosts file (README, Two machines)."
-        ) from error
-
-
-def outer_address() -> str:
-    """The address that other machines most likely reach this one by.
-
-    Raises:
-        ClusterUnavailable: this machine has none but loopback.
-    """
-    with contextlib.suppress(ClusterUnavailable):
-        return own_address(_ANYWHERE)
-    # No way out, as in a network of its own.
-    for addresses in psutil.net_if_addrs().values():
-        for each in addresses:
-            if each.family == socket.AF_INET and not is_loopback(each.address):
-                return str(each.address)
-    raise ClusterUnavailable(
-        "This machine has no address that others could reach it by. Name one with --address "
-        "(127.0.0.1 is for drivers of this machine alone)."
-    )
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """ "HOST:PORT" → its parts; without a port, Ray's own 6379.
-
-    Raises:
-        ClusterUnavailable: it is no address.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon:
-        return address, 6379
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ClusterUnavailable(f"{address!r} is no address of a head; expected HOST:PORT.")
-    return host, int(port)
-
-
 def _reach(address: str) -> dict[str, str]:
     """Lets Windows into a cluster of several machines, and a head that is for itself stay on loopback.
 
@@ -216,11 +158,6 @@ def reached_ports(settings: NodeSettings, num_workers: int) -> list[int]:
     first, worker = settings.first_port, settings.first_worker_port
     fixed = [*node_manager_ports(settings), first + 1, first + 4]
     return [*fixed, *range(worker, worker + min(num_workers, settings.num_worker_ports))]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine, by an address that no other can use."""
-    return host == "localhost" or host.startswith("127.")
 
 
 def _common_arguments(settings: NodeSettings, address: str, turn: int = 0) -> tuple[str, ...]:

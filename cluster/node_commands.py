@@ -15,10 +15,10 @@ import click
 from actors.device import Device
 from actors.errors import DeviceHeld
 from actors.ownership import DeviceLock
-from cluster import node, supervisor, windows_task
+from cluster import addresses, node, supervisor, windows_task
 from cluster import token as tokens
+from cluster.addresses import knock
 from cluster.contract import DRAIN_NOTE
-from cluster.doorman import knock
 from cluster.errors import ClusterUnavailable, ConfigurationError, DeviceTaken, RayfaceError
 from cluster.join_checks import check_join
 from cluster.processes import Family
@@ -55,7 +55,7 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
     home = f"{at}:{settings.gcs_port}"
 
     def head_answers() -> None:
-        if problem := knock(*node.split_address(home)):
+        if problem := knock(*addresses.split_address(home)):
             raise ClusterUnavailable(f"The doorman waits for the head at {home}: {problem}")
 
     def start_doorman(_: node.Launch) -> Family:
@@ -143,7 +143,7 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
     locks = [DeviceLock(Device.parse(device).lock_name) for device in settings.join.devices]
 
     def look_first() -> None:
-        if problem := knock(*node.split_address(head_address), 5.0):
+        if problem := knock(*addresses.split_address(head_address), 5.0):
             raise ClusterUnavailable(f"The head at {head_address} does not answer: {problem}")
         if unchecked[0]:
             for finding in check_join(head_address, settings):
@@ -154,7 +154,7 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
         if settings.join.address is not None:
             return False
         try:
-            return f"--node-ip-address={node.own_address(head_address)}" not in launch.arguments
+            return f"--node-ip-address={addresses.own_address(head_address)}" not in launch.arguments
         except RayfaceError:
             return False
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from cluster.addresses import is_loopback
 from cluster.contract import COMMON, RESOURCE
 from cluster.detector_actor import DetectorActor
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady
-from cluster.node import is_loopback
 from cluster.settings import Settings
 from cluster.token import have_token
 

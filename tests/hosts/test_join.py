@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster import node
+from cluster import addresses
 from tests.hosts.machines import Machine, eventually, processes_with, rows
 
 Make = Callable[..., Machine]
@@ -108,7 +108,7 @@ def test_nobody_joins_without_the_token(
 
 
 def test_a_head_that_is_away_is_said_at_once(make_machine: Make) -> None:
-    done = make_machine().run("join", f"{node.outer_address()}:9", "--device", "cpu:8")
+    done = make_machine().run("join", f"{addresses.outer_address()}:9", "--device", "cpu:8")
     assert done.returncode == 3
     assert "does not answer" in done.stderr
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
+from actors.settings import DetectorSettings
+from cluster.addresses import knock_all
 from cluster.doctor_machines import Machines, compared, ports_of
+from cluster.examine import examine_here
 from cluster.findings import Finding, Verdict, ok
 from cluster.wire import ActorEntry, Driver, Node
 from tests.unit.road import Road, lost
@@ -91,7 +94,11 @@ class Site(Road):
         self.visits: list[tuple[str, str, list[int]]] = []
         self.mute: set[str] = set()
 
-    async def _examine(self, node_id: str) -> dict[str, Any]:
+    async def _run_on(self, node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        asked = {examine_here: self._examine, knock_all: self._visit}[function]
+        return await asked(node_id, *arguments)
+
+    async def _examine(self, node_id: str, detector: DetectorSettings) -> dict[str, Any]:
         if node_id in self.mute:
             raise lost()
         host = "backend" if node_id == "aa" else "gpu"
@@ -114,7 +121,7 @@ def look(site: Site, *nodes: Node) -> list[Finding]:
     said = [ok("ray", "Ray 2.60.0")]
 
     async def found() -> list[Finding]:
-        machines = Machines(site, nodes, OURS, said, lambda: 1000.0)  # type: ignore[arg-type]  # a road
+        machines = Machines(site, nodes, DetectorSettings(), OURS, said, lambda: 1000.0)  # type: ignore[arg-type]  # a road
         return [each async for each in machines.findings()]
 
     return asyncio.run(found())

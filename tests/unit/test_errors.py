@@ -22,11 +22,13 @@ from actors.faces import Failure, Rejection
 from cluster import errors as cluster_errors
 from cluster.errors import (
     VERDICTS,
+    Cause,
     Counts,
     DetectorNotReady,
     Fault,
     NotAnswered,
     RayfaceError,
+    Refused,
     Whose,
     fault_of,
     ray_faults,
@@ -85,6 +87,7 @@ def ours() -> list[Exception]:
         Busy("full", 1.5),
         DetectorNotReady("no", Failure.DEVICE_LIES),
         NotAnswered(Fault.of(Failure.NO_CLUSTER, "away")),
+        Refused(Cause(Failure.DEVICE_LIES, "zeros"), 2.0),
     ]
     for module, base in ((actor_errors, ActorError), (cluster_errors, RayfaceError)):
         for _, kind in inspect.getmembers(module, inspect.isclass):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import node, token, windows_task
+from cluster import addresses, node, token, windows_task
 from cluster.errors import ClusterUnavailable, ConfigurationError
 from cluster.settings import HeadSettings, JoinSettings, load_settings
 
@@ -70,7 +70,7 @@ def test_devices_that_cannot_be_lent(devices: list[str]) -> None:
 @pytest.mark.parametrize("address", ["host:", "host:x", ":6379", "host:70000"])
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(ClusterUnavailable, match="no address"):
-        node.split_address(address)
+        addresses.split_address(address)
 
 
 @pytest.fixture
@@ -115,10 +115,10 @@ def test_without_a_way_out_any_address_of_its_own_will_do(monkeypatch: pytest.Mo
         raise ClusterUnavailable("Network is unreachable")
 
     address = namedtuple("address", ["family", "address"])
-    monkeypatch.setattr(node, "own_address", nowhere)
+    monkeypatch.setattr(addresses, "own_address", nowhere)
     found = {"lo": [address(socket.AF_INET, "127.0.0.1")], "eth0": [address(socket.AF_INET, "10.0.0.7")]}
-    monkeypatch.setattr(node.psutil, "net_if_addrs", lambda: found)
-    assert node.outer_address() == "10.0.0.7"
+    monkeypatch.setattr(addresses.psutil, "net_if_addrs", lambda: found)
+    assert addresses.outer_address() == "10.0.0.7"
     found.pop("eth0")
     with pytest.raises(ClusterUnavailable, match="--address"):
-        node.outer_address()
+        addresses.outer_address()
