@@ -49,7 +49,7 @@ class FaceClient:
         self._log = log
         self._tracer = tracer
         self._loop = asyncio.get_running_loop()
-        self._preparation = Preparation(settings, fleet)
+        self._preparation = Preparation(settings, fleet.known_health)
         self._admission = Admission(settings.client.max_images_in_flight, settings.client.max_waiting_calls)
         self._fallback = Fallback(settings.fallback, settings.detector, self._loop.time, tracer)
         self._paused: dict[object, str] = {}
@@ -166,14 +166,18 @@ class FaceClient:
 
     def standing(self) -> Standing:
         """How this client, its circuits and its fallback are."""
-        return Standing.of(
-            self._carrier,
-            self._fleet,
-            self._fallback,
-            self._admission,
-            self.paused,
-            self._metrics.outcomes,
-            self._loop.time(),
+        now = self._loop.time()
+        return Standing(
+            address=self._carrier.address,
+            why_not="" if self._carrier.address else self._carrier.reason,
+            paused=self.paused,
+            num_images=self._admission.num_taken,
+            num_waiting_calls=self._admission.num_waiting,
+            detectors=tuple(each.standing(now) for each in self._fleet.detectors.values()),
+            fallback=dict(self._fallback.num_by_reason),
+            num_fallback_refused=self._fallback.num_refused,
+            num_connections=self._carrier.num_joined,
+            outcomes=dict(self._metrics.outcomes),
         )
 
     async def health(self, wait_s: float = 0.0) -> Health:

@@ -8,6 +8,7 @@ from actors.faces import Detected, Failed, Failure, Health, Outcome, Stamp, Stat
 from cluster.circuit import Circuit
 from cluster.errors import VERDICTS, Cause, Counts, Fault
 from cluster.settings import CircuitSettings
+from cluster.standing import DetectorStanding
 
 #: A detector that was heard so lately is there; that it does not answer a call says something about it.
 _IS_HEARD_S = 6.0
@@ -56,6 +57,26 @@ class Detector:
         buckets = self.health.buckets if self.health else ()
         per_image = min((each.run_ms / each.num_images for each in buckets), default=1.0)
         return (self.num_in_flight + self.num_of_others + 1) * per_image
+
+    def standing(self, now: float) -> DetectorStanding:
+        """The same as plain values."""
+        view = self.circuit.view(now)
+        state = "unknown" if self.health is None else str(self.health.state)
+        return DetectorStanding(
+            name=self.name,
+            state="away" if self.is_away else state,
+            circuit=str(view.state),
+            reason=str(view.cause.failure) if view.cause else "",
+            detail=view.cause.detail if view.cause else "",
+            since_s=round(view.since_s, 1),
+            retry_after_s=round(view.retry_after_s, 1),
+            num_calls=view.num_calls,
+            num_failed=view.num_failed,
+            num_slow=view.num_slow,
+            num_opened=view.num_opened,
+            num_in_flight=self.num_in_flight,
+            last_error=self.last_error,
+        )
 
     def hear(self, now: float, health: Health) -> None:
         """Take note of what it says of itself."""

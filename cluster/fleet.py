@@ -120,6 +120,10 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def known_health(self) -> Health | None:
+        """Of any detector that was heard; all of a cluster take the same tensors."""
+        return next((each.health for each in self.detectors.values() if each.health), None)
+
     async def changed(self, timeout_s: float) -> None:
         """Wait until a circuit has opened or closed, or a detector was found, or the time is up."""
         self._changed.clear()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from actors import images as photos
 from actors.errors import ImageFault
-from actors.faces import Failed, Failure, Outcome, Priority, Rejected, Stamp, Times
+from actors.faces import Failed, Failure, Health, Outcome, Priority, Rejected, Stamp, Times
 from actors.images import ImageSource, Limits, PreparedImage
 from actors.preparing import num_cores
-from cluster.fleet import Fleet
 from cluster.settings import Settings
 
 #: Larger arguments would not travel inside a call, but by Ray's object store (see `cluster.contract.COMMON`).
@@ -24,12 +23,13 @@ class Preparation:
 
     Args:
         settings: limits and threads.
-        fleet: whose detectors say which tensors they take; until one has, the settings say it.
+        health: of any detector that was heard, which says what tensors it takes; None until there is one, and
+            then the settings say it.
     """
 
-    def __init__(self, settings: Settings, fleet: Fleet) -> None:
+    def __init__(self, settings: Settings, health: Callable[[], Health | None]) -> None:
         self._detector = settings.detector
-        self._fleet = fleet
+        self._health = health
         self._limits = Limits(self._detector.max_image_pixels, self._detector.max_image_bytes)
         num_threads = settings.client.num_prepare_threads or num_cores()
         # Threads of their own, so that a person's photo never waits behind those of a scan.
@@ -67,7 +67,8 @@ class Preparation:
 
     @property
     def _model(self) -> str:
-        return next((each.health.stamp.model for each in self._fleet.detectors.values() if each.health), "")
+        health = self._health()
+        return health.stamp.model if health else ""
 
     async def _one(self, image: ImageSource, priority: Priority, deadline: float) -> PreparedImage | Outcome:
         threads, loop = self._threads[priority], asyncio.get_running_loop()
@@ -85,11 +86,8 @@ class Preparation:
             )
 
     def _prepare(self, image: ImageSource) -> PreparedImage | Rejected:
-        begun = time.perf_counter()
-        shapes = next(
-            (each.health.shapes for each in self._fleet.detectors.values() if each.health),
-            self._detector.shapes,
-        )
+        begun, health = time.perf_counter(), self._health()
+        shapes = health.shapes if health else self._detector.shapes
         try:
             return photos.prepare(image, shapes, self._limits, self._detector.max_enlargement)
         except ImageFault as fault:

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
-
-from cluster.admission import Admission
-from cluster.carrier import Carrier
-from cluster.detector import Detector
-from cluster.fallback import Fallback
-from cluster.fleet import Fleet
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +39,6 @@ class DetectorStanding:
     num_in_flight: int
     last_error: str
 
-    @classmethod
-    def of(cls, detector: Detector, now: float) -> Self:
-        """At the present, on the clock of the fleet."""
-        view = detector.circuit.view(now)
-        state = "unknown" if detector.health is None else str(detector.health.state)
-        return cls(
-            name=detector.name,
-            state="away" if detector.is_away else state,
-            circuit=str(view.state),
-            reason=str(view.cause.failure) if view.cause else "",
-            detail=view.cause.detail if view.cause else "",
-            since_s=round(view.since_s, 1),
-            retry_after_s=round(view.retry_after_s, 1),
-            num_calls=view.num_calls,
-            num_failed=view.num_failed,
-            num_slow=view.num_slow,
-            num_opened=view.num_opened,
-            num_in_flight=detector.num_in_flight,
-            last_error=detector.last_error,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -97,35 +68,6 @@ class Standing:
     num_connections: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
 
-    @classmethod
-    def of(
-        cls,
-        carrier: Carrier,
-        fleet: Fleet,
-        fallback: Fallback,
-        admission: Admission,
-        paused: str,
-        outcomes: Mapping[str, int],
-        now: float,
-    ) -> Self:
-        """At the present, on the clock of the fleet."""
-        return cls(
-            address=carrier.address,
-            why_not="" if carrier.address else carrier.reason,
-            paused=paused,
-            num_images=admission.num_taken,
-            num_waiting_calls=admission.num_waiting,
-            detectors=tuple(DetectorStanding.of(each, now) for each in fleet.detectors.values()),
-            fallback=dict(fallback.num_by_reason),
-            num_fallback_refused=fallback.num_refused,
-            num_connections=carrier.num_joined,
-            outcomes=dict(outcomes),
-        )
-
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""
         return asdict(self)
-
-    def to_json(self) -> str:
-        """The same as text."""
-        return json.dumps(self.as_dict())
