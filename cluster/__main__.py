@@ -1,5 +1,5 @@
 """`python -m cluster` is `rayface`."""
 
-from cluster.cli import main
+from cluster.cli.main import main
 
 main()

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cluster import doctor as rooms
-from cluster import doctor_command
+from cluster.cli import doctor as doctor_command
+from cluster.cli.doctor import doctor, needed_ports
 from cluster.doctor import Doctor
-from cluster.doctor_command import doctor, needed_ports
 from cluster.errors import ClusterUnavailable, ConfigurationError
 from cluster.findings import Finding, Verdict, ok, wrong
 from cluster.settings import HeadSettings, JoinSettings, load_settings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.doctor_command import EXITS
+from cluster.cli.doctor import EXITS
 from cluster.findings import SECTIONS, Finding, Verdict, anchor, mind, of_dict, ok, worst, wrong
 
 HERE = Path(__file__).parents[2]

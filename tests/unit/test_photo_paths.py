@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.photo_paths import find_photos
+from cluster.cli.photo_paths import find_photos
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def test_the_wheel_holds_two_rooms_and_what_they_need(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"actors", "cluster"}
-    assert {"actors/golden.jpg", "cluster/configs/local.toml", "cluster/cli.py"} <= names
+    assert {"actors/golden.jpg", "cluster/configs/local.toml", "cluster/cli/main.py"} <= names
 
 
 def test_importing_is_light() -> None:

@@ -11,11 +11,11 @@ from rich.console import Console, RenderableType
 
 from actors.faces import Health, State
 from cluster.carrier import Carrier
+from cluster.cli.status_view import StatusView, clients, rates
 from cluster.errors import ClusterUnavailable
 from cluster.fleet import Fleet
 from cluster.noticeboard import Note
 from cluster.settings import CircuitSettings
-from cluster.status_view import StatusView, clients, rates
 from cluster.wire import Node
 from tests.unit.road import STAMP, Road, health, lost
 from tests.virtual_time import run

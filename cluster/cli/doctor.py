@@ -17,9 +17,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from cluster import cluster_commands
 from cluster.addresses import knock_all
 from cluster.bundle import write_bundle
+from cluster.cli import cluster as cluster_commands
 from cluster.doctor import Doctor
 from cluster.errors import ConfigurationError
 from cluster.findings import Finding, Verdict, worst

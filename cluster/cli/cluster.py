@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.live import Live
 
 from cluster.carrier import Carrier
+from cluster.cli.status_view import StatusView, clients, table
 from cluster.detector import Detector
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, NotAnswered
 from cluster.fleet import Fleet
 from cluster.noticeboard import Note, leave_reset, read_notes
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings, load_settings, own_config
-from cluster.status_view import StatusView, clients, table
 
 _ANSWER_WITHIN_S = 5.0
 _WATCH_EVERY_S = 2.0

@@ -18,7 +18,9 @@ from rich.table import Table
 
 from actors import models
 from actors.errors import ModelUnavailable
-from cluster import cluster_commands, doctor_command, node_commands
+from cluster.cli import cluster as cluster_commands
+from cluster.cli import doctor as doctor_command
+from cluster.cli import node as node_commands
 from cluster.errors import ConfigurationError, DeviceTaken, RayfaceError
 from cluster.settings import Settings, load_settings
 
@@ -66,8 +68,8 @@ def detect(
     Exit code: 0 every photo got a detection (with or without faces), 1 some were rejected or failed,
     2 wrong use, 3 no detector could be asked.
     """
-    from cluster import detect_command
-    from cluster.photo_paths import find_photos
+    from cluster.cli import detect as detect_command
+    from cluster.cli.photo_paths import find_photos
 
     def warn(sentence: str) -> None:
         click.echo(sentence, err=True)

@@ -20,9 +20,9 @@ from actors.drawing import draw_faces, write_jpeg
 from actors.errors import ImageFault, ModelUnavailable
 from actors.faces import Detected, Failed, Outcome, Rejected
 from actors.images import Limits, read_upright
+from cluster.cli.photo_paths import Photo
 from cluster.client import FaceClient
 from cluster.errors import ConfigurationError, DetectorNotReady
-from cluster.photo_paths import Photo
 from cluster.settings import Settings
 
 #: How often it is looked whether photos wait for a detector.

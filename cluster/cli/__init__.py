@@ -1,0 +1,1 @@
+"""The `rayface` command: what a person types, and what they read."""
