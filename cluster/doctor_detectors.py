@@ -16,10 +16,10 @@ from actors.models import ready_model
 from actors.session import OnnxSessionOpener, ProviderNames
 from actors.settings import DetectorSettings
 from cluster.carrier import Carrier
+from cluster.client.registry import Note, read_notes
 from cluster.contract import RESOURCE
 from cluster.errors import NotAnswered
 from cluster.findings import Finding, mind, ok, wrong
-from cluster.noticeboard import Note, read_notes
 from cluster.settings import Settings
 from cluster.wire import ActorEntry, Node
 

@@ -18,10 +18,10 @@ from rich.live import Live
 
 from cluster.carrier import Carrier
 from cluster.cli.status_view import StatusView, clients, table
-from cluster.detector import Detector
+from cluster.client.detector import Detector
+from cluster.client.detector_pool import Fleet
+from cluster.client.registry import Note, leave_reset, read_notes
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, NotAnswered
-from cluster.fleet import Fleet
-from cluster.noticeboard import Note, leave_reset, read_notes
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings, load_settings, own_config
 

@@ -21,7 +21,7 @@ from actors.errors import ImageFault, ModelUnavailable
 from actors.faces import Detected, Failed, Outcome, Rejected
 from actors.images import Limits, read_upright
 from cluster.cli.photo_paths import Photo
-from cluster.client import FaceClient
+from cluster.client.face_client import FaceClient
 from cluster.errors import ConfigurationError, DetectorNotReady
 from cluster.settings import Settings
 

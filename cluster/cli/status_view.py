@@ -13,11 +13,11 @@ from rich.text import Text
 
 from actors.faces import Health
 from cluster.carrier import Carrier
+from cluster.client.detector import Detector
+from cluster.client.detector_pool import Fleet
+from cluster.client.registry import Note, read_notes
 from cluster.contract import RESOURCE
-from cluster.detector import Detector
 from cluster.errors import ClusterUnavailable, NotAnswered
-from cluster.fleet import Fleet
-from cluster.noticeboard import Note, read_notes
 from cluster.wire import Node
 
 _ANSWER_WITHIN_S = 5.0

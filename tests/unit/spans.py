@@ -10,9 +10,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from actors.faces import Outcome
-from cluster.client import FaceClient
-from cluster.detector import Detector
-from cluster.fleet import Fleet
+from cluster.client.detector import Detector
+from cluster.client.detector_pool import Fleet
+from cluster.client.face_client import FaceClient
 from cluster.settings import load_settings
 from cluster.telemetry import SpanTracer
 from cluster.tracing import Tracer

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.faces import Priority
-from cluster.admission import Admission
+from cluster.client.admission import Admission
 from cluster.errors import Full
 from tests.virtual_time import run
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.faces import Failure
-from cluster.circuit import Circuit, CircuitState
+from cluster.client.circuit_breaker import Circuit, CircuitState
 from cluster.errors import Cause
 from cluster.settings import CircuitSettings
 

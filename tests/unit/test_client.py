@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from actors.faces import Detected, Failure, Outcome, Rejected
-from cluster.client import FaceClient
-from cluster.detector import Detector
-from cluster.fleet import Fleet
+from cluster.client.detector import Detector
+from cluster.client.detector_pool import Fleet
+from cluster.client.face_client import FaceClient
 from cluster.settings import load_settings
 from tests.unit.road import Road, detected, failed, health, lost
 

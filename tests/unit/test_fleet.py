@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from actors.faces import Detected, Failed, Failure, Outcome, Priority, Stamp, State
-from cluster.circuit import CircuitState
-from cluster.detector import Detector
+from cluster.client.circuit_breaker import CircuitState
+from cluster.client.detector import Detector
+from cluster.client.detector_pool import Fleet
 from cluster.errors import Cause, DetectorNotReady, NotAnswered, Refused
-from cluster.fleet import Fleet
 from cluster.settings import CircuitSettings
 from tests.unit.road import Road, detected, failed, health, lost
 from tests.virtual_time import run

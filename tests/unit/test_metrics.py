@@ -13,12 +13,12 @@ import pytest
 from actors import observer
 from actors.faces import Failure, Priority, State
 from actors.observer import Call, Observer, Observers, Run, Tally
-from cluster.client_metrics import ClientMetrics
+from cluster.client.metrics import ClientMetrics
+from cluster.client.status import DetectorStanding, Standing
 from cluster.detector_actor import Reporter
 from cluster.detector_log import DetectorLog
 from cluster.errors import NotAnswered
 from cluster.metrics import ALL_METRICS, CIRCUIT_VALUES, DetectorMetrics, RayMetrics
-from cluster.standing import DetectorStanding, Standing
 from tests.unit.road import Road, detected, failed, health, lost
 from tests.virtual_time import run
 

@@ -6,8 +6,8 @@ import json
 import time
 from typing import Any
 
-from cluster.noticeboard import Noticeboard, leave_reset, read_notes
-from cluster.standing import Standing
+from cluster.client.registry import Noticeboard, leave_reset, read_notes
+from cluster.client.status import Standing
 from tests.unit.road import Road
 from tests.virtual_time import run
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import pytest
 
 from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected, Rejection, Stamp, State
-from cluster import client as client_module
-from cluster import fallback as fallback_module
-from cluster.client import FaceClient
-from cluster.fallback import Budget, Fallback
-from cluster.fleet import Fleet
+from cluster.client import cpu_fallback as fallback_module
+from cluster.client import face_client as client_module
+from cluster.client.cpu_fallback import Budget, Fallback
+from cluster.client.detector_pool import Fleet
+from cluster.client.face_client import FaceClient
 from cluster.settings import Settings, load_settings
 from tests.fakes import prepared
 from tests.unit.road import Road, failed, health, lost, quiet

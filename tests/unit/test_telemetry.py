@@ -17,8 +17,8 @@ from actors.face_detector import FaceDetector
 from actors.faces import Detected, Failure, Outcome, Priority
 from actors.observer import Call, Course, Observer, Run
 from actors.settings import DetectorSettings
-from cluster import client as client_module
-from cluster.client import FaceClient
+from cluster.client import face_client as client_module
+from cluster.client.face_client import FaceClient
 from cluster.errors import ConfigurationError
 from cluster.settings import TracingSettings, load_settings
 from cluster.tracing import span_listeners, tracer_of

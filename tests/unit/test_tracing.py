@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from actors.faces import Failure
-from cluster import client as client_module
-from cluster import fallback as fallback_module
+from cluster.client import cpu_fallback as fallback_module
+from cluster.client import face_client as client_module
 from cluster.settings import TracingSettings
 from cluster.tracing import OFF, tracer_of
 from tests.fakes import prepared

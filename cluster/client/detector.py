@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Stamp, State
-from cluster.circuit import Circuit
+from cluster.client.circuit_breaker import Circuit
+from cluster.client.status import DetectorStanding
 from cluster.errors import VERDICTS, Cause, Counts, Fault
 from cluster.settings import CircuitSettings
-from cluster.standing import DetectorStanding
 
 #: A detector that was heard so lately is there; that it does not answer a call says something about it.
 _IS_HEARD_S = 6.0

@@ -18,19 +18,19 @@ from typing import Any, Self
 
 from actors.faces import Failed, Failure, Health, Outcome, Priority
 from actors.images import ImageSource, PreparedImage
-from cluster.admission import Admission
 from cluster.carrier import Carrier
-from cluster.client_metrics import ClientMetrics
+from cluster.client.admission import Admission
+from cluster.client.chunks import grouped
+from cluster.client.cpu_fallback import Fallback
+from cluster.client.detector_pool import Fleet
+from cluster.client.metrics import ClientMetrics
+from cluster.client.preprocessing import Preparation, in_calls
+from cluster.client.registry import Noticeboard
+from cluster.client.status import Standing
 from cluster.errors import DetectorNotReady, Full, NotAnswered, Refused
-from cluster.fallback import Fallback
-from cluster.fleet import Fleet
-from cluster.grouping import grouped
 from cluster.in_thread import in_thread
-from cluster.noticeboard import Noticeboard
-from cluster.preparation import Preparation, in_calls
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings, load_settings
-from cluster.standing import Standing
 from cluster.tracing import OFF, Span, Tracer, tracer_of
 
 #: What a call that was told to wait, waits at least.

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from actors.faces import Detected, Failed, Outcome, Priority, Rejected
+from cluster.client.status import Standing
 from cluster.errors import NotAnswered
 from cluster.metrics import CIRCUIT_VALUES, Observation
-from cluster.standing import Standing
 
 _FLUSH_EVERY_S = 2.0
 _TIMEOUT_S = 4.0

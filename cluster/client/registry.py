@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cluster.client.status import Standing
 from cluster.errors import NotAnswered
-from cluster.standing import Standing
 
 _CLIENTS = "client/"
 _RESET = "circuit-reset"

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from actors.faces import Failure, Health, Outcome, Priority, State
 from actors.images import PreparedImage
-from cluster.circuit import CircuitState
-from cluster.detector import Detector, no_answer
+from cluster.client.circuit_breaker import CircuitState
+from cluster.client.detector import Detector, no_answer
 from cluster.errors import Cause, DetectorNotReady, NotAnswered, Refused
 from cluster.quiet_log import sparing_log
 from cluster.settings import CircuitSettings

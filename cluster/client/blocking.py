@@ -11,10 +11,10 @@ from typing import Any, Self, TypeVar
 
 from actors.faces import Health, Outcome, Priority
 from actors.images import ImageSource
-from cluster.client import FaceClient
+from cluster.client.face_client import FaceClient
+from cluster.client.status import Standing
 from cluster.errors import ConfigurationError
 from cluster.settings import Settings
-from cluster.standing import Standing
 
 Value = TypeVar("Value")
 

@@ -1,0 +1,1 @@
+"""One call's story, in the backend's process: admission, preprocessing, a detector, or else the CPU."""
