@@ -19,7 +19,8 @@ from actors.faces import Failure
 from actors.ownership import DeviceLock
 from cluster import join_checks, placement
 from cluster.addresses import is_loopback, knock, knock_all, own_address, split_address
-from cluster.carrier import Carrier
+from cluster.connection.connection import Carrier
+from cluster.connection.messages import Node
 from cluster.doctor_detectors import REMEDIES, Detectors, agreement, on_cpu
 from cluster.doctor_machines import Machines, clock, same, same_python
 from cluster.errors import NotAnswered, RayfaceError
@@ -29,7 +30,6 @@ from cluster.node import node_manager_ports, reached_ports
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings
 from cluster.token import read_token
-from cluster.wire import Node
 
 _KNOCK_TIMEOUT_S = 5.0
 #: Findings after which nobody can be asked behind the head.

@@ -15,13 +15,13 @@ from actors.images import PreparedImage
 from actors.models import ready_model
 from actors.session import OnnxSessionOpener, ProviderNames
 from actors.settings import DetectorSettings
-from cluster.carrier import Carrier
 from cluster.client.registry import Note, read_notes
+from cluster.connection.connection import Carrier
+from cluster.connection.messages import ActorEntry, Node
 from cluster.contract import RESOURCE
 from cluster.errors import NotAnswered
 from cluster.findings import Finding, mind, ok, wrong
 from cluster.settings import Settings
-from cluster.wire import ActorEntry, Node
 
 _ANSWER_WITHIN_S = 8.0
 _PROVE_WITHIN_S = 30.0

@@ -10,12 +10,12 @@ from typing import Any
 
 from actors.settings import DetectorSettings
 from cluster.addresses import knock_all
-from cluster.carrier import Carrier
+from cluster.connection.connection import Carrier
+from cluster.connection.messages import ActorEntry, Driver, Node
 from cluster.contract import RESOURCE
 from cluster.errors import NotAnswered
 from cluster.examine import examine_here
 from cluster.findings import Finding, mind, of_dict, ok, wrong
-from cluster.wire import ActorEntry, Driver, Node
 
 _ANSWER_WITHIN_S = 8.0
 _EXAMINE_TIMEOUT_S = 60.0

@@ -16,11 +16,11 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from cluster.carrier import Carrier
 from cluster.cli.status_view import StatusView, clients, table
 from cluster.client.detector import Detector
 from cluster.client.detector_pool import Fleet
 from cluster.client.registry import Note, leave_reset, read_notes
+from cluster.connection.connection import Carrier
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, NotAnswered
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings, load_settings, own_config

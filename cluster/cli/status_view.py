@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.faces import Health
-from cluster.carrier import Carrier
 from cluster.client.detector import Detector
 from cluster.client.detector_pool import Fleet
 from cluster.client.registry import Note, read_notes
+from cluster.connection.connection import Carrier
+from cluster.connection.messages import Node
 from cluster.contract import RESOURCE
 from cluster.errors import ClusterUnavailable, NotAnswered
-from cluster.wire import Node
 
 _ANSWER_WITHIN_S = 5.0
 _COLUMNS = (

@@ -18,7 +18,6 @@ from typing import Any, Self
 
 from actors.faces import Failed, Failure, Health, Outcome, Priority
 from actors.images import ImageSource, PreparedImage
-from cluster.carrier import Carrier
 from cluster.client.admission import Admission
 from cluster.client.chunks import grouped
 from cluster.client.cpu_fallback import Fallback
@@ -27,8 +26,9 @@ from cluster.client.metrics import ClientMetrics
 from cluster.client.preprocessing import Preparation, in_calls
 from cluster.client.registry import Noticeboard
 from cluster.client.status import Standing
+from cluster.connection.connection import Carrier
+from cluster.connection.in_thread import in_thread
 from cluster.errors import DetectorNotReady, Full, NotAnswered, Refused
-from cluster.in_thread import in_thread
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings, load_settings
 from cluster.tracing import OFF, Span, Tracer, tracer_of

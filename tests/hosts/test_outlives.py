@@ -44,7 +44,7 @@ def _share_of_a_core(backend: int) -> float:
         for each in psutil.Process(backend).children(recursive=True):
             # One may end at any moment: it is replaced.
             with contextlib.suppress(psutil.Error):
-                if "cluster.courier" in " ".join(each.cmdline()):
+                if "cluster.connection.driver" in " ".join(each.cmdline()):
                     found[each] = sum(each.cpu_times()[:2])
         return found
 

@@ -81,7 +81,7 @@ print(done.stdout, done.stderr if "Traceback" in done.stderr else "", "EXIT", do
 _ASKS = """
 import asyncio
 from cluster import load_settings
-from cluster.courier_process import CourierProcess
+from cluster.connection.driver_process import CourierProcess
 from cluster.errors import ClusterUnavailable
 async def ask():
     try:

@@ -10,10 +10,10 @@ import pytest
 
 from actors.faces import Failure
 from cluster.backoff import Backoff
-from cluster.carrier import Carrier
+from cluster.connection.connection import Carrier
+from cluster.connection.messages import Pulse
 from cluster.errors import ClusterUnavailable, Fault, NotAnswered
 from cluster.settings import Settings, load_settings
-from cluster.wire import Pulse
 from tests.unit.road import quiet
 from tests.virtual_time import run
 

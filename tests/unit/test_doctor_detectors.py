@@ -14,10 +14,10 @@ import pytest
 from actors import golden
 from actors.errors import ModelUnavailable
 from actors.faces import Detected, Face, Failure, Health, State
+from cluster.connection.messages import ActorEntry, Node
 from cluster.doctor_detectors import Detectors, agreement
 from cluster.findings import Finding, Verdict
 from cluster.settings import load_settings
-from cluster.wire import ActorEntry, Node
 from tests.unit.road import STAMP, Road, failed, health, lost
 
 GPU = Node("bb", "10.0.0.2", "gpu", {"directml": 1.0})

@@ -10,10 +10,10 @@ import pytest
 
 from actors.settings import DetectorSettings
 from cluster.addresses import knock_all
+from cluster.connection.messages import ActorEntry, Driver, Node
 from cluster.doctor_machines import Machines, compared, ports_of
 from cluster.examine import examine_here
 from cluster.findings import Finding, Verdict, ok
-from cluster.wire import ActorEntry, Driver, Node
 from tests.unit.road import Road, lost
 
 OURS: dict[str, Any] = {

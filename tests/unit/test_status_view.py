@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console, RenderableType
 
 from actors.faces import Health, State
-from cluster.carrier import Carrier
 from cluster.cli.status_view import StatusView, clients, rates
 from cluster.client.detector_pool import Fleet
 from cluster.client.registry import Note
+from cluster.connection.connection import Carrier
+from cluster.connection.messages import Node
 from cluster.errors import ClusterUnavailable
 from cluster.settings import CircuitSettings
-from cluster.wire import Node
 from tests.unit.road import STAMP, Road, health, lost
 from tests.virtual_time import run
 

@@ -13,15 +13,15 @@ from collections import deque
 from typing import Any
 
 from actors.faces import Failure, Priority
+from cluster.connection.in_thread import in_thread
+from cluster.connection.messages import Answer, Ask, Channel, Drop, Joined, NotJoined
 from cluster.errors import ClusterUnavailable, Fault, NotAnswered
-from cluster.in_thread import in_thread
 from cluster.settings import Settings
-from cluster.wire import Answer, Ask, Channel, Drop, Joined, NotJoined
 
 _END_WITHIN_S = 20.0
 _MAX_LINES = 20
 
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from cluster.courier import main; main()"
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from cluster.connection.driver import main; main()"
 
 
 class CourierProcess:

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from actors.faces import Failure
 from cluster.backoff import Backoff
-from cluster.courier_process import CourierProcess
+from cluster.connection.driver_process import CourierProcess
+from cluster.connection.messages import Pulse
 from cluster.errors import Fault, NotAnswered, RayfaceError
 from cluster.settings import Settings
-from cluster.wire import Pulse
 
 _PULSE_EVERY_S = 2.0
 _PULSE_WITHIN_S = 6.0

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from cluster.wire import Ask, Channel, Drop
+from cluster.connection.messages import Ask, Channel, Drop
 
 
 class Inbox:

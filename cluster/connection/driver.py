@@ -2,10 +2,10 @@
 
 Ray ends a driver's whole process, without an exception, when its cluster stays away, when another one is
 found at its address, or when the object store of its machine is gone; and calls to a head that is gone hang
-for ever. All of that happens here, where it costs nothing: `cluster.carrier` starts another courier. And
+for ever. All of that happens here, where it costs nothing: `cluster.connection.connection` starts another courier. And
 whatever else a backend does with Ray, in a cluster of its own perhaps, is left alone.
 
-    python -m cluster.courier       reads settings and questions from standard input, and answers on output
+    python -m cluster.connection.driver       reads settings and questions from standard input, and answers on output
 """
 
 from __future__ import annotations
@@ -24,11 +24,22 @@ from actors.faces import Health, Outcome
 from actors.images import PreparedImage
 from cluster import placement
 from cluster.addresses import knock, split_address
+from cluster.connection.inbox import Inbox
+from cluster.connection.messages import (
+    ActorEntry,
+    Answer,
+    Ask,
+    Channel,
+    Driver,
+    Drop,
+    Joined,
+    Node,
+    NotJoined,
+    Pulse,
+)
 from cluster.errors import DetectorNotReady, Fault, RayfaceError, fault_of
-from cluster.inbox import Inbox
 from cluster.metrics import Observation, RayMetrics
 from cluster.settings import Settings
-from cluster.wire import ActorEntry, Answer, Ask, Channel, Driver, Drop, Joined, Node, NotJoined, Pulse
 
 _NAMESPACE = b"rayface"
 _CALL_TIMEOUT_S = 2.0
