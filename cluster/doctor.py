@@ -17,10 +17,11 @@ from actors.device import Device
 from actors.errors import DetectorFault
 from actors.faces import Failure
 from actors.ownership import DeviceLock
-from cluster import join_checks, placement
+from cluster import join_checks
 from cluster.addresses import is_loopback, knock, knock_all, own_address, split_address
 from cluster.connection.connection import Carrier
 from cluster.connection.messages import Node
+from cluster.deployment import placement
 from cluster.doctor_detectors import REMEDIES, Detectors, agreement, on_cpu
 from cluster.doctor_machines import Machines, clock, same, same_python
 from cluster.errors import NotAnswered, RayfaceError

@@ -121,7 +121,15 @@ def ask_head(head_address: str, host: str, ports: list[int]) -> dict[str, Any]:
     Raises:
         ClusterUnavailable: it refuses our token, or does not answer as a Ray head.
     """
-    command = [sys.executable, "-m", "cluster.doorman", head_address, "ask", host, *map(str, ports)]
+    command = [
+        sys.executable,
+        "-m",
+        "cluster.deployment.callback_probe",
+        head_address,
+        "ask",
+        host,
+        *map(str, ports),
+    ]
     try:
         done = subprocess.run(
             command,

@@ -60,7 +60,9 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
 
     def start_doorman(_: node.Launch) -> Family:
         with (folder / "doorman-output.log").open("wb") as said:
-            return Family([sys.executable, "-m", "cluster.doorman", home], launch.environment, said)
+            return Family(
+                [sys.executable, "-m", "cluster.deployment.callback_probe", home], launch.environment, said
+            )
 
     output = folder / "head-ray.log"
     ray = supervisor.Supervisor(

@@ -22,7 +22,6 @@ from typing import Any
 
 from actors.faces import Health, Outcome
 from actors.images import PreparedImage
-from cluster import placement
 from cluster.addresses import knock, split_address
 from cluster.connection.inbox import Inbox
 from cluster.connection.messages import (
@@ -37,6 +36,7 @@ from cluster.connection.messages import (
     NotJoined,
     Pulse,
 )
+from cluster.deployment import placement
 from cluster.errors import DetectorNotReady, Fault, RayfaceError, fault_of
 from cluster.metrics import Observation, RayMetrics
 from cluster.settings import Settings

@@ -178,7 +178,8 @@ def test_the_cable_is_pulled_while_photos_are_in_flight(
 
 _WATCH = """
 import sys, time
-from cluster import load_settings, placement
+from cluster import load_settings
+from cluster.deployment import placement
 placement.join_or_start(load_settings(cluster={"address": "ray-head:6379"}))
 import ray
 def num_alive():

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster import doorman
+from cluster.deployment import callback_probe as doorman
 
 
 class _Store:

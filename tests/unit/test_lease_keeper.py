@@ -10,7 +10,7 @@ import pytest
 from actors.device import Lease
 from actors.errors import LeaseOver
 from cluster.contract import DRAIN_NOTE
-from cluster.detector_actor import LeaseKeeper
+from cluster.deployment.detector_actor import LeaseKeeper
 
 EPOCH = 100
 

@@ -15,7 +15,7 @@ from actors.faces import Failure, Priority, State
 from actors.observer import Call, Observer, Observers, Run, Tally
 from cluster.client.metrics import ClientMetrics
 from cluster.client.status import DetectorStanding, Standing
-from cluster.detector_actor import Reporter
+from cluster.deployment.detector_actor import Reporter
 from cluster.detector_log import DetectorLog
 from cluster.errors import NotAnswered
 from cluster.metrics import ALL_METRICS, CIRCUIT_VALUES, DetectorMetrics, RayMetrics

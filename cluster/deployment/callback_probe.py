@@ -4,8 +4,8 @@ A machine that wants to join can try the head's ports, but not whether the head 
 the head lives a doorman, who reads requests from the cluster's key-value store, knocks at the ports they
 name, and writes down what was found. Both speak to the head's store only, with the token, and need no node.
 
-    python -m cluster.doorman HEAD                      the doorman, until the head is gone
-    python -m cluster.doorman HEAD ask HOST PORT…       one question; prints one JSON object
+    python -m cluster.deployment.callback_probe HEAD                      the doorman, until the head is gone
+    python -m cluster.deployment.callback_probe HEAD ask HOST PORT…       one question; prints one JSON object
 
 Both run as processes of their own, because Ray's client ends the whole process when it finds no token.
 """

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from cluster.addresses import is_loopback
 from cluster.contract import COMMON, RESOURCE
-from cluster.detector_actor import DetectorActor
+from cluster.deployment.detector_actor import DetectorActor
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady
 from cluster.settings import Settings
 from cluster.token import have_token

@@ -1,0 +1,1 @@
+"""What Ray runs, where it runs it, and every private name of Ray that we use."""
