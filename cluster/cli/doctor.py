@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.text import Text
 
 from cluster.addresses import knock_all
-from cluster.bundle import write_bundle
 from cluster.cli import cluster as cluster_commands
-from cluster.doctor import Doctor
+from cluster.doctor.bundle import write_bundle
+from cluster.doctor.doctor import Doctor
+from cluster.doctor.findings import Finding, Verdict, worst
 from cluster.errors import ConfigurationError
-from cluster.findings import Finding, Verdict, worst
 from cluster.node import reached_ports
 from cluster.settings import HeadSettings, NodeSettings, Settings, load_settings, own_config
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import bundle
-from cluster.bundle import redacted, secrets, write_bundle
+from cluster.doctor import bundle
+from cluster.doctor.bundle import redacted, secrets, write_bundle
+from cluster.doctor.findings import mind
 from cluster.errors import ConfigurationError
-from cluster.findings import mind
 from cluster.settings import Settings, load_settings
 
 TOKEN = "0123456789abcdef" * 4

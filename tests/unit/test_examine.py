@@ -14,8 +14,10 @@ import pytest
 from actors import models
 from actors.ownership import DeviceLock, Holder
 from actors.settings import DetectorSettings
-from cluster import examine, surroundings, windows_facts
-from cluster.findings import Finding, Verdict
+from cluster.doctor import host as examine
+from cluster.doctor import platform_hints as surroundings
+from cluster.doctor import windows_facts
+from cluster.doctor.findings import Finding, Verdict
 from cluster.settings import Settings, load_settings
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli.doctor import EXITS
-from cluster.findings import SECTIONS, Finding, Verdict, anchor, mind, of_dict, ok, worst, wrong
+from cluster.doctor.findings import SECTIONS, Finding, Verdict, anchor, mind, of_dict, ok, worst, wrong
 
 HERE = Path(__file__).parents[2]
 ROOMS = ("examine", "surroundings", "windows_facts", "doctor", "doctor_detectors", "doctor_machines")

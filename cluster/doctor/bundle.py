@@ -13,9 +13,9 @@ from typing import Any
 
 import platformdirs
 
+from cluster.doctor.findings import Finding
+from cluster.doctor.host import facts
 from cluster.errors import ConfigurationError
-from cluster.examine import facts
-from cluster.findings import Finding
 from cluster.settings import Settings
 from cluster.token import kept_token
 

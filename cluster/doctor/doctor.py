@@ -22,11 +22,11 @@ from cluster.addresses import is_loopback, knock, knock_all, own_address, split_
 from cluster.connection.connection import Carrier
 from cluster.connection.messages import Node
 from cluster.deployment import placement
-from cluster.doctor_detectors import REMEDIES, Detectors, agreement, on_cpu
-from cluster.doctor_machines import Machines, clock, same, same_python
+from cluster.doctor.detectors import REMEDIES, Detectors, agreement, on_cpu
+from cluster.doctor.findings import Finding, Verdict, mind, ok, wrong
+from cluster.doctor.host import examine, facts
+from cluster.doctor.machines import Machines, clock, same, same_python
 from cluster.errors import NotAnswered, RayfaceError
-from cluster.examine import examine, facts
-from cluster.findings import Finding, Verdict, mind, ok, wrong
 from cluster.node import node_manager_ports, reached_ports
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings

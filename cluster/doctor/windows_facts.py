@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from actors.device import Device
-from cluster.findings import Finding, mind, ok
+from cluster.doctor.findings import Finding, mind, ok
 
 _DISPLAYS = r"SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc1-08002be10318}"
 _ASK_TIMEOUT_S = 20

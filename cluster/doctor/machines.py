@@ -13,9 +13,9 @@ from cluster.addresses import knock_all
 from cluster.connection.connection import Carrier
 from cluster.connection.messages import ActorEntry, Driver, Node
 from cluster.contract import RESOURCE
+from cluster.doctor.findings import Finding, mind, of_dict, ok, wrong
+from cluster.doctor.host import examine_here
 from cluster.errors import NotAnswered
-from cluster.examine import examine_here
-from cluster.findings import Finding, mind, of_dict, ok, wrong
 
 _ANSWER_WITHIN_S = 8.0
 _EXAMINE_TIMEOUT_S = 60.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.findings import Finding, mind, ok
+from cluster.doctor.findings import Finding, mind, ok
 
 _ROOT = Path("/")
 _DOCKER_DESKTOP = ("com.docker.backend.exe", "docker desktop.exe", "com.docker.backend")
