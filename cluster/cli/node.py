@@ -15,13 +15,14 @@ import click
 from actors.device import Device
 from actors.errors import DeviceHeld
 from actors.ownership import DeviceLock
-from cluster import addresses, node, supervisor, windows_task
-from cluster import token as tokens
-from cluster.addresses import knock
-from cluster.contract import DRAIN_NOTE
 from cluster.errors import ClusterUnavailable, ConfigurationError, DeviceTaken, RayfaceError
-from cluster.join_checks import check_join
-from cluster.processes import Family
+from cluster.node import addresses, supervisor, windows_task
+from cluster.node import ray_start as node
+from cluster.node import token as tokens
+from cluster.node.addresses import knock
+from cluster.node.contract import DRAIN_NOTE
+from cluster.node.preflight import check_join
+from cluster.node.process_tree import Family
 from cluster.settings import Settings, load_settings, own_config
 
 _config = click.option(

@@ -17,8 +17,8 @@ from cluster.client.detector_pool import Fleet
 from cluster.client.registry import Note, read_notes
 from cluster.connection.connection import Carrier
 from cluster.connection.messages import Node
-from cluster.contract import RESOURCE
 from cluster.errors import ClusterUnavailable, NotAnswered
+from cluster.node.contract import RESOURCE
 
 _ANSWER_WITHIN_S = 5.0
 _COLUMNS = (

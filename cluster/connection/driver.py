@@ -22,7 +22,6 @@ from typing import Any
 
 from actors.faces import Health, Outcome
 from actors.images import PreparedImage
-from cluster.addresses import knock, split_address
 from cluster.connection.inbox import Inbox
 from cluster.connection.messages import (
     ActorEntry,
@@ -39,6 +38,7 @@ from cluster.connection.messages import (
 from cluster.deployment import placement
 from cluster.errors import DetectorNotReady, Fault, RayfaceError, fault_of
 from cluster.metrics import Observation, RayMetrics
+from cluster.node.addresses import knock, split_address
 from cluster.settings import Settings
 
 _NAMESPACE = b"rayface"

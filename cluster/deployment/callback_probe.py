@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cluster.addresses import knock_all
+from cluster.node.addresses import knock_all
 
 _NAMESPACE = b"rayface"
 _REQUEST, _ANSWER = b"visit/", b"visited/"

@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cluster.addresses import is_loopback
-from cluster.contract import COMMON, RESOURCE
 from cluster.deployment.detector_actor import DetectorActor
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady
+from cluster.node.addresses import is_loopback
+from cluster.node.contract import COMMON, RESOURCE
+from cluster.node.token import have_token
 from cluster.settings import Settings
-from cluster.token import have_token
 
 Handle = Any
 

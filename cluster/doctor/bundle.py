@@ -16,8 +16,8 @@ import platformdirs
 from cluster.doctor.findings import Finding
 from cluster.doctor.host import facts
 from cluster.errors import ConfigurationError
+from cluster.node.token import kept_token
 from cluster.settings import Settings
-from cluster.token import kept_token
 
 #: Of each part, and of each log its end; so many logs, the newest.
 _MAX_PART_CHARACTERS = 1_000_000

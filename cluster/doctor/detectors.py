@@ -18,9 +18,9 @@ from actors.settings import DetectorSettings
 from cluster.client.registry import Note, read_notes
 from cluster.connection.connection import Carrier
 from cluster.connection.messages import ActorEntry, Node
-from cluster.contract import RESOURCE
 from cluster.doctor.findings import Finding, mind, ok, wrong
 from cluster.errors import NotAnswered
+from cluster.node.contract import RESOURCE
 from cluster.settings import Settings
 
 _ANSWER_WITHIN_S = 8.0

@@ -17,8 +17,6 @@ from actors.device import Device
 from actors.errors import DetectorFault
 from actors.faces import Failure
 from actors.ownership import DeviceLock
-from cluster import join_checks
-from cluster.addresses import is_loopback, knock, knock_all, own_address, split_address
 from cluster.connection.connection import Carrier
 from cluster.connection.messages import Node
 from cluster.deployment import placement
@@ -27,10 +25,12 @@ from cluster.doctor.findings import Finding, Verdict, mind, ok, wrong
 from cluster.doctor.host import examine, facts
 from cluster.doctor.machines import Machines, clock, same, same_python
 from cluster.errors import NotAnswered, RayfaceError
-from cluster.node import node_manager_ports, reached_ports
+from cluster.node import preflight as join_checks
+from cluster.node.addresses import is_loopback, knock, knock_all, own_address, split_address
+from cluster.node.ray_start import node_manager_ports, reached_ports
+from cluster.node.token import read_token
 from cluster.quiet_log import sparing_log
 from cluster.settings import Settings
-from cluster.token import read_token
 
 _KNOCK_TIMEOUT_S = 5.0
 #: Findings after which nobody can be asked behind the head.

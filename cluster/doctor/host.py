@@ -24,13 +24,13 @@ from actors.device import Device
 from actors.ownership import DeviceLock
 from actors.session import ProviderNames, available_providers
 from actors.settings import DetectorSettings
-from cluster.contract import DEVICES_VARIABLE
 from cluster.doctor import platform_hints as surroundings
 from cluster.doctor import windows_facts
 from cluster.doctor.findings import Finding, mind, ok, wrong
 from cluster.errors import ConfigurationError
+from cluster.node.contract import DEVICES_VARIABLE
+from cluster.node.token import is_token, kept_token, read_token, token_file
 from cluster.settings import NodeSettings, Settings, load_settings, own_config
-from cluster.token import is_token, kept_token, read_token, token_file
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-directml", "onnxruntime-gpu")
 _FEW_BYTES = 1_000_000_000

@@ -9,13 +9,13 @@ from itertools import permutations
 from typing import Any
 
 from actors.settings import DetectorSettings
-from cluster.addresses import knock_all
 from cluster.connection.connection import Carrier
 from cluster.connection.messages import ActorEntry, Driver, Node
-from cluster.contract import RESOURCE
 from cluster.doctor.findings import Finding, mind, of_dict, ok, wrong
 from cluster.doctor.host import examine_here
 from cluster.errors import NotAnswered
+from cluster.node.addresses import knock_all
+from cluster.node.contract import RESOURCE
 
 _ANSWER_WITHIN_S = 8.0
 _EXAMINE_TIMEOUT_S = 60.0

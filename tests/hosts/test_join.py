@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster import addresses
+from cluster.node import addresses
 from tests.hosts.machines import Machine, eventually, processes_with, rows
 
 Make = Callable[..., Machine]

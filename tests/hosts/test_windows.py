@@ -42,7 +42,7 @@ except DeviceHeld as held:
 _FAMILY = """
 import os, subprocess, sys, time
 from pathlib import Path
-from cluster.processes import Family
+from cluster.node.process_tree import Family
 sleep = "import time; time.sleep(600)"
 child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}]); {sleep}"
 with open("family.log", "wb") as log:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from actors.settings import DetectorSettings
-from cluster.addresses import knock_all
 from cluster.connection.messages import ActorEntry, Driver, Node
 from cluster.doctor.findings import Finding, Verdict, ok
 from cluster.doctor.host import examine_here
 from cluster.doctor.machines import Machines, compared, ports_of
+from cluster.node.addresses import knock_all
 from tests.unit.road import Road, lost
 
 OURS: dict[str, Any] = {

@@ -9,8 +9,8 @@ import pytest
 
 from actors.device import Lease
 from actors.errors import LeaseOver
-from cluster.contract import DRAIN_NOTE
 from cluster.deployment.detector_actor import LeaseKeeper
+from cluster.node.contract import DRAIN_NOTE
 
 EPOCH = 100
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import addresses, node, token, windows_task
 from cluster.errors import ClusterUnavailable, ConfigurationError
+from cluster.node import addresses, token, windows_task
+from cluster.node import ray_start as node
 from cluster.settings import HeadSettings, JoinSettings, load_settings
 
 

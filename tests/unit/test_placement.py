@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cluster import token
 from cluster.deployment import placement
 from cluster.deployment.placement import num_devices
+from cluster.node import token
 
 
 def node(address: str, port: int = 7381, units: float = 1.0, alive: bool = True) -> dict[str, Any]:

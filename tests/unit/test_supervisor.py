@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cluster.backoff import Backoff
 from cluster.errors import ClusterUnavailable
-from cluster.node import Launch
-from cluster.supervisor import Supervisor
+from cluster.node.ray_start import Launch
+from cluster.node.supervisor import Supervisor
 from tests.unit.road import quiet
 
 LAUNCH = Launch(("start",), {})

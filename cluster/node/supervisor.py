@@ -15,10 +15,10 @@ from typing import Protocol
 import platformdirs
 
 from cluster.backoff import Backoff
-from cluster.contract import DRAIN_NOTE
 from cluster.errors import RayfaceError
-from cluster.node import Launch
-from cluster.processes import Family
+from cluster.node.contract import DRAIN_NOTE
+from cluster.node.process_tree import Family
+from cluster.node.ray_start import Launch
 from cluster.quiet_log import Sparing
 
 _LOOK_EVERY_S = 0.5

@@ -47,7 +47,7 @@ def describe(head_address: str, at_boot: bool, config: Path | None) -> str:
     <Exec>
       <Command>{escape(sys.executable)}</Command>
       <Arguments>{escape(subprocess.list2cmdline(arguments))}</Arguments>
-      <WorkingDirectory>{escape(str(Path(__file__).resolve().parent.parent))}</WorkingDirectory>
+      <WorkingDirectory>{escape(str(Path(__file__).resolve().parents[2]))}</WorkingDirectory>
     </Exec>
   </Actions>
 </Task>"""

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.addresses import is_loopback, outer_address, own_address, split_address
-from cluster.contract import COMMON, DEVICES_VARIABLE, NOTES_VARIABLE, RESOURCE
 from cluster.errors import ClusterUnavailable
+from cluster.node.addresses import is_loopback, outer_address, own_address, split_address
+from cluster.node.contract import COMMON, DEVICES_VARIABLE, NOTES_VARIABLE, RESOURCE
 from cluster.settings import HeadSettings, JoinSettings, NodeSettings
 
 _NODES: Mapping[str, str] = {

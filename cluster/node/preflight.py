@@ -17,11 +17,12 @@ from actors import models
 from actors.errors import ModelUnavailable
 from actors.faces import Failure
 from actors.settings import DetectorSettings
-from cluster import addresses, node
-from cluster.addresses import knock
 from cluster.errors import ClusterUnavailable, DetectorNotReady, DeviceTaken, RayfaceError
+from cluster.node import addresses
+from cluster.node import ray_start as node
+from cluster.node.addresses import knock
+from cluster.node.token import read_token
 from cluster.settings import JoinSettings, Settings
-from cluster.token import read_token
 
 _ASK_TIMEOUT_S = 60
 _PROVE_TIMEOUT_S = 300
