@@ -22,8 +22,8 @@ from cluster.client.detector_pool import Fleet
 from cluster.client.registry import Note, leave_reset, read_notes
 from cluster.connection.connection import Carrier
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, NotAnswered
-from cluster.quiet_log import sparing_log
 from cluster.settings import Settings, load_settings, own_config
+from cluster.telemetry.rate_limit import sparing_log
 
 _ANSWER_WITHIN_S = 5.0
 _WATCH_EVERY_S = 2.0

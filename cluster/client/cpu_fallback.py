@@ -16,7 +16,7 @@ from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected
 from actors.images import PreparedImage
 from actors.settings import DetectorSettings
 from cluster.settings import FallbackSettings
-from cluster.tracing import OFF, Tracer
+from cluster.telemetry.tracing import OFF, Tracer
 
 #: What another device would not change, or what must not be run in this process.
 _NEVER = frozenset({Failure.CANCELLED, Failure.QUARANTINED})

@@ -18,8 +18,8 @@ from actors.images import PreparedImage
 from cluster.client.circuit_breaker import CircuitState
 from cluster.client.detector import Detector, no_answer
 from cluster.errors import Cause, DetectorNotReady, NotAnswered, Refused
-from cluster.quiet_log import sparing_log
 from cluster.settings import CircuitSettings
+from cluster.telemetry.rate_limit import sparing_log
 
 #: How often each detector is asked how it is, and new devices are looked for.
 _LOOK_EVERY_S = 2.0

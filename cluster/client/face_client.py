@@ -29,9 +29,9 @@ from cluster.client.status import Standing
 from cluster.connection.connection import Carrier
 from cluster.connection.in_thread import in_thread
 from cluster.errors import DetectorNotReady, Full, NotAnswered, Refused
-from cluster.quiet_log import sparing_log
 from cluster.settings import Settings, load_settings
-from cluster.tracing import OFF, Span, Tracer, tracer_of
+from cluster.telemetry.rate_limit import sparing_log
+from cluster.telemetry.tracing import OFF, Span, Tracer, tracer_of
 
 #: What a call that was told to wait, waits at least.
 _LEAST_WAIT_S = 0.05

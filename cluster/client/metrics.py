@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from actors.faces import Detected, Failed, Outcome, Priority, Rejected
 from cluster.client.status import Standing
 from cluster.errors import NotAnswered
-from cluster.metrics import CIRCUIT_VALUES, Observation
+from cluster.telemetry.metrics import CIRCUIT_VALUES, Observation
 
 _FLUSH_EVERY_S = 2.0
 _TIMEOUT_S = 4.0

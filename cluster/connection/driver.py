@@ -37,9 +37,9 @@ from cluster.connection.messages import (
 )
 from cluster.deployment import placement
 from cluster.errors import DetectorNotReady, Fault, RayfaceError, fault_of
-from cluster.metrics import Observation, RayMetrics
 from cluster.node.addresses import knock, split_address
 from cluster.settings import Settings
+from cluster.telemetry.metrics import Observation, RayMetrics
 
 _NAMESPACE = b"rayface"
 _CALL_TIMEOUT_S = 2.0

@@ -21,10 +21,10 @@ from actors.face_detector import FaceDetector, new_incarnation
 from actors.faces import Health, State
 from actors.observer import Observers
 from actors.ownership import machine_folder
-from cluster.detector_log import DetectorLog
-from cluster.metrics import DetectorMetrics, RayMetrics
 from cluster.node.contract import DEVICES_VARIABLE, DRAIN_NOTE, NOTES_VARIABLE
-from cluster.tracing import span_listeners
+from cluster.telemetry.event_log import DetectorLog
+from cluster.telemetry.metrics import DetectorMetrics, RayMetrics
+from cluster.telemetry.tracing import span_listeners
 
 _KV_NAMESPACE = b"rayface"
 _EXIT_SUCCEEDED = 75

@@ -29,8 +29,8 @@ from cluster.node import preflight as join_checks
 from cluster.node.addresses import is_loopback, knock, knock_all, own_address, split_address
 from cluster.node.ray_start import node_manager_ports, reached_ports
 from cluster.node.token import read_token
-from cluster.quiet_log import sparing_log
 from cluster.settings import Settings
+from cluster.telemetry.rate_limit import sparing_log
 
 _KNOCK_TIMEOUT_S = 5.0
 #: Findings after which nobody can be asked behind the head.

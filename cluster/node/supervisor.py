@@ -19,7 +19,7 @@ from cluster.errors import RayfaceError
 from cluster.node.contract import DRAIN_NOTE
 from cluster.node.process_tree import Family
 from cluster.node.ray_start import Launch
-from cluster.quiet_log import Sparing
+from cluster.telemetry.rate_limit import Sparing
 
 _LOOK_EVERY_S = 0.5
 _TERMINATE_S = 10.0

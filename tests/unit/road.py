@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Stamp, State
 from cluster.errors import Fault, NotAnswered
-from cluster.quiet_log import Sparing
+from cluster.telemetry.rate_limit import Sparing
 
 STAMP = Stamp("FaceDetector on a test", "fake@0", "life-1")
 

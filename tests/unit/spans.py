@@ -14,8 +14,8 @@ from cluster.client.detector import Detector
 from cluster.client.detector_pool import Fleet
 from cluster.client.face_client import FaceClient
 from cluster.settings import load_settings
-from cluster.telemetry import SpanTracer
-from cluster.tracing import Tracer
+from cluster.telemetry.otel import SpanTracer
+from cluster.telemetry.tracing import Tracer
 from tests.fakes import prepared
 from tests.unit.road import Road, health, quiet
 from tests.virtual_time import run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.metrics import ALL_METRICS
+from cluster.telemetry.metrics import ALL_METRICS
 from tests.dashboards import RULES, board, queries, rules
 
 #: Labels that Ray and Prometheus put on everything.

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from actors.faces import Failure, Priority
-from cluster.detector_log import DetectorLog, line
+from cluster.telemetry.event_log import DetectorLog, line
 from tests.unit.road import detected, failed, health, quiet
 
 

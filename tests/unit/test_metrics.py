@@ -16,9 +16,9 @@ from actors.observer import Call, Observer, Observers, Run, Tally
 from cluster.client.metrics import ClientMetrics
 from cluster.client.status import DetectorStanding, Standing
 from cluster.deployment.detector_actor import Reporter
-from cluster.detector_log import DetectorLog
 from cluster.errors import NotAnswered
-from cluster.metrics import ALL_METRICS, CIRCUIT_VALUES, DetectorMetrics, RayMetrics
+from cluster.telemetry.event_log import DetectorLog
+from cluster.telemetry.metrics import ALL_METRICS, CIRCUIT_VALUES, DetectorMetrics, RayMetrics
 from tests.unit.road import Road, detected, failed, health, lost
 from tests.virtual_time import run
 

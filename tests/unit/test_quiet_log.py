@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster.quiet_log import Sparing
+from cluster.telemetry.rate_limit import Sparing
 from tests.unit.road import quiet
 
 

@@ -14,7 +14,7 @@
 
 Counts, names of detectors and reasons are told; no file names, nothing of a photo, no token. While it is off
 there is one span for everything, which does nothing, and OpenTelemetry is not even imported; what speaks it
-is `cluster.telemetry`.
+is `cluster.telemetry.otel`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def tracer_of(settings: TracingSettings, service: str, instance: str = "") -> Tr
     if not settings.is_on:
         return OFF
     try:
-        from cluster.telemetry import SpanTracer
+        from cluster.telemetry.otel import SpanTracer
 
         return SpanTracer.of(settings, service, instance)
     except ImportError as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from actors.faces import Failed, Health, Outcome, Priority, Rejected
 from actors.observer import Observer
-from cluster.quiet_log import Sparing
+from cluster.telemetry.rate_limit import Sparing
 
 _SUMMARY_EVERY_S = 60.0
 

@@ -34,9 +34,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from actors.faces import Failed, Failure, Outcome, Rejected
 from actors.observer import Call, Course, Observer
 from cluster.errors import Full, NotAnswered, Refused
-from cluster.quiet_log import sparing_log
 from cluster.settings import TracingSettings
-from cluster.tracing import Fact, Span, Tracer
+from cluster.telemetry.rate_limit import sparing_log
+from cluster.telemetry.tracing import Fact, Span, Tracer
 
 #: Short, because a detector's process may be ended at any time, and what was not sent goes with it.
 _SEND_EVERY_MS = 200

@@ -1,0 +1,1 @@
+"""Metrics, logs and spans: what happened, for people who watch."""
