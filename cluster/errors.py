@@ -11,7 +11,7 @@
 
 The first four are raised where nothing can be asked at all. The last three stay inside the client: once
 images are on their way nothing is raised, each image gets an outcome. These three carry the `failure` that
-the outcome gets; `fault_of` says which one an error of Ray's stands for.
+the outcome gets; `deployment.ray_errors` says which one an error of Ray's stands for.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 
-from actors.errors import DetectorFault
 from actors.faces import Failure
 
 
@@ -182,120 +180,3 @@ class Fault:
     def of(cls, failure: Failure, advice: str) -> Fault:
         """With the verdict that stands in the table."""
         return cls(failure, VERDICTS[failure], advice)
-
-
-@cache
-def ray_faults() -> dict[type[BaseException], Fault]:
-    """Every error that Ray can raise, each once. The most exact class of an error decides."""
-    import ray.exceptions as rex
-
-    of = Fault.of
-    lost = of(Failure.DETECTOR_LOST, "The detector's process ended; Ray starts it again.")
-    node = of(
-        Failure.DETECTOR_LOST, "The detector's machine left the cluster. Check that it is on and joined."
-    )
-    away = of(Failure.DETECTOR_LOST, "The detector cannot be reached at the moment (restart or broken link).")
-    gone = of(
-        Failure.DETECTOR_LOST, "The image or its answer was lost on the way, with the process that held it."
-    )
-    nobody = Fault(
-        Failure.DETECTOR_LOST,
-        Verdict(Whose.CLUSTER, False, Counts.NOTHING),
-        "No machine of the cluster can hold the detector (`ray status` shows resources).",
-    )
-    cluster = of(
-        Failure.NO_CLUSTER, "The Ray cluster does not answer. Check that its head runs and can be reached."
-    )
-    token = Fault(
-        Failure.NO_CLUSTER,
-        Verdict(Whose.CLUSTER, False, Counts.TRIP),
-        "The cluster refused our token. Use the head's own: RAY_AUTH_TOKEN or ~/.ray/auth_token.",
-    )
-    late = of(Failure.DEADLINE, "No answer came in time.")
-    full = of(Failure.BUSY, "Too many calls are under way. Ask again in a moment.")
-    memory = Fault(
-        Failure.OUT_OF_MEMORY,
-        Verdict(Whose.CLUSTER, True, Counts.CALL),
-        "A machine of the cluster is out of memory or disk for Ray's object store.",
-    )
-    cancelled = of(Failure.CANCELLED, "The call was cancelled.")
-    version = of(
-        Failure.VERSION_MISMATCH,
-        "Client and detector cannot read each other's messages: install the same rayface on both.",
-    )
-    internal = of(
-        Failure.INTERNAL,
-        "Something failed that never should; `ray logs` holds the details. Please report it.",
-    )
-    return {
-        rex.RayError: internal,
-        rex.RayActorError: lost,
-        rex.ActorDiedError: lost,
-        rex.ActorUnavailableError: away,
-        rex.ActorUnschedulableError: nobody,
-        rex.TaskUnschedulableError: nobody,
-        rex.ActorAlreadyExistsError: internal,
-        rex.ActorHandleNotFoundError: lost,
-        rex.ActorPlacementGroupRemoved: nobody,
-        rex.TaskPlacementGroupRemoved: nobody,
-        rex.AsyncioActorExit: lost,
-        rex.AuthenticationError: token,
-        rex.CrossLanguageError: internal,
-        rex.GetTimeoutError: late,
-        rex.LocalRayletDiedError: cluster,
-        rex.NodeDiedError: node,
-        rex.ObjectFetchTimedOutError: gone,
-        rex.ObjectFreedError: gone,
-        rex.ObjectLostError: gone,
-        rex.ObjectReconstructionFailedError: gone,
-        rex.ObjectRefStreamEndOfStreamError: internal,
-        rex.ObjectStoreFullError: memory,
-        rex.OufOfBandObjectRefSerializationException: internal,
-        rex.OutOfDiskError: memory,
-        rex.OutOfMemoryError: memory,
-        rex.OwnerDiedError: gone,
-        rex.PendingCallsLimitExceeded: full,
-        rex.PlasmaObjectNotAvailable: gone,
-        rex.RayCgraphCapacityExceeded: full,
-        rex.RayChannelError: internal,
-        rex.RayChannelTimeoutError: late,
-        rex.RayDirectTransportError: internal,
-        rex.RaySystemError: internal,
-        rex.RayTaskError: internal,
-        rex.ReferenceCountingAssertionError: gone,
-        rex.RpcError: cluster,
-        rex.RuntimeEnvSetupError: nobody,
-        rex.StreamingGeneratorReplayInconsistentError: internal,
-        rex.TaskCancelledError: cancelled,
-        rex.UnserializableException: version,
-        rex.UserCodeException: internal,
-        rex.WorkerCrashedError: lost,
-    }
-
-
-def fault_of(error: BaseException) -> Fault:
-    """The fault that an error stands for; the most exact class that the table knows decides."""
-    if isinstance(error, NotAnswered):
-        return error.fault
-    if isinstance(error, DetectorFault):
-        return Fault.of(error.failure, error.detail)
-    if isinstance(error, TimeoutError) and not _is_rays(error):
-        return Fault.of(Failure.DEADLINE, "No answer came in time.")
-    cause = getattr(error, "cause", None)
-    if _is_rays(error) and isinstance(cause, TypeError | AttributeError | ImportError):
-        # What a detector of another version says to a call it does not know.
-        return Fault.of(
-            Failure.VERSION_MISMATCH,
-            f"The detector did not understand the call: {cause}. Install the same rayface.",
-        )
-    table = ray_faults()
-    for kind in type(error).__mro__:
-        if kind in table:
-            return table[kind]
-    return Fault.of(Failure.INTERNAL, f"Something failed that never should: {error!r}. Please report it.")
-
-
-def _is_rays(error: BaseException) -> bool:
-    import ray.exceptions as rex
-
-    return isinstance(error, rex.RayError)

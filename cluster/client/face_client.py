@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from actors.faces import Failed, Failure, Health, Outcome, Priority
 from actors.images import ImageSource, PreparedImage
+from cluster.background import in_thread
 from cluster.client.admission import Admission
 from cluster.client.chunks import grouped
 from cluster.client.cpu_fallback import Fallback
@@ -27,11 +28,11 @@ from cluster.client.preprocessing import Preparation, in_calls
 from cluster.client.registry import Noticeboard
 from cluster.client.status import Standing
 from cluster.connection.connection import Carrier
-from cluster.connection.in_thread import in_thread
 from cluster.errors import DetectorNotReady, Full, NotAnswered, Refused
 from cluster.settings import Settings, load_settings
 from cluster.telemetry.rate_limit import sparing_log
-from cluster.telemetry.tracing import OFF, Span, Tracer, tracer_of
+from cluster.telemetry.setup import tracer_of
+from cluster.telemetry.tracing import OFF, Span, Tracer
 
 #: What a call that was told to wait, waits at least.
 _LEAST_WAIT_S = 0.05

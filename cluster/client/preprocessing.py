@@ -14,7 +14,7 @@ from actors.images import ImageSource, Limits, PreparedImage
 from actors.preparing import num_cores
 from cluster.settings import Settings
 
-#: Larger arguments would not travel inside a call, but by Ray's object store (see `cluster.node.contract.COMMON`).
+#: Larger arguments would not travel inside a call, but by Ray's object store (see `node.contract.COMMON`).
 _MOST_BYTES = 10_000_000
 
 

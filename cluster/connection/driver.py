@@ -2,10 +2,10 @@
 
 Ray ends a driver's whole process, without an exception, when its cluster stays away, when another one is
 found at its address, or when the object store of its machine is gone; and calls to a head that is gone hang
-for ever. All of that happens here, where it costs nothing: `cluster.connection.connection` starts another courier. And
-whatever else a backend does with Ray, in a cluster of its own perhaps, is left alone.
+for ever. All of that happens here, where it costs nothing: `connection` starts another courier. And whatever
+else a backend does with Ray, in a cluster of its own perhaps, is left alone.
 
-    python -m cluster.connection.driver       reads settings and questions from standard input, and answers on output
+    python -m cluster.connection.driver   reads settings and questions from standard input, answers on output
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from actors.faces import Health, Outcome
 from actors.images import PreparedImage
-from cluster.connection.inbox import Inbox
+from cluster import ray_internals
 from cluster.connection.messages import (
     ActorEntry,
     Answer,
@@ -36,10 +36,12 @@ from cluster.connection.messages import (
     Pulse,
 )
 from cluster.deployment import placement
-from cluster.errors import DetectorNotReady, Fault, RayfaceError, fault_of
+from cluster.deployment.ray_errors import fault_of
+from cluster.deployment.ray_metrics import RayMetrics
+from cluster.errors import DetectorNotReady, Fault, RayfaceError
 from cluster.node.addresses import knock, split_address
 from cluster.settings import Settings
-from cluster.telemetry.metrics import Observation, RayMetrics
+from cluster.telemetry.metrics import Observation
 
 _NAMESPACE = b"rayface"
 _CALL_TIMEOUT_S = 2.0
@@ -151,10 +153,12 @@ class Courier:
         """How this process's own connection is."""
         import ray
 
-        client = _store_client()
+        client = ray_internals.store_client()
         node = bytes.fromhex(ray.get_runtime_context().get_node_id())
         try:
-            (is_alive,) = await asyncio.to_thread(client.check_alive, [_node_id(node)], _CALL_TIMEOUT_S)
+            (is_alive,) = await asyncio.to_thread(
+                client.check_alive, [ray_internals.node_id_of(node)], _CALL_TIMEOUT_S
+            )
         except Exception as error:
             return Pulse(False, await self._why_unheard(error))
         self._unheard_since = None
@@ -166,7 +170,7 @@ class Courier:
         import ray
 
         node = ray.get_runtime_context().get_node_id()
-        host, port = await asyncio.to_thread(_own_place)
+        host, port = await asyncio.to_thread(ray_internals.own_place)
         try:
             with socket.create_server((host, 0)):
                 return Driver(node, host, port)
@@ -198,7 +202,7 @@ class Courier:
                     int(found["NumRestarts"]),
                     found["Address"]["IPAddress"],
                     int(found["Address"]["Port"]),
-                    _cause(found["DeathCause"]),
+                    ray_internals.death_cause(found["DeathCause"]),
                 )
         return entries
 
@@ -229,7 +233,7 @@ class Courier:
         return list(self._handles)
 
     async def _store(self, method: str, *arguments: Any) -> Any:
-        call = getattr(_store_client(), method)
+        call = getattr(ray_internals.store_client(), method)
         return await asyncio.to_thread(call, *arguments, timeout=_CALL_TIMEOUT_S)
 
     async def _asked(self, name: str, method: str, *arguments: Any) -> Any:
@@ -265,6 +269,59 @@ class Courier:
         return "the head answers others, and not this process" if is_long else ""
 
 
+class Inbox:
+    """What comes through the pipe, from the first moment on; a None when nobody is at its other end any more.
+
+    Args:
+        channel: read here and nowhere else.
+        parent: the process that started this one.
+    """
+
+    def __init__(self, channel: Channel, parent: int) -> None:
+        self._channel = channel
+        self._parent = parent
+        self._lock = threading.Lock()
+        self._early: list[Ask | Drop | None] = []
+        self._deliver: Callable[[Ask | Drop | None], None] = self._early.append
+        #: Whether this process may end without more ado when nobody waits for it.
+        self.may_exit = False
+        threading.Thread(target=self._read, name="read", daemon=True).start()
+        if hasattr(os, "fork"):
+            threading.Thread(target=self._watch, name="parent", daemon=True).start()
+
+    def into(self, messages: asyncio.Queue[Ask | Drop | None]) -> None:
+        """From now on, and what came before, into a queue of the running loop."""
+        loop = asyncio.get_running_loop()
+
+        def deliver(message: Ask | Drop | None) -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(messages.put_nowait, message)
+
+        with self._lock:
+            self.may_exit = False
+            self._deliver = deliver
+            for message in self._early:
+                deliver(message)
+
+    def _read(self) -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                self._put(self._channel.read())
+        self._put(None)
+
+    def _watch(self) -> None:
+        # A child that the backend forked may hold our pipe open after the backend itself is gone.
+        while os.getppid() == self._parent:
+            time.sleep(2.0)
+        self._put(None)
+
+    def _put(self, message: Ask | Drop | None) -> None:
+        with self._lock:
+            if message is None and self.may_exit:
+                os._exit(0)
+            self._deliver(message)
+
+
 def main() -> None:
     """Join, say so, and answer until whoever started this process hangs up or is gone."""
     channel, parent = Channel.of_stdio(), os.getppid()
@@ -283,7 +340,7 @@ def main() -> None:
     try:
         import ray
 
-        _listen_to_no_errors()
+        ray_internals.silence_error_listener()
         address = ray.get_runtime_context().gcs_address
         channel.write(Joined(address))
         asyncio.run(_serve(Courier(settings, channel, address), inbox))
@@ -305,46 +362,6 @@ async def _serve(courier: Courier, inbox: Inbox) -> None:
         # A thread that waits for a head that is gone would hold this process up for ever: asyncio itself
         # waits for its threads, and so does Ray.
         threading.Timer(_LEAVE_WITHIN_S, os._exit, [0]).start()
-
-
-def _listen_to_no_errors() -> None:
-    """End Ray's thread that prints other processes' errors; without a head it takes half a core.
-
-    Private, but Ray is pinned and a test looks.
-    """
-    from ray._private.worker import global_worker
-
-    global_worker.threads_stopped.set()
-
-
-def _own_place() -> tuple[str, int]:
-    """Address and port of this process, as it tells them to those that answer it."""
-    import ray
-    from ray.core.generated.common_pb2 import Address
-
-    # Private, but Ray is pinned and a test looks: no public way tells a driver's own port.
-    worker = ray._private.worker.global_worker.core_worker
-    place = Address.FromString(worker.get_owner_address(ray.put(None)))
-    return str(place.ip_address), int(place.port)
-
-
-def _cause(death: Any) -> str:
-    """Ray's words for why a process ended, in one line."""
-    kind = death.WhichOneof("context") if death is not None else None
-    said = getattr(getattr(death, kind), "error_message", "") if kind else ""
-    return (said.strip().splitlines() or [""])[0][:300]
-
-
-def _store_client() -> Any:
-    from ray.experimental.internal_kv import internal_kv_get_gcs_client
-
-    return internal_kv_get_gcs_client()
-
-
-def _node_id(binary: bytes) -> Any:
-    from ray import NodeID
-
-    return NodeID(binary)
 
 
 if __name__ == "__main__":

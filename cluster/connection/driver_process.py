@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any
 
 from actors.faces import Failure, Priority
-from cluster.connection.in_thread import in_thread
+from cluster.background import in_thread
 from cluster.connection.messages import Answer, Ask, Channel, Drop, Joined, NotJoined
 from cluster.errors import ClusterUnavailable, Fault, NotAnswered
 from cluster.settings import Settings

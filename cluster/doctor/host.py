@@ -24,8 +24,7 @@ from actors.device import Device
 from actors.ownership import DeviceLock
 from actors.session import ProviderNames, available_providers
 from actors.settings import DetectorSettings
-from cluster.doctor import platform_hints as surroundings
-from cluster.doctor import windows_facts
+from cluster.doctor import platform_hints
 from cluster.doctor.findings import Finding, mind, ok, wrong
 from cluster.errors import ConfigurationError
 from cluster.node.contract import DEVICES_VARIABLE
@@ -88,10 +87,13 @@ def examine(
         "model": lambda: _model(settings.detector, needs_model),
         "provider": lambda: _providers(devices, settings.detector.opener),
         "owner": lambda: _owners(devices, settings.join.node_lock if role == "join" else ""),
-        "adapters": lambda: windows_facts.adapters(devices),
-        "session": windows_facts.session,
-        "docker": surroundings.docker,
-        "firewall": lambda: (*(windows_facts.firewall() if devices else ()), *surroundings.firewall()),
+        "adapters": lambda: platform_hints.adapters(devices),
+        "session": platform_hints.session,
+        "docker": platform_hints.docker,
+        "firewall": lambda: (
+            *(platform_hints.windows_firewall() if devices else ()),
+            *platform_hints.linux_firewall(),
+        ),
         "memory": _memory,
         "object store": lambda: _object_store(node),
         "disk": lambda: _disk(node),
@@ -169,7 +171,7 @@ def _token() -> Iterator[Finding]:
     elif (
         sys.platform != "win32"
         and path.stat().st_mode & 0o004
-        and not surroundings.is_secret_of_container(path)
+        and not platform_hints.is_secret_of_container(path)
     ):
         yield mind("token", f"{path} can be read by every user of this machine", f"chmod 600 {path}")
     else:

@@ -6,10 +6,9 @@ They are Ray's own (`ray.util.metrics`): the node of the process that counts has
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 from actors.faces import Detected, Failed, Health, Outcome, Priority, Rejected, State
 from actors.observer import Observer, Run
@@ -99,42 +98,12 @@ ALL_METRICS: Sequence[Metric] = (*DETECTOR_METRICS, *CLIENT_METRICS)
 Observation = tuple[str, float, Mapping[str, str]]
 
 
-class RayMetrics:
-    """Makes Ray's objects when they are first used, in a process that is connected to Ray."""
-
-    def __init__(self, metrics: Iterable[Metric] = ALL_METRICS) -> None:
-        self._known = {each.name: each for each in metrics}
-        self._made: dict[str, Any] = {}
-        self._lock = threading.Lock()
+class Sink(Protocol):
+    """Where observations go; `deployment.ray_metrics.RayMetrics` is one."""
 
     def observe(self, name: str, value: float, tags: Mapping[str, str] | None = None) -> None:
-        """Add to a counter, set a gauge, or put into a histogram.
-
-        Raises:
-            KeyError: there is no such metric.
-        """
-        metric, made = self._known[name], self._object(name)
-        labels = dict(tags or {})
-        if metric.kind == "counter":
-            if value > 0:
-                made.inc(value, tags=labels)
-        elif metric.kind == "gauge":
-            made.set(value, tags=labels)
-        else:
-            made.observe(value, tags=labels)
-
-    def _object(self, name: str) -> Any:
-        from ray.util import metrics
-
-        with self._lock:
-            if name not in self._made:
-                metric = self._known[name]
-                options: dict[str, Any] = {"description": metric.description, "tag_keys": metric.tags}
-                if metric.kind == "histogram":
-                    options["boundaries"] = list(metric.bounds)
-                kind = {"counter": metrics.Counter, "gauge": metrics.Gauge, "histogram": metrics.Histogram}
-                self._made[name] = kind[metric.kind](name, **options)
-            return self._made[name]
+        """Add to a counter, set a gauge, or put into a histogram."""
+        ...
 
 
 class DetectorMetrics(Observer):
@@ -145,7 +114,7 @@ class DetectorMetrics(Observer):
         sink: where they go.
     """
 
-    def __init__(self, name: str, sink: RayMetrics) -> None:
+    def __init__(self, name: str, sink: Sink) -> None:
         self._name = name
         self._sink = sink
 

@@ -20,6 +20,7 @@ from actors.errors import (
 )
 from actors.faces import Failure, Rejection
 from cluster import errors as cluster_errors
+from cluster.deployment.ray_errors import fault_of, ray_faults
 from cluster.errors import (
     VERDICTS,
     Cause,
@@ -30,8 +31,6 @@ from cluster.errors import (
     RayfaceError,
     Refused,
     Whose,
-    fault_of,
-    ray_faults,
 )
 
 

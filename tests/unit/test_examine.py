@@ -15,8 +15,7 @@ from actors import models
 from actors.ownership import DeviceLock, Holder
 from actors.settings import DetectorSettings
 from cluster.doctor import host as examine
-from cluster.doctor import platform_hints as surroundings
-from cluster.doctor import windows_facts
+from cluster.doctor import platform_hints
 from cluster.doctor.findings import Finding, Verdict
 from cluster.settings import Settings, load_settings
 
@@ -255,19 +254,26 @@ def test_in_a_cluster_it_looks_with_the_settings_of_who_asks(
 
 
 def test_hints_of_docker_and_firewalls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surroundings.platform, "release", lambda: "6.1.0-generic")
-    monkeypatch.setattr(surroundings, "_runs", lambda names: False)
-    assert [*surroundings.docker(tmp_path), *surroundings.firewall(tmp_path)] == []
+    monkeypatch.setattr(platform_hints.platform, "release", lambda: "6.1.0-generic")
+    monkeypatch.setattr(platform_hints, "_runs", lambda names: False)
+    assert [*platform_hints.docker(tmp_path), *platform_hints.linux_firewall(tmp_path)] == []
     (tmp_path / "etc/ufw").mkdir(parents=True)
     (tmp_path / "etc/ufw/ufw.conf").write_text("ENABLED=yes\n")
     (tmp_path / "run/firewalld").mkdir(parents=True)
-    assert [each.evidence.split()[0] for each in surroundings.firewall(tmp_path)] == ["ufw", "firewalld"]
-    monkeypatch.setattr(surroundings.platform, "release", lambda: "5.15-microsoft-standard-WSL2")
-    assert next(surroundings.docker(tmp_path)).verdict is Verdict.MIND
+    assert [each.evidence.split()[0] for each in platform_hints.linux_firewall(tmp_path)] == [
+        "ufw",
+        "firewalld",
+    ]
+    monkeypatch.setattr(platform_hints.platform, "release", lambda: "5.15-microsoft-standard-WSL2")
+    assert next(platform_hints.docker(tmp_path)).verdict is Verdict.MIND
     (tmp_path / ".dockerenv").touch()
-    assert "a container of Docker Desktop" in next(surroundings.docker(tmp_path)).evidence
+    assert "a container of Docker Desktop" in next(platform_hints.docker(tmp_path)).evidence
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there it says something")
 def test_elsewhere_than_on_windows_windows_says_nothing() -> None:
-    assert [*windows_facts.adapters(("cpu:0",)), *windows_facts.session(), *windows_facts.firewall()] == []
+    assert [
+        *platform_hints.adapters(("cpu:0",)),
+        *platform_hints.session(),
+        *platform_hints.windows_firewall(),
+    ] == []

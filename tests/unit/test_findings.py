@@ -12,7 +12,7 @@ from cluster.cli.doctor import EXITS
 from cluster.doctor.findings import SECTIONS, Finding, Verdict, anchor, mind, of_dict, ok, worst, wrong
 
 HERE = Path(__file__).parents[2]
-ROOMS = ("examine", "surroundings", "windows_facts", "doctor", "doctor_detectors", "doctor_machines")
+ROOMS = ("host", "platform_hints", "doctor", "detectors", "machines")
 
 
 def test_the_worst_verdict_decides_the_exit_code() -> None:
@@ -42,7 +42,7 @@ def test_every_section_is_a_heading_of_the_readme() -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_check_has_its_section(room: str) -> None:
     """As it is written: a name that the table lacks would be a finding without a link."""
-    tree = ast.parse((HERE / "cluster" / f"{room}.py").read_text(encoding="utf-8"))
+    tree = ast.parse((HERE / "cluster" / "doctor" / f"{room}.py").read_text(encoding="utf-8"))
     made = [
         node.args[0].value
         for node in ast.walk(tree)

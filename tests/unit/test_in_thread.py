@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from cluster.connection.in_thread import in_thread
+from cluster.background import in_thread
 
 
 def test_the_value_and_the_error_arrive() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from actors.device import Lease
 from actors.errors import LeaseOver
-from cluster.deployment.detector_actor import LeaseKeeper
+from cluster.deployment.lease import LeaseKeeper
 from cluster.node.contract import DRAIN_NOTE
 
 EPOCH = 100

@@ -16,9 +16,10 @@ from actors.observer import Call, Observer, Observers, Run, Tally
 from cluster.client.metrics import ClientMetrics
 from cluster.client.status import DetectorStanding, Standing
 from cluster.deployment.detector_actor import Reporter
+from cluster.deployment.ray_metrics import RayMetrics
 from cluster.errors import NotAnswered
 from cluster.telemetry.event_log import DetectorLog
-from cluster.telemetry.metrics import ALL_METRICS, CIRCUIT_VALUES, DetectorMetrics, RayMetrics
+from cluster.telemetry.metrics import ALL_METRICS, CIRCUIT_VALUES, DetectorMetrics
 from tests.unit.road import Road, detected, failed, health, lost
 from tests.virtual_time import run
 

@@ -21,7 +21,7 @@ from cluster.client import face_client as client_module
 from cluster.client.face_client import FaceClient
 from cluster.errors import ConfigurationError
 from cluster.settings import TracingSettings, load_settings
-from cluster.telemetry.tracing import span_listeners, tracer_of
+from cluster.telemetry.setup import span_listeners, tracer_of
 from tests.fakes import MODEL, FakeDevice, prepared
 from tests.unit import test_surviving
 from tests.unit.road import Road, detected, failed

@@ -1,4 +1,4 @@
-"""Blocking calls in a thread that is never left behind."""
+"""Work beside the caller's own: blocking calls in a thread that is never left behind."""
 
 from __future__ import annotations
 
