@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from actors.faces import Health, Outcome
-from cluster import BlockingFaceClient, Settings, Standing
+from cluster import BlockingFaceClient, ClientStatus, Settings
 
 
 class FaceService:
@@ -35,9 +35,9 @@ class FaceService:
         """
         return self._client.health()
 
-    def standing(self) -> Standing:
+    def status(self) -> ClientStatus:
         """How the way to the detectors is."""
-        return self._client.standing()
+        return self._client.status()
 
     def close(self) -> None:
         """Leave the cluster."""

@@ -4,7 +4,7 @@ POST /faces      an encoded photo as the body → its outcome
 GET  /           a page: how it all is, the dashboard's panels, and a photo to try
 GET  /panels     the dashboard's panels as figures, from Prometheus
 GET  /health     how the detector is that would be asked next
-GET  /standing   how the way there is: cluster, circuits, fallback
+GET  /status   how the way there is: cluster, circuits, fallback
 GET  /healthz    200 as long as this process answers
 """
 
@@ -36,8 +36,8 @@ def handler(service: FaceService, panels: Panels) -> type[BaseHTTPRequestHandler
         def do_GET(self) -> None:
             if self.path == "/healthz":
                 self._answer(200, {"ok": True})
-            elif self.path == "/standing":
-                self._answer(200, service.standing().as_dict())
+            elif self.path == "/status":
+                self._answer(200, service.status().as_dict())
             elif self.path == "/":
                 self._send(200, _PAGE.read_bytes(), "text/html; charset=utf-8")
             elif self.path == "/panels":
@@ -48,7 +48,7 @@ def handler(service: FaceService, panels: Panels) -> type[BaseHTTPRequestHandler
                 except RayfaceError as error:
                     self._answer(503, {"error": str(error)})
             else:
-                there = "/, /faces, /panels, /health, /standing and /healthz"
+                there = "/, /faces, /panels, /health, /status and /healthz"
                 self._answer(404, {"error": f"There are {there}."})
 
         def do_POST(self) -> None:

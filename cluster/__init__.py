@@ -2,19 +2,19 @@
 
 from cluster.client.blocking import BlockingFaceClient
 from cluster.client.face_client import FaceClient
-from cluster.client.status import Standing
+from cluster.client.status import ClientStatus
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, RayfaceError
 from cluster.settings import Settings, load_settings, own_config
 
 __all__ = [
     "BlockingFaceClient",
+    "ClientStatus",
     "ClusterUnavailable",
     "ConfigurationError",
     "DetectorNotReady",
     "FaceClient",
     "RayfaceError",
     "Settings",
-    "Standing",
     "load_settings",
     "own_config",
 ]

@@ -18,12 +18,12 @@ from rich.live import Live
 
 from cluster.cli.status_view import StatusView, clients, table
 from cluster.client.detector import Detector
-from cluster.client.detector_pool import Fleet
-from cluster.client.registry import Note, leave_reset, read_notes
-from cluster.connection.connection import Carrier
+from cluster.client.detector_pool import DetectorPool
+from cluster.client.registry import ClientEntry, leave_reset, read_clients
+from cluster.connection.connection import Connection
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, NotAnswered
 from cluster.settings import Settings, load_settings, own_config
-from cluster.telemetry.rate_limit import sparing_log
+from cluster.telemetry.rate_limit import rate_limited_log
 
 _ANSWER_WITHIN_S = 5.0
 _WATCH_EVERY_S = 2.0
@@ -120,7 +120,7 @@ def seen(settings: Settings) -> dict[str, Any]:
 
     async def look() -> dict[str, Any]:
         async with _road(settings) as road:
-            return (await StatusView(road, Fleet(road, settings.circuit, only_look=True)).look())[0]
+            return (await StatusView(road, DetectorPool(road, settings.circuit, only_look=True)).look())[0]
 
     return asyncio.run(look())
 
@@ -135,34 +135,34 @@ def _settings(address: str | None, config: Path | None) -> Settings:
 
 
 @asynccontextmanager
-async def _road(settings: Settings) -> AsyncIterator[Carrier]:
-    carrier = Carrier(settings, sparing_log("rayface.command"))
+async def _road(settings: Settings) -> AsyncIterator[Connection]:
+    connection = Connection(settings, rate_limited_log("rayface.command"))
     try:
-        await carrier.open()
-        yield carrier
+        await connection.open()
+        yield connection
     finally:
-        await carrier.close()
+        await connection.close()
 
 
 async def _place(settings: Settings) -> list[dict[str, Any]]:
     """Place what is missing, wait for every detector's start, and say how each is."""
     async with _road(settings) as road:
-        fleet = Fleet(road, settings.circuit)
+        pool = DetectorPool(road, settings.circuit)
         try:
             with contextlib.suppress(DetectorNotReady):
-                await fleet.start(settings.cluster.start_timeout_s)
-            if not fleet.detectors:
+                await pool.start(settings.cluster.start_timeout_s)
+            if not pool.detectors:
                 # Once more, for the reason.
                 await road.ask("find", timeout_s=_ANSWER_WITHIN_S)
-            return await asyncio.gather(*(_placed(fleet, each) for each in fleet.detectors.values()))
+            return await asyncio.gather(*(_placed(pool, each) for each in pool.detectors.values()))
         except NotAnswered as error:
             raise DetectorNotReady(str(error), error.fault.failure) from error
 
 
-async def _placed(fleet: Fleet, detector: Detector) -> dict[str, Any]:
+async def _placed(pool: DetectorPool, detector: Detector) -> dict[str, Any]:
     try:
         # One that waits in Ray for its device to come back would let us wait as long.
-        health = await fleet.health(detector.name, 60.0, 90.0 if detector.health else 20.0)
+        health = await pool.health(detector.name, 60.0, 90.0 if detector.health else 20.0)
     except DetectorNotReady as error:
         row = dict.fromkeys(("device", "host", "pid"), "")
         return {"name": detector.name, "state": "away", **row, "reason": str(error)}
@@ -173,7 +173,7 @@ async def _placed(fleet: Fleet, detector: Detector) -> dict[str, Any]:
 
 async def _show(settings: Settings, console: Console, *, watch: bool, as_json: bool) -> dict[str, Any]:
     async with _road(settings) as road:
-        view = StatusView(road, Fleet(road, settings.circuit, only_look=True))
+        view = StatusView(road, DetectorPool(road, settings.circuit, only_look=True))
         what, shown = await view.look()
         if as_json:
             console.print(json.dumps(what, indent=None if watch else 2), markup=False)
@@ -203,7 +203,7 @@ async def _remove(name: str, settings: Settings) -> None:
             raise DetectorNotReady(str(error), error.fault.failure) from error
 
 
-async def _reset(settings: Settings, detector: str | None) -> list[Note]:
+async def _reset(settings: Settings, detector: str | None) -> list[ClientEntry]:
     async with _road(settings) as road:
         try:
             known: list[str] = await road.ask("known", timeout_s=_ANSWER_WITHIN_S)
@@ -212,6 +212,6 @@ async def _reset(settings: Settings, detector: str | None) -> list[Note]:
                     f"No detector here is called {detector!r}; there are {', '.join(known) or 'none'}."
                 )
             await asyncio.sleep(await leave_reset(road, detector))
-            return await read_notes(road)
+            return await read_clients(road)
         except NotAnswered as error:
             raise ClusterUnavailable(f"The cluster at {road.address} took no note. {error}") from error

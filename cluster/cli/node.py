@@ -57,10 +57,10 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
 
     def head_answers() -> None:
         if problem := knock(*addresses.split_address(home)):
-            raise ClusterUnavailable(f"The doorman waits for the head at {home}: {problem}")
+            raise ClusterUnavailable(f"The callback probe waits for the head at {home}: {problem}")
 
-    def start_doorman(_: node.Launch) -> Family:
-        with (folder / "doorman-output.log").open("wb") as said:
+    def start_callback_probe(_: node.Launch) -> Family:
+        with (folder / "callback-probe-output.log").open("wb") as said:
             return Family(
                 [sys.executable, "-m", "cluster.deployment.callback_probe", home], launch.environment, said
             )
@@ -72,16 +72,18 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
         log,
         last_words=partial(supervisor.last_line, output),
     )
-    quiet = log.getChild("doorman")
+    quiet = log.getChild("callback_probe")
     quiet.setLevel("ERROR")
-    doorman = supervisor.Supervisor(lambda: launch, start_doorman, quiet, may_start=head_answers)
-    _stop_on_signals(ray, doorman)
-    beside = threading.Thread(target=doorman.run, name="doorman")
+    callback_probe = supervisor.Supervisor(
+        lambda: launch, start_callback_probe, quiet, may_start=head_answers
+    )
+    _stop_on_signals(ray, callback_probe)
+    beside = threading.Thread(target=callback_probe.run, name="callback-probe")
     beside.start()
     log.info("Dashboard: http://%s:%d", settings.dashboard_host, settings.dashboard_port)
     log.info("On the machine with the GPU: rayface join %s", home)
     ray.run()
-    doorman.stop()
+    callback_probe.stop()
     beside.join()
 
 

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from actors.faces import Health
 from cluster.client.detector import Detector
-from cluster.client.detector_pool import Fleet
-from cluster.client.registry import Note, read_notes
-from cluster.connection.connection import Carrier
+from cluster.client.detector_pool import DetectorPool
+from cluster.client.registry import ClientEntry, read_clients
+from cluster.connection.connection import Connection
 from cluster.connection.messages import Node
 from cluster.errors import ClusterUnavailable, NotAnswered
 from cluster.node.contract import RESOURCE
@@ -55,9 +55,9 @@ class StatusView:
         fleet: that only looks.
     """
 
-    def __init__(self, road: Carrier, fleet: Fleet) -> None:
+    def __init__(self, road: Connection, pool: DetectorPool) -> None:
         self._road = road
-        self._fleet = fleet
+        self._pool = pool
         self._before: dict[str, Health] = {}
 
     async def look(self) -> tuple[dict[str, Any], RenderableType]:
@@ -67,15 +67,15 @@ class StatusView:
             ClusterUnavailable: the cluster does not answer.
         """
         try:
-            await self._fleet.look()
+            await self._pool.look()
             nodes: list[Node] = await self._road.ask("nodes", timeout_s=_ANSWER_WITHIN_S)
-            notes = await read_notes(self._road)
+            notes = await read_clients(self._road)
         except NotAnswered as error:
             raise ClusterUnavailable(
                 f"The cluster at {self._road.address} does not say how it is. {error}"
             ) from error
-        detectors = [self._row(each) for each in self._fleet.detectors.values()]
-        circuits = [each for note in notes for each in note.standing["detectors"]]
+        detectors = [self._row(each) for each in self._pool.detectors.values()]
+        circuits = [each for note in notes for each in note.status["detectors"]]
         what = {
             "at": time.time(),
             "address": self._road.address,
@@ -112,7 +112,7 @@ class StatusView:
         }
 
     def _page(
-        self, nodes: Sequence[Node], detectors: Sequence[dict[str, Any]], notes: Sequence[Note]
+        self, nodes: Sequence[Node], detectors: Sequence[dict[str, Any]], notes: Sequence[ClientEntry]
     ) -> RenderableType:
         head = Text(f"cluster {self._road.address}", style="bold")
         machines = table(
@@ -145,24 +145,24 @@ def rates(before: Health | None, now: Health) -> dict[str, float | None]:
     }
 
 
-def clients(notes: Sequence[Note]) -> Table:
+def clients(notes: Sequence[ClientEntry]) -> Table:
     """Each client with what it asks, its circuits, and what its CPU did."""
     rows = []
     for note in notes:
-        standing = note.standing
-        by_cpu, num = sum(standing["fallback"].values()), sum(standing["outcomes"].values())
-        for each in standing["detectors"] or [{"name": "none", "detail": standing["why_not"]}]:
+        status = note.status
+        by_cpu, num = sum(status["fallback"].values()), sum(status["outcomes"].values())
+        for each in status["detectors"] or [{"name": "none", "detail": status["why_not"]}]:
             rows.append(
                 {
                     "client": note.client,
                     "images": num,
-                    "failed": standing["outcomes"].get("failed", 0),
+                    "failed": status["outcomes"].get("failed", 0),
                     "by CPU": f"{by_cpu} ({by_cpu / max(1, num):.1%})",
                     "asks": each["name"],
                     "circuit": each.get("circuit", ""),
                     "last calls": f"{each.get('num_failed', 0)}/{each.get('num_calls', 0)} failed",
                     "opened": each.get("num_opened", ""),
-                    "why": each.get("detail") or standing["paused"],
+                    "why": each.get("detail") or status["paused"],
                 }
             )
     columns = ("client", "images", "failed", "by CPU", "asks", "circuit", "last calls", "opened", "why")

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from actors.faces import Health, Outcome, Priority
 from actors.images import ImageSource
 from cluster.client.face_client import FaceClient
-from cluster.client.status import Standing
+from cluster.client.status import ClientStatus
 from cluster.errors import ConfigurationError
 from cluster.settings import Settings
 
@@ -74,13 +74,13 @@ class BlockingFaceClient:
         """See `FaceClient.paused`."""
         return self._client.paused
 
-    def standing(self) -> Standing:
-        """See `FaceClient.standing`."""
+    def status(self) -> ClientStatus:
+        """See `FaceClient.status`."""
 
-        async def standing() -> Standing:
-            return self._client.standing()
+        async def status() -> ClientStatus:
+            return self._client.status()
 
-        return self._wait(standing())
+        return self._wait(status())
 
     def health(self, wait_s: float = 0.0) -> Health:
         """See `FaceClient.health`."""

@@ -56,7 +56,7 @@ class CircuitView:
     num_opened: int
 
 
-class Circuit:
+class CircuitBreaker:
     """One detector's breaker; not thread-safe, one event loop uses it.
 
     Args:

@@ -50,7 +50,7 @@ class Budget:
         return max(0.0, (1.0 - self._left) / self._per_s)
 
 
-class Fallback:
+class CpuFallback:
     """Answers on the CPU of this process what the policy gives it.
 
     Args:

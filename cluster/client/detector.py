@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Stamp, State
-from cluster.client.circuit_breaker import Circuit
-from cluster.client.status import DetectorStanding
+from cluster.client.circuit_breaker import CircuitBreaker
+from cluster.client.status import DetectorStatus
 from cluster.errors import VERDICTS, Cause, Counts, Fault
 from cluster.settings import CircuitSettings
 
@@ -35,7 +35,7 @@ class Detector:
     def __init__(self, name: str, settings: CircuitSettings, now: float) -> None:
         self.name = name
         self._settings = settings
-        self.circuit = Circuit(settings, now)
+        self.circuit = CircuitBreaker(settings, now)
         self.health: Health | None = None
         self.is_away = False
         self.num_in_flight = 0
@@ -58,11 +58,11 @@ class Detector:
         per_image = min((each.run_ms / each.num_images for each in buckets), default=1.0)
         return (self.num_in_flight + self.num_of_others + 1) * per_image
 
-    def standing(self, now: float) -> DetectorStanding:
+    def status(self, now: float) -> DetectorStatus:
         """The same as plain values."""
         view = self.circuit.view(now)
         state = "unknown" if self.health is None else str(self.health.state)
-        return DetectorStanding(
+        return DetectorStatus(
             name=self.name,
             state="away" if self.is_away else state,
             circuit=str(view.state),

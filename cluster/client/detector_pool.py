@@ -19,7 +19,7 @@ from cluster.client.circuit_breaker import CircuitState
 from cluster.client.detector import Detector, no_answer
 from cluster.errors import Cause, DetectorNotReady, NotAnswered, Refused
 from cluster.settings import CircuitSettings
-from cluster.telemetry.rate_limit import sparing_log
+from cluster.telemetry.rate_limit import rate_limited_log
 
 #: How often each detector is asked how it is, and new devices are looked for.
 _LOOK_EVERY_S = 2.0
@@ -30,7 +30,7 @@ _GRACE_S = 0.5
 
 
 class Road(Protocol):
-    """The way to the cluster, as far as a fleet asks; `Carrier` is one."""
+    """The way to the cluster, as far as a pool asks; `Connection` is one."""
 
     reason: str
 
@@ -39,7 +39,7 @@ class Road(Protocol):
         ...
 
 
-class Fleet:
+class DetectorPool:
     """All detectors of the cluster.
 
     Args:
@@ -66,7 +66,7 @@ class Fleet:
         self._road = road
         self._find = "known" if only_look else "find"
         self._settings = settings
-        self._log = log or sparing_log("rayface.client")
+        self._log = log or rate_limited_log("rayface.client")
         self._clock = clock or asyncio.get_running_loop().time
         self._begun = self._clock()
         self._nobody_because = ""
@@ -155,7 +155,7 @@ class Fleet:
         """The detector that would answer soonest, of those whose circuit is closed.
 
         Args:
-            until: when to give up, on the fleet's clock.
+            until: when to give up, on the pool's clock.
             patient: to wait for a circuit to close, and not to be refused.
 
         Raises:
@@ -191,7 +191,7 @@ class Fleet:
             detector: to be asked.
             images: prepared.
             priority: of them.
-            until: when the answer is of no use any more, on the fleet's clock.
+            until: when the answer is of no use any more, on the pool's clock.
             trace: what the call is known by in OpenTelemetry; empty where nobody follows it.
 
         Raises:

@@ -21,16 +21,16 @@ from actors.images import ImageSource, PreparedImage
 from cluster.background import in_thread
 from cluster.client.admission import Admission
 from cluster.client.chunks import grouped
-from cluster.client.cpu_fallback import Fallback
-from cluster.client.detector_pool import Fleet
+from cluster.client.cpu_fallback import CpuFallback
+from cluster.client.detector_pool import DetectorPool
 from cluster.client.metrics import ClientMetrics
-from cluster.client.preprocessing import Preparation, in_calls
-from cluster.client.registry import Noticeboard
-from cluster.client.status import Standing
-from cluster.connection.connection import Carrier
+from cluster.client.preprocessing import Preprocessor, in_calls
+from cluster.client.registry import ClientRegistry
+from cluster.client.status import ClientStatus
+from cluster.connection.connection import Connection
 from cluster.errors import DetectorNotReady, Full, NotAnswered, Refused
 from cluster.settings import Settings, load_settings
-from cluster.telemetry.rate_limit import sparing_log
+from cluster.telemetry.rate_limit import rate_limited_log
 from cluster.telemetry.setup import tracer_of
 from cluster.telemetry.tracing import OFF, Span, Tracer
 
@@ -42,20 +42,25 @@ class FaceClient:
     """Asks the detectors; made by `connect`, ended by `close` (or `async with`)."""
 
     def __init__(
-        self, carrier: Carrier, fleet: Fleet, settings: Settings, log: logging.Logger, tracer: Tracer = OFF
+        self,
+        connection: Connection,
+        pool: DetectorPool,
+        settings: Settings,
+        log: logging.Logger,
+        tracer: Tracer = OFF,
     ) -> None:
-        self._carrier = carrier
-        self._fleet = fleet
+        self._connection = connection
+        self._pool = pool
         self._settings = settings
         self._log = log
         self._tracer = tracer
         self._loop = asyncio.get_running_loop()
-        self._preparation = Preparation(settings, fleet.known_health)
+        self._preprocessor = Preprocessor(settings, pool.known_health)
         self._admission = Admission(settings.client.max_images_in_flight, settings.client.max_waiting_calls)
-        self._fallback = Fallback(settings.fallback, settings.detector, self._loop.time, tracer)
+        self._fallback = CpuFallback(settings.fallback, settings.detector, self._loop.time, tracer)
         self._paused: dict[object, str] = {}
-        self._noticeboard = Noticeboard(carrier, fleet, self.standing)
-        self._metrics = ClientMetrics(carrier, self.standing)
+        self._registry = ClientRegistry(connection, pool, self.status)
+        self._metrics = ClientMetrics(connection, self.status)
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, *, wait: bool = True) -> Self:
@@ -73,20 +78,20 @@ class FaceClient:
             ClusterUnavailable, DetectorNotReady: with `wait`, nothing can be asked; says why.
         """
         settings = settings or load_settings()
-        log = sparing_log("rayface.client")
+        log = rate_limited_log("rayface.client")
         tracer = tracer_of(settings.tracing, "rayface-client")
-        carrier = Carrier(settings, log)
-        fleet = Fleet(carrier, settings.circuit, log)
-        made = cls(carrier, fleet, settings, log, tracer)
+        connection = Connection(settings, log)
+        pool = DetectorPool(connection, settings.circuit, log)
+        made = cls(connection, pool, settings, log, tracer)
         try:
-            await carrier.open(wait=wait)
+            await connection.open(wait=wait)
             if wait:
-                await fleet.start(settings.cluster.start_timeout_s)
+                await pool.start(settings.cluster.start_timeout_s)
         except BaseException:
             await made.close()
             raise
-        fleet.watch()
-        made._noticeboard.open()
+        pool.watch()
+        made._registry.open()
         made._metrics.open()
         return made
 
@@ -165,19 +170,19 @@ class FaceClient:
         """Why bulk images wait, in words; empty while they do not."""
         return next(iter(self._paused.values()), "")
 
-    def standing(self) -> Standing:
+    def status(self) -> ClientStatus:
         """How this client, its circuits and its fallback are."""
         now = self._loop.time()
-        return Standing(
-            address=self._carrier.address,
-            why_not="" if self._carrier.address else self._carrier.reason,
+        return ClientStatus(
+            address=self._connection.address,
+            why_not="" if self._connection.address else self._connection.reason,
             paused=self.paused,
             num_images=self._admission.num_taken,
             num_waiting_calls=self._admission.num_waiting,
-            detectors=tuple(each.standing(now) for each in self._fleet.detectors.values()),
+            detectors=tuple(each.status(now) for each in self._pool.detectors.values()),
             fallback=dict(self._fallback.num_by_reason),
             num_fallback_refused=self._fallback.num_refused,
-            num_connections=self._carrier.num_joined,
+            num_connections=self._connection.num_joined,
             outcomes=dict(self._metrics.outcomes),
         )
 
@@ -188,21 +193,21 @@ class FaceClient:
             DetectorNotReady: it does not answer, or there is none.
         """
         try:
-            detector = await self._fleet.choose(self._loop.time() + wait_s, patient=False)
+            detector = await self._pool.choose(self._loop.time() + wait_s, patient=False)
         except Refused as refused:
-            if not self._fleet.detectors:
+            if not self._pool.detectors:
                 raise DetectorNotReady(refused.cause.detail, refused.cause.failure) from refused
-            detector = next(iter(self._fleet.detectors.values()))
-        return await self._fleet.health(detector.name, wait_s, wait_s + 30.0)
+            detector = next(iter(self._pool.detectors.values()))
+        return await self._pool.health(detector.name, wait_s, wait_s + 30.0)
 
     async def close(self) -> None:
         """End what `connect` began: the threads, the connection, and the embedded Ray if there is one."""
-        await self._noticeboard.close()
+        await self._registry.close()
         await self._metrics.close()
-        await self._fleet.close()
+        await self._pool.close()
         await self._fallback.close()
-        self._preparation.close()
-        await self._carrier.close()
+        self._preprocessor.close()
+        await self._connection.close()
         await in_thread(self._tracer.close)
 
     async def __aenter__(self) -> Self:
@@ -271,17 +276,17 @@ class FaceClient:
                 with self._tracer.span("wait for place", num_images=len(images)):
                     await stay.enter_async_context(self._admission.places(len(images), priority, deadline))
                 with self._tracer.span("prepare", num_images=len(images)) as span:
-                    outcomes = await self._preparation.prepared(images, priority, deadline)
+                    outcomes = await self._preprocessor.prepared(images, priority, deadline)
                     span.outcomes([each for each in outcomes if isinstance(each, Outcome)])
                 places = [n for n, each in enumerate(outcomes) if isinstance(each, PreparedImage)]
                 photos = [each for each in outcomes if isinstance(each, PreparedImage)]
                 answers: list[Outcome] = await self._asked(photos, priority, deadline)
         except Full:
             waiting = f"{self._admission.num_waiting} calls of this client wait already; ask again in 1 s."
-            return [self._preparation.failed(Failure.BUSY, waiting, 1.0)] * len(images)
+            return [self._preprocessor.failed(Failure.BUSY, waiting, 1.0)] * len(images)
         except TimeoutError:
             late = "The time was up before there was room to prepare the photo; it was not sent."
-            return [self._preparation.failed(Failure.DEADLINE, late)] * len(images)
+            return [self._preprocessor.failed(Failure.DEADLINE, late)] * len(images)
         for place, answer in zip(places, answers, strict=True):
             outcomes[place] = answer
         return outcomes  # type: ignore[return-value]  # every photo has been exchanged for its outcome
@@ -299,14 +304,14 @@ class FaceClient:
         outcomes = [outcome for part in parts for outcome in part]
         if not by_cpu:
             return outcomes
-        is_open = self._fleet.refusal() is not None
+        is_open = self._pool.refusal() is not None
         return await self._fallback.instead(photos, outcomes, priority, deadline, circuits_are_open=is_open)
 
     async def _by_detector(
         self, photos: Sequence[PreparedImage], priority: Priority, until: float, patient: bool
     ) -> list[Outcome]:
         """Ask the detector that is chosen for it, and once more for what was told to wait."""
-        outcomes: list[Outcome] = [self._preparation.late()] * len(photos)
+        outcomes: list[Outcome] = [self._preprocessor.late()] * len(photos)
         asked = list(range(len(photos)))
         while asked and self._loop.time() < until:
             answers = await self._attempt([photos[each] for each in asked], priority, until, patient)
@@ -327,33 +332,33 @@ class FaceClient:
         """What the detector that is chosen says, or why there is no answer."""
         try:
             with self._tracer.span("wait for detector"):
-                detector = await self._fleet.choose(until, patient=patient)
+                detector = await self._pool.choose(until, patient=patient)
             with self._tracer.span("ask detector", detector=detector.name, num_images=len(photos)) as span:
-                answers = await self._fleet.ask(detector, photos, priority, until, span.traceparent)
+                answers = await self._pool.ask(detector, photos, priority, until, span.traceparent)
                 span.note(incarnation=answers[0].stamp.incarnation)
                 span.outcomes(answers)
             return answers
         except Refused as refused:
             cause = refused.cause
-            return [self._preparation.failed(cause.failure, cause.detail, refused.retry_after_s)] * len(
+            return [self._preprocessor.failed(cause.failure, cause.detail, refused.retry_after_s)] * len(
                 photos
             )
         except NotAnswered as error:
-            return [self._preparation.failed(error.fault.failure, error.fault.advice)] * len(photos)
+            return [self._preprocessor.failed(error.fault.failure, error.fault.advice)] * len(photos)
 
     async def _pause(self) -> None:
         """Bulk images wait here while there is nobody to be asked; a scan would rather wait than fail."""
         until = self._loop.time() + self._settings.client.max_pause_s
         mark = object()
         try:
-            while (refusal := self._fleet.refusal()) is not None:
-                if (since := self._fleet.refused_since) is not None:
+            while (refusal := self._pool.refusal()) is not None:
+                if (since := self._pool.refused_since) is not None:
                     until = min(until, since + self._settings.client.max_pause_s)
                 if self._loop.time() >= until:
                     return
                 self._paused[mark] = refusal.cause.detail
                 self._log.warning("Bulk images wait for a detector: %s", refusal.cause.detail)
-                await self._fleet.changed(min(1.0, until - self._loop.time()))
+                await self._pool.changed(min(1.0, until - self._loop.time()))
         finally:
             if self._paused.pop(mark, None) and not self._paused:
                 self._log.info("Bulk images go on.")

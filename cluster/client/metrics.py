@@ -1,4 +1,4 @@
-"""What a client counts, and how it comes to Ray: in bundles, by its courier, which is Ray's driver."""
+"""What a client counts, and how it comes to Ray: in bundles, by its driver process, which is Ray's driver."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from actors.faces import Detected, Failed, Outcome, Priority, Rejected
-from cluster.client.status import Standing
+from cluster.client.status import ClientStatus
 from cluster.errors import NotAnswered
 from cluster.telemetry.metrics import CIRCUIT_VALUES, Observation
 
 _FLUSH_EVERY_S = 2.0
 _TIMEOUT_S = 4.0
-#: Durations kept while there is no courier; the oldest are forgotten.
+#: Durations kept while there is no driver process; the oldest are forgotten.
 _MOST_DURATIONS = 10_000
 
 Labels = tuple[tuple[str, str], ...]
 
 
 class Road(Protocol):
-    """The way to the cluster, as far as metrics need it; `Carrier` is one."""
+    """The way to the cluster, as far as metrics need it; `Connection` is one."""
 
     async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
         """The answer to a question, or NotAnswered."""
@@ -33,16 +33,16 @@ class ClientMetrics:
     """Counts; what was counted while the cluster was away is there when it is back.
 
     Args:
-        road: to the courier.
-        standing: how the client is.
+        road: to the driver process.
+        status: how the client is.
 
     Attributes:
         outcomes: images so far by detected, rejected and failed.
     """
 
-    def __init__(self, road: Road, standing: Callable[[], Standing]) -> None:
+    def __init__(self, road: Road, status: Callable[[], ClientStatus]) -> None:
         self._road = road
-        self._standing = standing
+        self._standing = status
         self._counted: Counter[tuple[str, Labels]] = Counter()
         self._durations: deque[Observation] = deque(maxlen=_MOST_DURATIONS)
         self._told: Counter[tuple[str, Labels]] = Counter()
@@ -89,13 +89,13 @@ class ClientMetrics:
         Raises:
             NotAnswered: nobody took it; it is kept.
         """
-        standing = self._standing()
-        grown = self._grown(standing)
+        status = self._standing()
+        grown = self._grown(status)
         counted, durations = dict(self._counted), list(self._durations)
         bundle: list[Observation] = [
             *((name, float(num), dict(labels)) for (name, labels), num in {**counted, **grown}.items()),
             *durations,
-            *_as_it_is(standing),
+            *_as_it_is(status),
         ]
         await self._road.ask("observe", bundle, timeout_s=timeout_s)
         self._counted -= Counter(counted)
@@ -109,13 +109,13 @@ class ClientMetrics:
             with contextlib.suppress(NotAnswered):
                 await self.flush()
 
-    def _grown(self, standing: Standing) -> dict[tuple[str, Labels], int]:
+    def _grown(self, status: ClientStatus) -> dict[tuple[str, Labels], int]:
         """What others count, and how much it has grown since it was last sent."""
         totals: dict[tuple[str, Labels], int] = {
-            ("rayface_client_fallback_refused_total", ()): standing.num_fallback_refused,
-            ("rayface_client_connections_total", ()): standing.num_connections,
+            ("rayface_client_fallback_refused_total", ()): status.num_fallback_refused,
+            ("rayface_client_connections_total", ()): status.num_connections,
         }
-        for each in standing.detectors:
+        for each in status.detectors:
             opened = ("rayface_client_circuit_opened_total", _labels(detector=each.name, reason=each.reason))
             before = sum(
                 num for (name, of), num in self._told.items() if name == opened[0] and of[0][1] == each.name
@@ -127,13 +127,13 @@ class ClientMetrics:
         self._counted[metric, _labels(**labels)] += 1
 
 
-def _as_it_is(standing: Standing) -> list[Observation]:
+def _as_it_is(status: ClientStatus) -> list[Observation]:
     return [
-        ("rayface_client_images", float(standing.num_images), {}),
-        ("rayface_client_paused", float(bool(standing.paused)), {}),
+        ("rayface_client_images", float(status.num_images), {}),
+        ("rayface_client_paused", float(bool(status.paused)), {}),
         *(
             ("rayface_client_circuit_state", CIRCUIT_VALUES[each.circuit], {"detector": each.name})
-            for each in standing.detectors
+            for each in status.detectors
         ),
     ]
 

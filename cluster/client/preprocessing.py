@@ -18,7 +18,7 @@ from cluster.settings import Settings
 _MOST_BYTES = 10_000_000
 
 
-class Preparation:
+class Preprocessor:
     """Decodes and shrinks photos for the tensors that the detectors take.
 
     Args:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cluster.client.status import Standing
+from cluster.client.status import ClientStatus
 from cluster.errors import NotAnswered
 
 _CLIENTS = "client/"
@@ -30,7 +30,7 @@ _TIMEOUT_S = 4.0
 
 
 class Store(Protocol):
-    """Where notes are kept; `Carrier` is one."""
+    """Where notes are kept; `Connection` is one."""
 
     async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
         """The answer to a question, or NotAnswered."""
@@ -38,7 +38,7 @@ class Store(Protocol):
 
 
 class Circuits(Protocol):
-    """What can be reset; `Fleet` is one."""
+    """What can be reset; `DetectorPool` is one."""
 
     def reset(self, name: str | None = None) -> None:
         """Close them all, or one."""
@@ -46,33 +46,33 @@ class Circuits(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class ClientEntry:
     """What one client wrote.
 
     Attributes:
         client: host and pid.
         age_s: since it was written.
-        standing: of the client, as `Standing.as_dict` has it.
+        status: of the client, as `ClientStatus.as_dict` has it.
     """
 
     client: str
     age_s: float
-    standing: dict[str, Any]
+    status: dict[str, Any]
 
 
-class Noticeboard:
+class ClientRegistry:
     """A client's end of it.
 
     Args:
         store: of the cluster.
         circuits: of this client.
-        standing: how this client is.
+        status: how this client is.
     """
 
-    def __init__(self, store: Store, circuits: Circuits, standing: Callable[[], Standing]) -> None:
+    def __init__(self, store: Store, circuits: Circuits, status: Callable[[], ClientStatus]) -> None:
         self._store = store
         self._circuits = circuits
-        self._standing = standing
+        self._standing = status
         self._name = f"{platform.node()} pid {os.getpid()}"
         self._key = f"{_CLIENTS}{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._reset_seen: str | None = None
@@ -98,11 +98,11 @@ class Noticeboard:
         Raises:
             NotAnswered: the store cannot be reached.
         """
-        standing, now = self._standing(), time.monotonic()
-        gist = [(each.name, each.state, each.circuit, each.reason) for each in standing.detectors]
+        status, now = self._standing(), time.monotonic()
+        gist = [(each.name, each.state, each.circuit, each.reason) for each in status.detectors]
         written_at, was = self._written
         if gist != was or now - written_at >= _RENEW_EVERY_S:
-            note = json.dumps({"client": self._name, "at": time.time(), "standing": standing.as_dict()})
+            note = json.dumps({"client": self._name, "at": time.time(), "status": status.as_dict()})
             await self._store.ask("keep", self._key, note.encode(), timeout_s=_TIMEOUT_S)
             self._written = (now, gist)
         left = await self._store.ask("kept", _RESET, timeout_s=_TIMEOUT_S)
@@ -118,7 +118,7 @@ class Noticeboard:
             await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def read_notes(store: Store) -> list[Note]:
+async def read_clients(store: Store) -> list[ClientEntry]:
     """What the clients of the cluster wrote lately.
 
     Raises:
@@ -130,7 +130,7 @@ async def read_notes(store: Store) -> list[Note]:
         note = json.loads(value)
         age_s = time.time() - note["at"]
         if age_s < _FORGOTTEN_S:
-            notes.append(Note(note["client"], round(age_s, 1), note["standing"]))
+            notes.append(ClientEntry(note["client"], round(age_s, 1), note["status"]))
         else:
             # Its client ended without taking it away.
             await store.ask("forget", key, timeout_s=_TIMEOUT_S)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class DetectorStanding:
+class DetectorStatus:
     """A detector as one client sees it.
 
     Attributes:
@@ -41,7 +41,7 @@ class DetectorStanding:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ClientStatus:
     """A client.
 
     Attributes:
@@ -53,7 +53,7 @@ class Standing:
         detectors: as it sees them.
         fallback: images that its CPU answered so far, by reason.
         num_fallback_refused: images that it would have, but for its budget or its queue.
-        num_connections: couriers that joined the cluster so far.
+        num_connections: driver processes that joined the cluster so far.
         outcomes: images so far by detected, rejected and failed.
     """
 
@@ -62,7 +62,7 @@ class Standing:
     paused: str
     num_images: int
     num_waiting_calls: int
-    detectors: tuple[DetectorStanding, ...]
+    detectors: tuple[DetectorStatus, ...]
     fallback: dict[str, int]
     num_fallback_refused: int
     num_connections: int = 0

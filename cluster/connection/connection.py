@@ -1,4 +1,4 @@
-"""Keeps a courier at work: starts it, asks through it, and starts another when it is of no more use.
+"""Keeps a driver process at work: starts it, asks through it, and starts another when it is of no more use.
 
 What the backend's own process holds of the cluster is this: two pipes to a process that may end at any time.
 """
@@ -13,21 +13,21 @@ from typing import Any, Protocol
 
 from actors.faces import Failure
 from cluster.backoff import Backoff
-from cluster.connection.driver_process import CourierProcess
+from cluster.connection.driver_process import DriverProcess
 from cluster.connection.messages import Pulse
 from cluster.errors import Fault, NotAnswered, RayfaceError
 from cluster.settings import Settings
 
 _PULSE_EVERY_S = 2.0
 _PULSE_WITHIN_S = 6.0
-#: A courier that for so long does not even say how it is has hung.
+#: A driver process that for so long does not even say how it is has hung.
 _HUNG_AFTER_S = 20.0
-#: What a courier that is replaced may take to bring the answers it was sent for.
+#: What a driver process that is replaced may take to bring the answers it was sent for.
 _FINISH_WITHIN_S = 30.0
 
 
-class Courier(Protocol):
-    """What a carrier needs of a courier; `CourierProcess` is one."""
+class Driver(Protocol):
+    """What a connection needs of a driver process; `DriverProcess` is one."""
 
     address: str
     ended: asyncio.Future[str]
@@ -46,12 +46,12 @@ class Courier(Protocol):
         ...
 
 
-class Carrier:
+class Connection:
     """The way to the cluster; open or not, it can be asked.
 
     Args:
         settings: whose cluster to join.
-        start: makes a courier that has joined.
+        start: makes a driver process that has joined.
         log: told when the way opens, closes, and why.
     """
 
@@ -59,18 +59,18 @@ class Carrier:
         self,
         settings: Settings,
         log: logging.Logger,
-        start: Callable[[Settings], Awaitable[Courier]] = CourierProcess.start,
+        start: Callable[[Settings], Awaitable[Driver]] = DriverProcess.start,
         backoff: Backoff | None = None,
     ) -> None:
         self._settings = settings
         self._log = log
         self._start = start
         self._backoff = backoff or Backoff(most_s=10.0)
-        self._courier: Courier | None = None
+        self._driver_process: Driver | None = None
         self._came = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
-        #: Couriers that joined so far.
+        #: Driver processes that joined so far.
         self.num_joined = 0
         #: Why there is no way; for whoever asks meanwhile.
         self.reason = "The cluster is being joined."
@@ -78,7 +78,7 @@ class Carrier:
     @property
     def address(self) -> str:
         """Of the cluster that is joined; empty while none is."""
-        return self._courier.address if self._courier else ""
+        return self._driver_process.address if self._driver_process else ""
 
     async def open(self, *, wait: bool = True) -> None:
         """Join the cluster, and keep the way open from now on.
@@ -100,11 +100,11 @@ class Carrier:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                while (courier := self._courier) is None:
+                while (driver_process := self._driver_process) is None:
                     await self._came.wait()
-                return await courier.ask(verb, *arguments)
+                return await driver_process.ask(verb, *arguments)
         except TimeoutError:
-            if courier is None:
+            if driver_process is None:
                 raise NotAnswered(Fault.of(Failure.NO_CLUSTER, self.reason)) from None
             raise NotAnswered(Fault.of(Failure.DEADLINE, "No answer came in time.")) from None
 
@@ -116,68 +116,68 @@ class Carrier:
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
-        if self._courier is not None:
-            await self._courier.end()
-            self._courier = None
+        if self._driver_process is not None:
+            await self._driver_process.end()
+            self._driver_process = None
 
-    async def _keep(self, courier: Courier | None) -> None:
+    async def _keep(self, driver_process: Driver | None) -> None:
         while True:
             begun = asyncio.get_running_loop().time()
             try:
-                courier = courier or await self._start(self._settings)
+                driver_process = driver_process or await self._start(self._settings)
             except RayfaceError as error:
-                if self._courier is None:
+                if self._driver_process is None:
                     self.reason = str(error)
                 self._log.warning("No cluster: %s", error)
             else:
-                self._take(courier)
-                why = await self._watched(courier)
+                self._take(driver_process)
+                why = await self._watched(driver_process)
                 self._log.warning("The connection to the cluster is made anew: %s.", why)
-                if courier.ended.done() or self._settings.cluster.address is None:
-                    # An embedded cluster is the courier's own, and ends with it.
-                    self._drop(courier, why)
-                    await courier.end()
-                courier = None
+                if driver_process.ended.done() or self._settings.cluster.address is None:
+                    # An embedded cluster is the driver process's own, and ends with it.
+                    self._drop(driver_process, why)
+                    await driver_process.end()
+                driver_process = None
             await asyncio.sleep(self._backoff.pause_s(asyncio.get_running_loop().time() - begun))
 
-    def _take(self, courier: Courier) -> None:
-        old, self._courier = self._courier, courier
+    def _take(self, driver_process: Driver) -> None:
+        old, self._driver_process = self._driver_process, driver_process
         self.num_joined += 1
-        courier.ended.add_done_callback(lambda ended: self._drop(courier, ended.result()))
+        driver_process.ended.add_done_callback(lambda ended: self._drop(driver_process, ended.result()))
         self._came.set()
-        self._log.info("Joined the cluster at %s.", courier.address)
+        self._log.info("Joined the cluster at %s.", driver_process.address)
         if old is not None:
             task = asyncio.create_task(self._retire(old))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
-    def _drop(self, courier: Courier, why: str) -> None:
-        if self._courier is courier:
-            self._courier = None
+    def _drop(self, driver_process: Driver, why: str) -> None:
+        if self._driver_process is driver_process:
+            self._driver_process = None
             self._came.clear()
             self.reason = f"The connection to the cluster was lost: {why}."
 
-    async def _retire(self, courier: Courier) -> None:
+    async def _retire(self, driver_process: Driver) -> None:
         """Let it bring the answers that it was sent for."""
         try:
             async with asyncio.timeout(_FINISH_WITHIN_S):
-                while courier.num_asked and not courier.ended.done():
+                while driver_process.num_asked and not driver_process.ended.done():
                     await asyncio.sleep(0.2)
         except TimeoutError:
             pass
         finally:
-            await courier.end()
+            await driver_process.end()
 
-    async def _watched(self, courier: Courier) -> str:
+    async def _watched(self, driver_process: Driver) -> str:
         """Until it is of no more use; why."""
         heard = asyncio.get_running_loop().time()
         while True:
-            await asyncio.wait([courier.ended], timeout=_PULSE_EVERY_S)
-            if courier.ended.done():
-                return courier.ended.result()
+            await asyncio.wait([driver_process.ended], timeout=_PULSE_EVERY_S)
+            if driver_process.ended.done():
+                return driver_process.ended.result()
             with contextlib.suppress(NotAnswered, TimeoutError):
                 async with asyncio.timeout(_PULSE_WITHIN_S):
-                    pulse: Pulse = await courier.ask("pulse")
+                    pulse: Pulse = await driver_process.ask("pulse")
                 heard = asyncio.get_running_loop().time()
                 if pulse.stranded:
                     return pulse.stranded

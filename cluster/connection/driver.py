@@ -1,9 +1,9 @@
-"""The courier: a process of its own that is Ray's driver, so that the backend's process is none.
+"""The driver process: a process of its own that is Ray's driver, so that the backend's process is none.
 
 Ray ends a driver's whole process, without an exception, when its cluster stays away, when another one is
 found at its address, or when the object store of its machine is gone; and calls to a head that is gone hang
-for ever. All of that happens here, where it costs nothing: `connection` starts another courier. And whatever
-else a backend does with Ray, in a cluster of its own perhaps, is left alone.
+for ever. All of that happens here, where it costs nothing: `connection` starts another driver process. And
+whatever else a backend does with Ray, in a cluster of its own perhaps, is left alone.
 
     python -m cluster.connection.driver   reads settings and questions from standard input, answers on output
 """
@@ -28,7 +28,7 @@ from cluster.connection.messages import (
     Answer,
     Ask,
     Channel,
-    Driver,
+    DriverAddress,
     Drop,
     Joined,
     Node,
@@ -52,7 +52,7 @@ _LEAVE_WITHIN_S = 15.0
 _LAST_SPANS_S = 0.5
 
 
-class Courier:
+class Driver:
     """Carries questions to the cluster that this process has joined, each in a task of its own."""
 
     def __init__(self, settings: Settings, channel: Channel, address: str) -> None:
@@ -165,7 +165,7 @@ class Courier:
         # The driver's own node went with its head: calls go on, but the object store under it is gone.
         return Pulse(True, "" if is_alive else "the node that it belonged to is gone")
 
-    async def driver(self) -> Driver:
+    async def driver(self) -> DriverAddress:
         """Where this process itself is."""
         import ray
 
@@ -173,10 +173,10 @@ class Courier:
         host, port = await asyncio.to_thread(ray_internals.own_place)
         try:
             with socket.create_server((host, 0)):
-                return Driver(node, host, port)
+                return DriverAddress(node, host, port)
         except OSError:
             # Ray took this process for one of another machine, where it found none here that has joined.
-            return Driver(node, host, 0)
+            return DriverAddress(node, host, 0)
 
     async def run_on(self, node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function of ours on that machine and no other, in a small task there."""
@@ -343,7 +343,7 @@ def main() -> None:
         ray_internals.silence_error_listener()
         address = ray.get_runtime_context().gcs_address
         channel.write(Joined(address))
-        asyncio.run(_serve(Courier(settings, channel, address), inbox))
+        asyncio.run(_serve(Driver(settings, channel, address), inbox))
     except EOFError:
         pass
     finally:
@@ -353,11 +353,11 @@ def main() -> None:
         os._exit(0)
 
 
-async def _serve(courier: Courier, inbox: Inbox) -> None:
+async def _serve(driver_process: Driver, inbox: Inbox) -> None:
     messages: asyncio.Queue[Ask | Drop | None] = asyncio.Queue()
     inbox.into(messages)
     try:
-        await courier.serve(messages)
+        await driver_process.serve(messages)
     finally:
         # A thread that waits for a head that is gone would hold this process up for ever: asyncio itself
         # waits for its threads, and so does Ray.

@@ -1,4 +1,4 @@
-"""One courier, seen from the backend: a process with two pipes, three threads and the questions under way."""
+"""One driver process, seen from the backend: two pipes, three threads and the questions under way."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAX_LINES = 20
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from cluster.connection.driver import main; main()"
 
 
-class CourierProcess:
+class DriverProcess:
     """Made by `start`, ended by `end`; belongs to one event loop.
 
     Attributes:
@@ -40,7 +40,7 @@ class CourierProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # Ctrl+C is for this process; the courier ends when this one hangs up.
+            # Ctrl+C is for this process; the driver process ends when this one hangs up.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
@@ -58,11 +58,11 @@ class CourierProcess:
         # A setting may hold a path; as JSON it is understood by the other process's own settings.
         self._put(settings.model_dump(mode="json"))
         for work in (self._send, self._receive, self._listen):
-            threading.Thread(target=work, name=f"courier{work.__name__}", daemon=True).start()
+            threading.Thread(target=work, name=f"driver-process{work.__name__}", daemon=True).start()
 
     @classmethod
-    async def start(cls, settings: Settings) -> CourierProcess:
-        """A courier that has joined the cluster in the settings, or has started an embedded one.
+    async def start(cls, settings: Settings) -> DriverProcess:
+        """A driver process that has joined the cluster in the settings, or has started an embedded one.
 
         Raises:
             ClusterUnavailable: it could not; says why.
@@ -81,7 +81,7 @@ class CourierProcess:
         return len(self._waiting)
 
     async def ask(self, verb: str, *arguments: Any) -> Any:
-        """The answer to a question; cancelled, the courier is told that nobody waits any more.
+        """The answer to a question; cancelled, the driver process is told that nobody waits any more.
 
         Raises:
             NotAnswered: there is none; says why.

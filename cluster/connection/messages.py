@@ -1,4 +1,4 @@
-"""What a backend and its courier say to each other: pickled values, one after the other, over two pipes.
+"""What a backend and its driver process say to each other: pickled values over two pipes, one by one.
 
 Both ends are ours, of one version, and the pipes are nobody else's; so pickle is safe here, and it knows
 where a value ends.
@@ -22,7 +22,7 @@ class Ask:
 
     Attributes:
         number: of the question, by which its answer is known.
-        verb: which of the courier's, for example "detect".
+        verb: which of the driver process's, for example "detect".
         arguments: of that.
     """
 
@@ -49,7 +49,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The courier is a driver of the cluster now.
+    """The driver process is a driver of the cluster now.
 
     Attributes:
         address: of the cluster's store, HOST:PORT.
@@ -67,11 +67,11 @@ class NotJoined:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """How a courier's own connection to the cluster is.
+    """How a driver process's own connection to the cluster is.
 
     Attributes:
         head_answers: whether the cluster's store answered it just now.
-        stranded: why this courier is of no more use although the cluster may be well; empty if it is.
+        stranded: why this driver process is of no more use although the cluster may be well; empty if it is.
     """
 
     head_answers: bool
@@ -117,8 +117,8 @@ class ActorEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Driver:
-    """The courier's own place in the cluster.
+class DriverAddress:
+    """The driver process's own place in the cluster.
 
     Attributes:
         node_id: of the machine that it belongs to.

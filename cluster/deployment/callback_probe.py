@@ -1,11 +1,12 @@
 """Whether the way between a head and another machine is open, both ways, before that machine joins.
 
 A machine that wants to join can try the head's ports, but not whether the head reaches its own. So beside
-the head lives a doorman, who reads requests from the cluster's key-value store, knocks at the ports they
-name, and writes down what was found. Both speak to the head's store only, with the token, and need no node.
+the head lives a callback probe: it reads requests from the cluster's key-value store, knocks at the ports
+that they name, and writes down what it found. Both speak to the head's store only, with the token, and need
+no node.
 
-    python -m cluster.deployment.callback_probe HEAD                      the doorman, until the head is gone
-    python -m cluster.deployment.callback_probe HEAD ask HOST PORT…       one question; prints one JSON object
+    python -m cluster.deployment.callback_probe HEAD                   the probe, until the head is gone
+    python -m cluster.deployment.callback_probe HEAD ask HOST PORT…    one question; prints one JSON object
 
 Both run as processes of their own, because Ray's client ends the whole process when it finds no token.
 """
@@ -63,9 +64,9 @@ def ask(
 ) -> dict[str, Any]:
     """The head's versions and time, and for each port why the head does not reach it ("" where it does).
 
-    `visited` is None where no doorman answered: the head was not started by `rayface head`. `clock_skew_s` is
-    how far this machine's clock is ahead of the head's, as far as can be told (a second or two); None
-    likewise.
+    `visited` is None where no callback probe answered: the head was not started by `rayface head`.
+    `clock_skew_s` is how far this machine's clock is ahead of the head's, as far as can be told (a second or
+    two); None likewise.
     """
     versions = json.loads(
         client.internal_kv_get(b"CLUSTER_METADATA", b"cluster", timeout=_CALL_TIMEOUT_S) or b"{}"

@@ -15,8 +15,8 @@ from actors.images import PreparedImage
 from actors.models import ready_model
 from actors.session import OnnxSessionOpener, ProviderNames
 from actors.settings import DetectorSettings
-from cluster.client.registry import Note, read_notes
-from cluster.connection.connection import Carrier
+from cluster.client.registry import ClientEntry, read_clients
+from cluster.connection.connection import Connection
 from cluster.connection.messages import ActorEntry, Node
 from cluster.doctor.findings import Finding, mind, ok, wrong
 from cluster.errors import NotAnswered
@@ -47,7 +47,7 @@ class Detectors:
 
     Args:
         settings: of whoever asks.
-        carrier: to the cluster.
+        connection: to the cluster.
         nodes: its machines.
         cpu: this machine's own answer for the golden photo.
     """
@@ -55,13 +55,13 @@ class Detectors:
     def __init__(
         self,
         settings: Settings,
-        carrier: Carrier,
+        connection: Connection,
         nodes: Sequence[Node],
         cpu: Callable[[DetectorSettings, PreparedImage], Mapping[str, Any]] | None = None,
     ) -> None:
         self._settings = settings
         self._cpu = cpu or on_cpu
-        self._carrier = carrier
+        self._connection = connection
         self._nodes = nodes
 
     async def findings(self) -> AsyncIterator[Finding]:
@@ -70,8 +70,8 @@ class Detectors:
         Raises:
             NotAnswered: the cluster does not answer.
         """
-        names: list[str] = await self._carrier.ask("known", timeout_s=_ANSWER_WITHIN_S)
-        entries: dict[str, ActorEntry] = await self._carrier.ask("actors", timeout_s=_ANSWER_WITHIN_S)
+        names: list[str] = await self._connection.ask("known", timeout_s=_ANSWER_WITHIN_S)
+        entries: dict[str, ActorEntry] = await self._connection.ask("actors", timeout_s=_ANSWER_WITHIN_S)
         num_units = int(sum(each.resources.get(RESOURCE, 0) for each in self._nodes))
         for each in self._placed(names, num_units):
             yield each
@@ -98,7 +98,7 @@ class Detectors:
                 "; ".join(f"{name} has {model}" for name, model in models.items()),
                 "Give all the same: `rayface remove` the odd one; it is placed anew by your settings.",
             )
-        for each in _circuits(await read_notes(self._carrier)):
+        for each in _circuits(await read_clients(self._connection)):
             yield each
 
     def _placed(self, names: Sequence[str], num_units: int) -> Iterator[Finding]:
@@ -119,7 +119,7 @@ class Detectors:
 
     async def _health(self, name: str) -> Health | None:
         try:
-            health: Health = await self._carrier.ask("health", name, 0.0, timeout_s=_ANSWER_WITHIN_S)
+            health: Health = await self._connection.ask("health", name, 0.0, timeout_s=_ANSWER_WITHIN_S)
         except NotAnswered:
             return None
         return health
@@ -128,7 +128,7 @@ class Detectors:
         """After the device was opened anew and has tried the golden photo."""
         wait_s = _PROVE_WITHIN_S - 1.0
         try:
-            now: Health = await self._carrier.ask("check", health.name, wait_s, timeout_s=_PROVE_WITHIN_S)
+            now: Health = await self._connection.ask("check", health.name, wait_s, timeout_s=_PROVE_WITHIN_S)
         except NotAnswered:
             return health
         return now
@@ -138,7 +138,7 @@ class Detectors:
         name = "golden photo"
         image = golden.photos(1, health.shapes[0])[0]
         try:
-            answers: list[Outcome] = await self._carrier.ask(
+            answers: list[Outcome] = await self._connection.ask(
                 "detect", health.name, [image], "interactive", _PROVE_WITHIN_S, timeout_s=_PROVE_WITHIN_S
             )
         except NotAnswered as error:
@@ -242,18 +242,18 @@ def _state(health: Health, entry: ActorEntry | None) -> Iterator[Finding]:
         yield ok("quarantine", "no photo is kept from the device")
 
 
-def _circuits(notes: Sequence[Note]) -> Iterator[Finding]:
+def _circuits(notes: Sequence[ClientEntry]) -> Iterator[Finding]:
     for note in notes:
-        for each in note.standing["detectors"]:
+        for each in note.status["detectors"]:
             if each["circuit"] != "closed":
                 yield mind(
                     "circuit",
                     f"{note.client} does not ask {each['name']}: {each['detail']}",
                     "It closes by itself when the golden photo is found; by hand: `rayface circuit reset`.",
                 )
-        used = sum(note.standing["fallback"].values())
+        used = sum(note.status["fallback"].values())
         if used:
-            reasons = ", ".join(f"{num} for {reason}" for reason, num in note.standing["fallback"].items())
+            reasons = ", ".join(f"{num} for {reason}" for reason, num in note.status["fallback"].items())
             yield mind(
                 "fallback",
                 f"{note.client} has answered {used} image(s) on its CPU: {reasons}",

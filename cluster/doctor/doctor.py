@@ -17,7 +17,7 @@ from actors.device import Device
 from actors.errors import DetectorFault
 from actors.faces import Failure
 from actors.ownership import DeviceLock
-from cluster.connection.connection import Carrier
+from cluster.connection.connection import Connection
 from cluster.connection.messages import Node
 from cluster.deployment import placement
 from cluster.doctor.detectors import REMEDIES, Detectors, agreement, on_cpu
@@ -30,7 +30,7 @@ from cluster.node.addresses import is_loopback, knock, knock_all, own_address, s
 from cluster.node.ray_start import node_manager_ports, reached_ports
 from cluster.node.token import read_token
 from cluster.settings import Settings
-from cluster.telemetry.rate_limit import sparing_log
+from cluster.telemetry.rate_limit import rate_limited_log
 
 _KNOCK_TIMEOUT_S = 5.0
 #: Findings after which nobody can be asked behind the head.
@@ -44,7 +44,7 @@ class Doctor:
         settings: of this machine.
         head: its address, HOST:PORT; None takes the settings'; there may be none at all.
         lends: devices that this machine lends or would lend; none on the backend's machine.
-        carrier: made for a way into the cluster.
+        connection: made for a way into the cluster.
 
     Attributes:
         said: what was found so far.
@@ -56,14 +56,14 @@ class Doctor:
         settings: Settings,
         head: str | None,
         lends: Sequence[str],
-        carrier: Callable[[Settings], Carrier] = lambda settings: Carrier(
-            settings, sparing_log("rayface.command")
+        connection: Callable[[Settings], Connection] = lambda settings: Connection(
+            settings, rate_limited_log("rayface.command")
         ),
     ) -> None:
         self._settings = settings
         self._head = head
         self._lends = lends
-        self._carrier = carrier
+        self._connection = connection
         self._ours = facts()
         self.said: list[Finding] = []
         self.reaches = False
@@ -211,7 +211,7 @@ class Doctor:
         """Ports of this machine for the head to try: those that Ray has open, or that it would have."""
         join = self._settings.join
         if not self._lends:
-            # Any one: the head's doorman is asked for the time, and finds it closed.
+            # Any one: the head's callback probe is asked for the time, and finds it closed.
             return [join.first_port]
         if DeviceLock(join.node_lock).is_used():
             turns = node_manager_ports(join)
@@ -248,9 +248,9 @@ class Doctor:
             return
         cluster = self._settings.cluster.model_copy(update={"address": self._head})
         settings = self._settings.model_copy(update={"cluster": cluster})
-        carrier = self._carrier(settings)
+        connection = self._connection(settings)
         try:
-            await carrier.open()
+            await connection.open()
         except RayfaceError as error:
             if self._lends and not DeviceLock(self._settings.join.node_lock).is_used():
                 yield ok("cluster", "this machine has not joined; ask the doctor on the backend's too")
@@ -258,16 +258,16 @@ class Doctor:
                 yield wrong("cluster", str(error), "See what is wrong above.")
             return
         try:
-            nodes: list[Node] = await carrier.ask("nodes", timeout_s=10.0)
+            nodes: list[Node] = await connection.ask("nodes", timeout_s=10.0)
             async for each in _all(
-                Machines(carrier, nodes, settings.detector, self._ours, self.said).findings(),
-                Detectors(settings, carrier, nodes).findings(),
+                Machines(connection, nodes, settings.detector, self._ours, self.said).findings(),
+                Detectors(settings, connection, nodes).findings(),
             ):
                 yield each
         except NotAnswered as error:
             yield wrong("cluster", f"it does not say how it is: {error}", "Look at the head's own log.")
         finally:
-            await carrier.close()
+            await connection.close()
 
 
 class _PortTaken(Exception):

@@ -9,8 +9,8 @@ from itertools import permutations
 from typing import Any
 
 from actors.settings import DetectorSettings
-from cluster.connection.connection import Carrier
-from cluster.connection.messages import ActorEntry, Driver, Node
+from cluster.connection.connection import Connection
+from cluster.connection.messages import ActorEntry, DriverAddress, Node
 from cluster.doctor.findings import Finding, mind, of_dict, ok, wrong
 from cluster.doctor.host import examine_here
 from cluster.errors import NotAnswered
@@ -26,7 +26,7 @@ class Machines:
     """Every machine of a cluster.
 
     Args:
-        carrier: to the cluster.
+        connection: to the cluster.
         nodes: its machines.
         detector: what a detector is placed with, which is up to who asks.
         ours: facts of this machine.
@@ -36,14 +36,14 @@ class Machines:
 
     def __init__(
         self,
-        carrier: Carrier,
+        connection: Connection,
         nodes: Sequence[Node],
         detector: DetectorSettings,
         ours: Mapping[str, Any],
         said: Collection[Finding] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._carrier = carrier
+        self._connection = connection
         self._nodes = nodes
         self._detector = detector
         self._ours = ours
@@ -64,7 +64,7 @@ class Machines:
     async def _examined(self, node: Node) -> list[Finding]:
         asked_at = self._now()
         try:
-            known: dict[str, Any] = await self._carrier.ask(
+            known: dict[str, Any] = await self._connection.ask(
                 "run_on", node.node_id, examine_here, self._detector, timeout_s=_EXAMINE_TIMEOUT_S
             )
         except NotAnswered as error:
@@ -93,8 +93,8 @@ class Machines:
         if not pairs:
             return []
         try:
-            driver: Driver = await self._carrier.ask("driver", timeout_s=_ANSWER_WITHIN_S)
-            entries: dict[str, ActorEntry] = await self._carrier.ask("actors", timeout_s=_ANSWER_WITHIN_S)
+            driver: DriverAddress = await self._connection.ask("driver", timeout_s=_ANSWER_WITHIN_S)
+            entries: dict[str, ActorEntry] = await self._connection.ask("actors", timeout_s=_ANSWER_WITHIN_S)
         except NotAnswered as error:
             return [mind("way", f"the ports could not be found out: {error}", "See what is wrong above.")]
         return await asyncio.gather(
@@ -104,7 +104,7 @@ class Machines:
     async def _way(self, one: Node, other: Node, ports: Mapping[int, str]) -> Finding:
         there = other.address if other.name == other.address else f"{other.name} ({other.address})"
         try:
-            found: dict[int, str] = await self._carrier.ask(
+            found: dict[int, str] = await self._connection.ask(
                 "run_on", one.node_id, knock_all, other.address, list(ports), timeout_s=_EXAMINE_TIMEOUT_S
             )
         except NotAnswered as error:
@@ -124,7 +124,7 @@ class Machines:
         return ok("way", f"it reaches {there} at {listed}").at(one.name)
 
 
-def ports_of(node: Node, driver: Driver, entries: Mapping[str, ActorEntry]) -> dict[int, str]:
+def ports_of(node: Node, driver: DriverAddress, entries: Mapping[str, ActorEntry]) -> dict[int, str]:
     """Where others have to reach a machine, and what listens there now."""
     ports = {port: what for what, port in node.ports.items() if port}
     if driver.port and driver.node_id == node.node_id:

@@ -19,7 +19,7 @@ from cluster.errors import RayfaceError
 from cluster.node.contract import DRAIN_NOTE
 from cluster.node.process_tree import Family
 from cluster.node.ray_start import Launch
-from cluster.telemetry.rate_limit import Sparing
+from cluster.telemetry.rate_limit import RateLimitFilter
 
 _LOOK_EVERY_S = 0.5
 _TERMINATE_S = 10.0
@@ -158,7 +158,7 @@ def keeper_log(name: str, folder: Path | None) -> tuple[logging.Logger, Path]:
     log.setLevel(logging.INFO)
     log.propagate = False
     # A head that is away for hours is a few lines, not one every half minute.
-    log.addFilter(Sparing())
+    log.addFilter(RateLimitFilter())
     lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     for handler in (
         RotatingFileHandler(where / f"{name}.log", maxBytes=5_000_000, backupCount=3, encoding="utf-8"),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from actors.faces import Failed, Health, Outcome, Priority, Rejected
 from actors.observer import Observer
-from cluster.telemetry.rate_limit import Sparing
+from cluster.telemetry.rate_limit import RateLimitFilter
 
 _SUMMARY_EVERY_S = 60.0
 
@@ -93,7 +93,7 @@ def _process_log() -> logging.Logger:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
-        log.addFilter(Sparing())
+        log.addFilter(RateLimitFilter())
         log.setLevel(logging.INFO)
         log.propagate = False
     return log

@@ -72,7 +72,7 @@ DETECTOR_METRICS: Sequence[Metric] = (
     Metric("rayface_quarantined", "gauge", "Images that are not run.", _DETECTOR),
 )
 
-#: Of each client, by way of its courier.
+#: Of each client, by way of its driver process.
 CLIENT_METRICS: Sequence[Metric] = (
     Metric(
         "rayface_client_images_total",
@@ -89,7 +89,7 @@ CLIENT_METRICS: Sequence[Metric] = (
     Metric("rayface_client_paused", "gauge", "1 while bulk images wait for a detector."),
     Metric("rayface_client_circuit_state", "gauge", "0 closed, 1 half-open, 2 open.", ("detector",)),
     Metric("rayface_client_circuit_opened_total", "counter", "Circuits that opened.", ("detector", "reason")),
-    Metric("rayface_client_connections_total", "counter", "Couriers that joined the cluster."),
+    Metric("rayface_client_connections_total", "counter", "Driver processes that joined the cluster."),
 )
 
 ALL_METRICS: Sequence[Metric] = (*DETECTOR_METRICS, *CLIENT_METRICS)

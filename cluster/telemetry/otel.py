@@ -35,7 +35,7 @@ from actors.faces import Failed, Failure, Outcome, Rejected
 from actors.observer import Call, Course, Observer
 from cluster.errors import Full, NotAnswered, Refused
 from cluster.settings import TracingSettings
-from cluster.telemetry.rate_limit import sparing_log
+from cluster.telemetry.rate_limit import rate_limited_log
 from cluster.telemetry.tracing import Fact, Span, Tracer
 
 #: Short, because a detector's process may be ended at any time, and what was not sent goes with it.
@@ -115,9 +115,9 @@ class _Stage(Span):
         if not self._span.is_recording():
             # Of a call that is not among those sampled, the detector need keep nothing either.
             return ""
-        carrier: dict[str, str] = {}
-        _W3C.inject(carrier, trace.set_span_in_context(self._span))
-        return carrier["traceparent"]
+        connection: dict[str, str] = {}
+        _W3C.inject(connection, trace.set_span_in_context(self._span))
+        return connection["traceparent"]
 
     def note(self, **facts: Fact) -> None:
         self._span.set_attributes(_attributes(facts))
@@ -237,7 +237,7 @@ def _sender(endpoint: str) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     # Half an hour without a collector must not be half an hour of lines.
-    sparing_log(_SENDER_LOG)
+    rate_limited_log(_SENDER_LOG)
     base = endpoint.rstrip("/")
     sender: SpanExporter = OTLPSpanExporter(base if base.endswith(_TRACES_PATH) else base + _TRACES_PATH)
     return sender

@@ -27,7 +27,7 @@ class _Seen:
     num_held_back: int = 0
 
 
-class Sparing(logging.Filter):
+class RateLimitFilter(logging.Filter):
     """Lets the first events of a kind through, and of those that follow only some, saying how many not.
 
     Two events are of one kind if they have the same message before its arguments are put in, and the same
@@ -72,9 +72,9 @@ class Sparing(logging.Filter):
         return True
 
 
-def sparing_log(name: str) -> logging.Logger:
+def rate_limited_log(name: str) -> logging.Logger:
     """The logger of that name, made sparing."""
     log = logging.getLogger(name)
-    if not any(isinstance(each, Sparing) for each in log.filters):
-        log.addFilter(Sparing())
+    if not any(isinstance(each, RateLimitFilter) for each in log.filters):
+        log.addFilter(RateLimitFilter())
     return log

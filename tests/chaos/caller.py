@@ -88,12 +88,12 @@ async def _call(file: Path, priority: str, seconds: float, first: int) -> None:
         with file.open("w") as out:
             notebook = Notebook(out, priority)
             # Until there is a detector, nothing is asked: what is measured is what faults do.
-            while not any(each.is_ready for each in client._fleet.detectors.values()):
+            while not any(each.is_ready for each in client._pool.detectors.values()):
                 await asyncio.sleep(0.2)
             until = time.monotonic() + seconds
             ask = _interactive if priority == "interactive" else _bulk
             await ask(client, notebook, until, first)
-        last = {"num_asked": notebook.num_asked, "standing": client.standing().as_dict()}
+        last = {"num_asked": notebook.num_asked, "status": client.status().as_dict()}
         file.with_suffix(".last").write_text(json.dumps(last))
 
 

@@ -23,7 +23,7 @@ _NUMBERS = count(1)
 def _well(client: BlockingFaceClient, device: Path) -> Iterator[None]:
     """Before each test all is well; what it left broken mends itself."""
     tell(device)
-    eventually(lambda: _is_well(client), 120, lambda: str(client.standing()))
+    eventually(lambda: _is_well(client), 120, lambda: str(client.status()))
     yield
     tell(device)
 
@@ -40,7 +40,7 @@ def _is_well(client: BlockingFaceClient) -> bool:
     return (
         health is not None
         and health.state is State.READY
-        and all(each.circuit == "closed" for each in client.standing().detectors)
+        and all(each.circuit == "closed" for each in client.status().detectors)
     )
 
 
@@ -84,7 +84,7 @@ def test_a_poison_photo_among_64_costs_two_restarts_and_no_neighbour(
     again = _num_runs(device, [numbers[40]])
     assert _reasons(_ask(client, [numbers[40]])) == ["quarantined"]
     assert _num_runs(device, [numbers[40]]) == again == 2
-    assert all(each.circuit == "closed" for each in client.standing().detectors)
+    assert all(each.circuit == "closed" for each in client.status().detectors)
 
 
 @pytest.mark.parametrize(("order", "words"), [("hang", "are allowed"), ("remove", "887A0005")])
@@ -113,11 +113,11 @@ def test_a_device_that_lies_is_never_shown_as_no_faces(
     tell(device, garbage=garbage)
     for _ in range(3):
         assert _reasons(_ask(client, _numbers(16))) == ["device_lies"] * 16
-    eventually(lambda: client.standing().detectors[0].circuit != "closed", 10)
+    eventually(lambda: client.status().detectors[0].circuit != "closed", 10)
     health = client.health()
     assert health.state is State.FAULTY
     tell(device)
-    eventually(lambda: _is_well(client), 90, lambda: str(client.standing()))
+    eventually(lambda: _is_well(client), 90, lambda: str(client.status()))
     assert _reasons(_ask(client, _numbers(16))) == ["detected"] * 16
 
 
@@ -146,7 +146,7 @@ def test_at_total_failure_no_photo_is_tried_again_and_again(
     with capsys.disabled():
         print(f"\ndevice fails every photo: {len(asked)} asked, {amplification:.3f} runs for each")
     assert amplification <= 1.1
-    assert client.standing().detectors[0].num_opened >= 1
+    assert client.status().detectors[0].num_opened >= 1
 
 
 def test_a_device_that_dies_of_every_photo_is_left_alone(

@@ -87,7 +87,7 @@ class Machine:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait(10)
-        # The courier of a command that was killed sees that, and ends, within seconds.
+        # The driver process of a command that was killed sees that, and ends, within seconds.
         _, left = psutil.wait_procs(processes_with(str(self.folder)), 5.0)
         left = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
         for process in left:

@@ -230,9 +230,9 @@ def test_the_machine_leaves_and_comes_back(site: Site) -> None:
     answer = eventually(lambda: _by_cpu(site), 90, site.said)
     assert len(answer["faces"]) == 7
     assert answer["served_by"] == "fallback on CPUExecutionProvider"
-    standing = site.http("/standing")
-    assert standing["detectors"][0]["circuit"] != "closed"
-    assert sum(standing["fallback"].values()) >= 1
+    status = site.http("/status")
+    assert status["detectors"][0]["circuit"] != "closed"
+    assert sum(status["fallback"].values()) >= 1
 
     site.join()
     eventually(lambda: site.detects() and not _by_cpu(site), 120, site.said)

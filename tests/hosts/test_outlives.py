@@ -22,7 +22,7 @@ _WATCHED_S = 15.0
 
 
 def _kill_head(head: Machine) -> None:
-    """All of it at once, as when its machine loses power: keeper, store, node, doorman."""
+    """All of it at once, as when its machine loses power: keeper, store, node, callback probe."""
     keeper = psutil.Process(head.started[-1].pid)
     ours = [keeper, *keeper.children(recursive=True)]
     for process in ours:
@@ -37,7 +37,7 @@ def _kill_head(head: Machine) -> None:
 
 
 def _share_of_a_core(backend: int) -> float:
-    """What the backend's couriers use while there is nothing to be carried."""
+    """What the backend's driver processes use while there is nothing to be carried."""
 
     def used() -> dict[psutil.Process, float]:
         found = {}
@@ -103,7 +103,7 @@ def test_the_backend_lives_and_finds_the_next_cluster(
             backend.wait(30)
         except subprocess.TimeoutExpired:
             backend.kill()
-    assert share < 0.25, f"a courier without a head takes {share:.0%} of a core"
+    assert share < 0.25, f"a driver process without a head takes {share:.0%} of a core"
     away = [row for row in found if row["asked"] > killed and row["status"] != "detected"]
     assert away, "the head was away, and nobody was told"
     assert all(row["detail"] for row in away)
@@ -117,6 +117,6 @@ def test_the_backend_lives_and_finds_the_next_cluster(
         capsys,
         f"head killed for good: {len(found)} photos, {len(away)} failed "
         f"({sorted({row['reason'] for row in away})}), well {well_s:.1f} s after another head was started, "
-        f"{len(lines)} lines of the backend's log, courier {share:.0%} of a core meanwhile",
+        f"{len(lines)} lines of the backend's log, driver process {share:.0%} of a core meanwhile",
     )
     assert len(lines) <= 100

@@ -48,7 +48,7 @@ def test_all_is_well_with_a_detector_and_a_client(site: Site) -> None:
     assert detector["state"] == "ready"
     assert detector["device"] == f"directml:{site.gpu.ports}"
     (client,) = status["clients"]
-    assert [each["circuit"] for each in client["standing"]["detectors"]] == ["closed"]
+    assert [each["circuit"] for each in client["status"]["detectors"]] == ["closed"]
     assert any(node["resources"].get("directml") == 1 for node in status["nodes"])
     page = site.head.run("status", "--address", site.address).stdout
     for said in ("FaceDetector", "ready", "closed", "1 directml"):
@@ -58,15 +58,15 @@ def test_all_is_well_with_a_detector_and_a_client(site: Site) -> None:
 def test_an_open_circuit_is_shown_with_its_reason_and_can_be_reset(site: Site) -> None:
     """The device fails every photo and finds the golden one: a person who has mended it need not wait."""
     tell(site.device, fail=True)
-    status = _until(site, lambda code, status: status["clients"][0]["standing"]["detectors"][0]["num_opened"])
+    status = _until(site, lambda code, status: status["clients"][0]["status"]["detectors"][0]["num_opened"])
     assert _status(site)[0] in (0, 3)
-    shown = status["clients"][0]["standing"]["detectors"][0]
+    shown = status["clients"][0]["status"]["detectors"][0]
     assert "simulated device fails" in shown["last_error"]
     tell(site.device)
     done = site.head.run("circuit", "reset", "--address", site.address, "--json")
     assert done.returncode == 0, done.stderr
     (note,) = json.loads(done.stdout)
-    assert note["standing"]["detectors"][0]["circuit"] == "closed"
+    assert note["status"]["detectors"][0]["circuit"] == "closed"
     wrong = site.head.run("circuit", "reset", "--address", site.address, "--detector", "Nobody")
     assert wrong.returncode == 2
     assert "FaceDetector" in wrong.stderr

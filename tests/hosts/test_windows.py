@@ -151,7 +151,7 @@ def test_what_was_on_the_device_is_known_to_the_next_process(wine: Wine) -> None
     flying.wait(20)
 
 
-def test_a_courier_speaks_through_pipes_there_too(wine: Wine) -> None:
+def test_a_driver_process_speaks_through_pipes_there_too(wine: Wine) -> None:
     """A driver's process of its own, started, asked, and gone with a reason."""
     told = wine.run("-c", _ASKS)
     assert "TOLD No Ray cluster can be joined at '127.0.0.1:9'" in told

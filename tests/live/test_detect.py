@@ -145,7 +145,7 @@ def _plain_driver(
 ) -> subprocess.CompletedProcess[str]:
     """A driver that is not ours, on this machine's embedded cluster, which is known by a loopback address."""
     return subprocess.run(
-        [sys.executable, "-c", _PLAIN_DRIVER, client.standing().address, str(photo)],
+        [sys.executable, "-c", _PLAIN_DRIVER, client.status().address, str(photo)],
         cwd=HERE,
         env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} | variables,
         capture_output=True,
@@ -188,7 +188,7 @@ def test_nobody_gets_in_without_the_token(client: BlockingFaceClient, photos: Pa
 
 def test_the_backend_asks_through_its_own_room(client: BlockingFaceClient, photos: Path) -> None:
     """`app` on a cluster that is there: one photo, a scan, and it leaves the cluster as it was."""
-    service = FaceService(load_settings(cluster={"address": client.standing().address}))
+    service = FaceService(load_settings(cluster={"address": client.status().address}))
     outcome = service.faces_of((photos / "astronaut.jpg").read_bytes())
     assert len(boxes(outcome)) == 1
     paths = [photos / name for name in FACES]
@@ -201,7 +201,7 @@ def test_the_backend_asks_through_its_own_room(client: BlockingFaceClient, photo
 
 def test_the_command_joins_a_ray_that_runs(client: BlockingFaceClient, photos: Path) -> None:
     """`--address`: the detector that is there answers, and stays there when the command ends."""
-    address = client.standing().address
+    address = client.status().address
     done = command("detect", str(photos / "astronaut.jpg"), "--json", "--address", address)
     assert done.returncode == 0, done.stderr
     (row,) = rows(done.stdout)

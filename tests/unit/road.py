@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Stamp, State
 from cluster.errors import Fault, NotAnswered
-from cluster.telemetry.rate_limit import Sparing
+from cluster.telemetry.rate_limit import RateLimitFilter
 
 STAMP = Stamp("FaceDetector on a test", "fake@0", "life-1")
 
@@ -153,6 +153,6 @@ def quiet(clock: Callable[[], float]) -> logging.Logger:
     """A sparing log on that clock."""
     log = logging.getLogger("test")
     log.filters.clear()
-    log.addFilter(Sparing(clock))
+    log.addFilter(RateLimitFilter(clock))
     log.setLevel(logging.INFO)
     return log

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from actors.faces import Outcome
 from cluster.client.detector import Detector
-from cluster.client.detector_pool import Fleet
+from cluster.client.detector_pool import DetectorPool
 from cluster.client.face_client import FaceClient
 from cluster.settings import load_settings
 from cluster.telemetry.otel import SpanTracer
@@ -67,10 +67,10 @@ class Clients:
 
     def made(self, road: Road) -> FaceClient:
         log = quiet(asyncio.get_running_loop().time)
-        fleet = Fleet(road, self._settings.circuit, log)
-        fleet.detectors["FaceDetector"] = known = Detector("FaceDetector", self._settings.circuit, 0.0)
+        pool = DetectorPool(road, self._settings.circuit, log)
+        pool.detectors["FaceDetector"] = known = Detector("FaceDetector", self._settings.circuit, 0.0)
         known.hear(asyncio.get_running_loop().time(), health())
-        return FaceClient(road, fleet, self._settings, log, self._tracer)  # type: ignore[arg-type]  # a road
+        return FaceClient(road, pool, self._settings, log, self._tracer)  # type: ignore[arg-type]  # a road
 
     def ask(self, road: Road, num: int = 1, **options: Any) -> list[Outcome]:
         async def story() -> list[Outcome]:

@@ -14,7 +14,7 @@ import pytest
 
 from actors.faces import Detected, Failure, Outcome, Rejected
 from cluster.client.detector import Detector
-from cluster.client.detector_pool import Fleet
+from cluster.client.detector_pool import DetectorPool
 from cluster.client.face_client import FaceClient
 from cluster.settings import load_settings
 from tests.unit.road import Road, detected, failed, health, lost
@@ -32,10 +32,10 @@ def client(road: Road, **changes: Any) -> FaceClient:
     """Made inside a running loop; `changes` are of the settings of clients."""
     settings = load_settings(client={"num_prepare_threads": 1, **changes})
     log = logging.getLogger("test")
-    fleet = Fleet(road, settings.circuit, log)
-    fleet.detectors["FaceDetector"] = known = Detector("FaceDetector", settings.circuit, 0.0)
+    pool = DetectorPool(road, settings.circuit, log)
+    pool.detectors["FaceDetector"] = known = Detector("FaceDetector", settings.circuit, 0.0)
     known.hear(asyncio.get_running_loop().time(), health())
-    return FaceClient(road, fleet, settings, log)  # type: ignore[arg-type]  # a road in place of a carrier
+    return FaceClient(road, pool, settings, log)  # type: ignore[arg-type]  # a road in place of a connection
 
 
 async def asking(road: Road, images: Any, **options: Any) -> list[Outcome]:

@@ -197,11 +197,11 @@ def test_a_cpu_that_cannot_be_compared(error: Exception) -> None:
 
 def test_circuits_and_the_fallback_of_clients() -> None:
     site = Site()
-    standing = {
+    status = {
         "detectors": [{"name": "FaceDetector", "circuit": "open", "detail": "it was silent"}],
         "fallback": {"circuit open": 3},
     }
-    note = {"client": "backend pid 7", "at": time.time(), "standing": standing}
+    note = {"client": "backend pid 7", "at": time.time(), "status": status}
     site.notes["client/1"] = json.dumps(note).encode()
     found = look(site)
     assert "backend pid 7 does not ask FaceDetector: it was silent" in one(found, "circuit").evidence

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.settings import DetectorSettings
-from cluster.connection.messages import ActorEntry, Driver, Node
+from cluster.connection.messages import ActorEntry, DriverAddress, Node
 from cluster.doctor.findings import Finding, Verdict, ok
 from cluster.doctor.host import examine_here
 from cluster.doctor.machines import Machines, compared, ports_of
@@ -80,7 +80,7 @@ def test_an_older_version_that_says_less() -> None:
 
 def test_where_a_machine_has_to_be_reached() -> None:
     """Its Ray, the detectors that live there, and whoever asks."""
-    driver = Driver("aa", "10.0.0.1", 10004)
+    driver = DriverAddress("aa", "10.0.0.1", 10004)
     assert set(ports_of(GPU, driver, ENTRIES)) == {7380, 7381, 11003}
     assert set(ports_of(HEAD, driver, ENTRIES)) == {6380, 6381, 10004}
 
@@ -110,8 +110,8 @@ class Site(Road):
         self.visits.append((node_id, host, list(ports)))
         return {port: self.closed.get((node_id, host), "") for port in ports}
 
-    async def _driver(self) -> Driver:
-        return Driver("aa", "10.0.0.1", 10004)
+    async def _driver(self) -> DriverAddress:
+        return DriverAddress("aa", "10.0.0.1", 10004)
 
     async def _actors(self) -> dict[str, ActorEntry]:
         return ENTRIES

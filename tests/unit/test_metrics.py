@@ -14,7 +14,7 @@ from actors import observer
 from actors.faces import Failure, Priority, State
 from actors.observer import Call, Observer, Observers, Run, Tally
 from cluster.client.metrics import ClientMetrics
-from cluster.client.status import DetectorStanding, Standing
+from cluster.client.status import ClientStatus, DetectorStatus
 from cluster.deployment.detector_actor import Reporter
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.errors import NotAnswered
@@ -131,7 +131,7 @@ def test_a_start_is_counted_once_with_its_cause(last_words: str, is_restart: boo
     assert starts == [(1, cause)]
 
 
-def standing(**changes: Any) -> Standing:
+def status(**changes: Any) -> ClientStatus:
     known: dict[str, Any] = {
         "address": "head:1",
         "why_not": "",
@@ -143,7 +143,7 @@ def standing(**changes: Any) -> Standing:
         "num_fallback_refused": 0,
         "num_connections": 1,
     }
-    return Standing(**known | changes)
+    return ClientStatus(**known | changes)
 
 
 def test_what_a_client_counts_is_sent_once_and_kept_until_it_is() -> None:
@@ -159,7 +159,7 @@ def test_what_a_client_counts_is_sent_once_and_kept_until_it_is() -> None:
 
     async def story() -> None:
         road = Broken()
-        metrics = ClientMetrics(road, standing)
+        metrics = ClientMetrics(road, status)
         metrics.call([detected(1), failed(Failure.BUSY)], Priority.INTERACTIVE, 0.2)
         with pytest.raises(NotAnswered):
             await metrics.flush()
@@ -183,12 +183,12 @@ def test_what_a_client_counts_is_sent_once_and_kept_until_it_is() -> None:
 
 
 def test_a_circuit_that_opens_is_counted_with_its_reason() -> None:
-    def of(circuit: str, reason: str, num_opened: int) -> DetectorStanding:
-        return DetectorStanding("a", "ready", circuit, reason, "", 0, 0, 0, 0, 0, num_opened, 0, "")
+    def of(circuit: str, reason: str, num_opened: int) -> DetectorStatus:
+        return DetectorStatus("a", "ready", circuit, reason, "", 0, 0, 0, 0, 0, num_opened, 0, "")
 
     async def story() -> None:
         road = Road()
-        now = [standing(detectors=(of("closed", "", 0),))]
+        now = [status(detectors=(of("closed", "", 0),))]
         metrics = ClientMetrics(road, lambda: now[0])
         for circuit, reason, num in (
             ("closed", "", 0),
@@ -197,7 +197,7 @@ def test_a_circuit_that_opens_is_counted_with_its_reason() -> None:
             ("open", "detector_lost", 2),
             ("half_open", "detector_lost", 2),
         ):
-            now[0] = standing(detectors=(of(circuit, reason, num),))
+            now[0] = status(detectors=(of(circuit, reason, num),))
             await metrics.flush()
         opened = [
             (value, tags["reason"])
@@ -215,7 +215,7 @@ def test_durations_are_bounded_while_nobody_takes_them() -> None:
     """I6."""
 
     async def story() -> None:
-        metrics = ClientMetrics(Road(), standing)
+        metrics = ClientMetrics(Road(), status)
         for _ in range(30_000):
             metrics.call([detected(1)], Priority.BULK, 0.1)
         assert len(metrics._durations) <= 10_000

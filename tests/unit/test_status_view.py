@@ -11,9 +11,9 @@ from rich.console import Console, RenderableType
 
 from actors.faces import Health, State
 from cluster.cli.status_view import StatusView, clients, rates
-from cluster.client.detector_pool import Fleet
-from cluster.client.registry import Note
-from cluster.connection.connection import Carrier
+from cluster.client.detector_pool import DetectorPool
+from cluster.client.registry import ClientEntry
+from cluster.connection.connection import Connection
 from cluster.connection.messages import Node
 from cluster.errors import ClusterUnavailable
 from cluster.settings import CircuitSettings
@@ -50,8 +50,8 @@ def _text(page: RenderableType) -> str:
 
 def _looked(road: Cluster, num_looks: int = 1) -> tuple[dict[str, Any], str]:
     async def story() -> tuple[dict[str, Any], str]:
-        fleet = Fleet(road, CircuitSettings(), only_look=True)
-        view = StatusView(cast(Carrier, road), fleet)
+        pool = DetectorPool(road, CircuitSettings(), only_look=True)
+        view = StatusView(cast(Connection, road), pool)
         for _ in range(num_looks):
             what, page = await view.look()
         return what, _text(page)
@@ -110,7 +110,7 @@ def test_one_that_does_not_answer_is_away_with_its_last_figures() -> None:
     road = Cluster()
 
     async def story() -> tuple[dict[str, Any], str]:
-        view = StatusView(cast(Carrier, road), Fleet(road, CircuitSettings(), only_look=True))
+        view = StatusView(cast(Connection, road), DetectorPool(road, CircuitSettings(), only_look=True))
         await view.look()
         road.silent.add("FaceDetector")
         what, page = await view.look()
@@ -148,15 +148,15 @@ def test_a_client_is_shown_with_its_circuits_and_what_its_cpu_did() -> None:
             "num_opened": 1,
         }
     ]
-    standing = {
+    status = {
         "detectors": detectors,
         "fallback": {"detector_lost": 5},
         "outcomes": {"detected": 95, "failed": 5},
         "why_not": "",
         "paused": "",
     }
-    page = _text(clients([Note("photos-1", 1.0, standing)]))
+    page = _text(clients([ClientEntry("photos-1", 1.0, status)]))
     for said in ("photos-1", "100", "5 (5.0%)", "open", "9/12 failed", "It has not been heard for 31 s."):
         assert said in page
-    away = {**standing, "detectors": [], "outcomes": {}, "fallback": {}, "why_not": "The head is away."}
-    assert "The head is away." in _text(clients([Note("photos-2", 1.0, away)]))
+    away = {**status, "detectors": [], "outcomes": {}, "fallback": {}, "why_not": "The head is away."}
+    assert "The head is away." in _text(clients([ClientEntry("photos-2", 1.0, away)]))

@@ -11,8 +11,8 @@ import pytest
 from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected, Rejection, Stamp, State
 from cluster.client import cpu_fallback as fallback_module
 from cluster.client import face_client as client_module
-from cluster.client.cpu_fallback import Budget, Fallback
-from cluster.client.detector_pool import Fleet
+from cluster.client.cpu_fallback import Budget, CpuFallback
+from cluster.client.detector_pool import DetectorPool
 from cluster.client.face_client import FaceClient
 from cluster.settings import Settings, load_settings
 from tests.fakes import prepared
@@ -50,7 +50,7 @@ def by_cpu(width: int) -> Outcome:
     return Detected(stamp=Stamp("fallback on CPU"), faces=(), width=width, height=1)
 
 
-class Preparation(client_module.Preparation):
+class Preprocessor(client_module.Preprocessor):
     """Without threads, which virtual time cannot wait for."""
 
     async def _one(self, image: Any, priority: Priority, deadline: float) -> Any:
@@ -61,7 +61,7 @@ class Preparation(client_module.Preparation):
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     Cpu.made, Cpu.answer = [], staticmethod(lambda image: by_cpu(image.width))
     monkeypatch.setattr(fallback_module, "FaceDetector", Cpu)
-    monkeypatch.setattr(client_module, "Preparation", Preparation)
+    monkeypatch.setattr(client_module, "Preprocessor", Preprocessor)
 
 
 async def made(road: Road, **sections: dict[str, Any]) -> FaceClient:
@@ -69,10 +69,10 @@ async def made(road: Road, **sections: dict[str, Any]) -> FaceClient:
     circuit = {"jitter": 0.0, **sections.pop("circuit", {})}
     settings: Settings = load_settings(circuit=circuit, **sections)
     log = quiet(asyncio.get_running_loop().time)
-    fleet = Fleet(road, settings.circuit, log)
-    client = FaceClient(road, fleet, settings, log)  # type: ignore[arg-type]  # a road in place of a carrier
-    await fleet.look()
-    fleet.watch()
+    pool = DetectorPool(road, settings.circuit, log)
+    client = FaceClient(road, pool, settings, log)  # type: ignore[arg-type]  # a road in place of a connection
+    await pool.look()
+    pool.watch()
     return client
 
 
@@ -90,7 +90,7 @@ def faulty(road: Road) -> None:
 
 
 async def close(client: FaceClient) -> None:
-    await client._fleet.close()
+    await client._pool.close()
     await client._fallback.close()
 
 
@@ -124,14 +124,14 @@ def test_with_an_open_circuit_the_cpu_answers_and_says_so_and_ends_by_itself() -
         assert seen(outcomes) == ["fallback on CPU"] * 3
         assert {each.stamp.fallback for each in outcomes} == {"circuit open: device_lies"}
         assert outcomes[0].as_dict()["fallback"] == "circuit open: device_lies"
-        assert client.standing().fallback == {"circuit open: device_lies": 3}
+        assert client.status().fallback == {"circuit open: device_lies": 3}
         road.healths["FaceDetector"] = health()
         await asyncio.sleep(10.0)
         assert seen(await client.detect(photos(2))) == ["FaceDetector on a test"] * 2
         assert Cpu.made[0].is_open
         await asyncio.sleep(60.0)
         assert not Cpu.made[0].is_open
-        assert client.standing().fallback == {"circuit open: device_lies": 3}
+        assert client.status().fallback == {"circuit open: device_lies": 3}
         await close(client)
 
     run(story())
@@ -209,7 +209,7 @@ def test_the_budget_bounds_it_and_says_so() -> None:
         assert seen(outcomes).count("device_lies") == 10
         refused = next(each for each in outcomes if isinstance(each, Failed))
         assert refused.detail.startswith("zeros The CPU did not stand in: 30 images a minute")
-        assert client.standing().num_fallback_refused == 10
+        assert client.status().num_fallback_refused == 10
         await asyncio.sleep(20.0)
         assert seen(await client.detect(photos(40))).count("fallback on CPU") == 10
         await close(client)
@@ -236,7 +236,7 @@ def test_a_cpu_that_cannot_stand_in_hides_nothing(answer: Outcome) -> None:
         assert isinstance(outcome, Failed)
         assert outcome.reason is Failure.DEVICE_LIES
         assert "could not stand in" in outcome.detail
-        assert client.standing().fallback == {}
+        assert client.status().fallback == {}
         await close(client)
 
     run(story())
@@ -381,5 +381,5 @@ def test_a_budget_fills_evenly() -> None:
 def test_the_default_is_never() -> None:
     """I5: somebody has to decide it."""
     assert load_settings().fallback.policy == "never"
-    fallback = Fallback(load_settings().fallback, load_settings().detector, lambda: 0.0)
+    fallback = CpuFallback(load_settings().fallback, load_settings().detector, lambda: 0.0)
     assert not fallback.serves(Priority.INTERACTIVE)

@@ -33,7 +33,7 @@ TRACE = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
 @pytest.fixture(autouse=True)
 def _no_threads_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "Preparation", test_surviving.Preparation)
+    monkeypatch.setattr(client_module, "Preprocessor", test_surviving.Preprocessor)
     monkeypatch.setattr(model_life, "ready_model", lambda settings: MODEL)
 
 

@@ -31,7 +31,7 @@ HERE = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "Preparation", test_surviving.Preparation)
+    monkeypatch.setattr(client_module, "Preprocessor", test_surviving.Preprocessor)
 
 
 def test_off_nothing_of_opentelemetry_is_imported() -> None:
@@ -146,7 +146,7 @@ def test_a_call_that_nobody_may_be_asked_for_says_why() -> None:
     async def story() -> None:
         client = Clients(spans.tracer).made(Road())
         lying = health(state="faulty", reason="zeros", failure=Failure.DEVICE_LIES)
-        client._fleet.detectors["FaceDetector"].hear(0.0, lying)
+        client._pool.detectors["FaceDetector"].hear(0.0, lying)
         await client.detect([prepared()])
 
     run(story())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster.telemetry.rate_limit import Sparing
+from cluster.telemetry.rate_limit import RateLimitFilter
 from tests.unit.road import quiet
 
 
@@ -62,7 +62,7 @@ def test_an_event_that_was_long_ago_is_news_again(caplog: pytest.LogCaptureFixtu
 
 def test_its_own_memory_is_bounded(clock: Clock) -> None:
     """I6."""
-    sparing = Sparing(clock)
+    sparing = RateLimitFilter(clock)
     for number in range(10_000):
         sparing.filter(logging.LogRecord("x", logging.INFO, "", 0, f"event {number}", (), None))
     assert sparing.num_kinds <= 200

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.faces import Failure
-from cluster.client.circuit_breaker import Circuit, CircuitState
+from cluster.client.circuit_breaker import CircuitBreaker, CircuitState
 from cluster.errors import Cause
 from cluster.settings import CircuitSettings
 
@@ -17,12 +17,12 @@ LYING = Cause(Failure.DEVICE_LIES, "The device lies.")
 CLOSED, OPEN, HALF_OPEN = CircuitState
 
 
-def made(**changes: float) -> Circuit:
+def made(**changes: float) -> CircuitBreaker:
     """A circuit without jitter, closed at 0 s."""
-    return Circuit(CircuitSettings(jitter=0.0, **changes), 0.0)  # type: ignore[arg-type]  # plain numbers
+    return CircuitBreaker(CircuitSettings(jitter=0.0, **changes), 0.0)  # type: ignore[arg-type]  # plain numbers
 
 
-def failing(circuit: Circuit, num_calls: int, now: float = 0.0) -> None:
+def failing(circuit: CircuitBreaker, num_calls: int, now: float = 0.0) -> None:
     """So many failed calls at once."""
     for _ in range(num_calls):
         circuit.record(now, BROKEN)
@@ -173,7 +173,7 @@ def test_a_reason_to_believe_shortens_the_wait_and_closes_nothing() -> None:
 
 def test_jitter_only_shortens() -> None:
     """So that clients do not probe together, and no wait is longer than the longest."""
-    circuit = Circuit(CircuitSettings(open_s=2, jitter=0.5), 0.0, chance=lambda: 0.5)
+    circuit = CircuitBreaker(CircuitSettings(open_s=2, jitter=0.5), 0.0, chance=lambda: 0.5)
     circuit.trip(0.0, LYING)
     assert circuit.view(0.0).retry_after_s == 1.5
 
@@ -191,7 +191,7 @@ class CircuitMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.chance = 0.0
-        self.circuit = Circuit(SETTINGS, 0.0, lambda: self.chance)
+        self.circuit = CircuitBreaker(SETTINGS, 0.0, lambda: self.chance)
         self.calls: list[tuple[float, bool, bool]] = []
         self.opened_at = 0.0
         self.good_probes = 0

@@ -12,7 +12,7 @@ import pytest
 from actors.faces import Detected, Failed, Failure, Outcome, Priority, Stamp, State
 from cluster.client.circuit_breaker import CircuitState
 from cluster.client.detector import Detector
-from cluster.client.detector_pool import Fleet
+from cluster.client.detector_pool import DetectorPool
 from cluster.errors import Cause, DetectorNotReady, NotAnswered, Refused
 from cluster.settings import CircuitSettings
 from tests.unit.road import Road, detected, failed, health, lost
@@ -22,35 +22,35 @@ SETTINGS = CircuitSettings(jitter=0.0)
 CLOSED, OPEN, HALF_OPEN = CircuitState
 
 
-def fleet(road: Road, **changes: Any) -> Fleet:
+def pool(road: Road, **changes: Any) -> DetectorPool:
     settings = SETTINGS.model_copy(update=changes)
-    return Fleet(road, settings, logging.getLogger("test"))
+    return DetectorPool(road, settings, logging.getLogger("test"))
 
 
-async def started(road: Road, **changes: Any) -> Fleet:
-    made = fleet(road, **changes)
+async def started(road: Road, **changes: Any) -> DetectorPool:
+    made = pool(road, **changes)
     await made.start(5.0)
     await made.look()
     made.watch()
     return made
 
 
-async def ask(fleet: Fleet, name: str = "FaceDetector", deadline_s: float = 10.0) -> Sequence[Outcome]:
+async def ask(pool: DetectorPool, name: str = "FaceDetector", deadline_s: float = 10.0) -> Sequence[Outcome]:
     """One call with one image; no answer is a failure here too."""
     until = asyncio.get_running_loop().time() + deadline_s
     image: Any = type("Image", (), {"width": 1})()
     try:
-        return await fleet.ask(fleet.detectors[name], [image], Priority.INTERACTIVE, until)
+        return await pool.ask(pool.detectors[name], [image], Priority.INTERACTIVE, until)
     except NotAnswered as error:
         return [failed(error.fault.failure)]
 
 
-def state(fleet: Fleet, name: str = "FaceDetector") -> CircuitState:
-    return fleet.detectors[name].circuit.state(asyncio.get_running_loop().time())
+def state(pool: DetectorPool, name: str = "FaceDetector") -> CircuitState:
+    return pool.detectors[name].circuit.state(asyncio.get_running_loop().time())
 
 
-async def chosen(fleet: Fleet) -> str:
-    return (await fleet.choose(asyncio.get_running_loop().time() + 1.0, patient=False)).name
+async def chosen(pool: DetectorPool) -> str:
+    return (await pool.choose(asyncio.get_running_loop().time() + 1.0, patient=False)).name
 
 
 def test_the_least_busy_of_the_ready_is_chosen() -> None:
@@ -105,7 +105,7 @@ def test_none_ready_says_why() -> None:
         road = Road("a")
         road.healths["a"] = health(state=State.FAULTY, reason="It lies.", failure=Failure.DEVICE_LIES)
         with pytest.raises(DetectorNotReady, match="It lies"):
-            await fleet(road).start(5.0)
+            await pool(road).start(5.0)
 
     run(story())
 
@@ -351,7 +351,7 @@ def test_a_cluster_that_was_never_there_is_waited_for_and_then_said() -> None:
     async def story() -> None:
         road = Road()
         road.healths.clear()
-        made = fleet(road, grace_s=30.0)
+        made = pool(road, grace_s=30.0)
         made.watch()
         loop = asyncio.get_running_loop()
         with pytest.raises(Refused, match="away"):

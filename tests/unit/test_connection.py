@@ -1,4 +1,4 @@
-"""Couriers come and go; whoever asks is carried, or told why not. Scripted couriers, virtual time."""
+"""Driver processes come and go; whoever asks is carried, or told why not. Scripted, in virtual time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from actors.faces import Failure
 from cluster.backoff import Backoff
-from cluster.connection.connection import Carrier
+from cluster.connection.connection import Connection
 from cluster.connection.messages import Pulse
 from cluster.errors import ClusterUnavailable, Fault, NotAnswered
 from cluster.settings import Settings, load_settings
@@ -18,7 +18,7 @@ from tests.unit.road import quiet
 from tests.virtual_time import run
 
 
-class Courier:
+class Driver:
     """One that answers with its number, until it is told otherwise."""
 
     def __init__(self, number: int) -> None:
@@ -58,43 +58,45 @@ class Courier:
 
 
 class Cluster:
-    """Where couriers are made; `away` says why none can join now."""
+    """Where driver processes are made; `away` says why none can join now."""
 
     def __init__(self) -> None:
-        self.couriers: list[Courier] = []
+        self.driver_processes: list[Driver] = []
         self.away = ""
         self.num_attempts = 0
 
-    async def start(self, settings: Settings) -> Courier:
-        """The next courier."""
+    async def start(self, settings: Settings) -> Driver:
+        """The next driver process."""
         self.num_attempts += 1
         await asyncio.sleep(1.0)
         if self.away:
             raise ClusterUnavailable(self.away)
-        self.couriers.append(Courier(len(self.couriers) + 1))
-        return self.couriers[-1]
+        self.driver_processes.append(Driver(len(self.driver_processes) + 1))
+        return self.driver_processes[-1]
 
 
-def carrier(cluster: Cluster, address: str | None = "head:6379") -> Carrier:
+def connection(cluster: Cluster, address: str | None = "head:6379") -> Connection:
     settings = load_settings(**({"cluster": {"address": address}} if address else {}))
     log = quiet(asyncio.get_running_loop().time)
     # Seconds pass in virtual time only, so no life is a long one.
-    return Carrier(settings, log, cluster.start, Backoff(most_s=10.0, jitter=lambda: 1.0))
+    return Connection(settings, log, cluster.start, Backoff(most_s=10.0, jitter=lambda: 1.0))
 
 
-def story(told: Callable[[Cluster, Carrier], Any], address: str | None = "head:6379") -> None:
+def story(told: Callable[[Cluster, Connection], Any], address: str | None = "head:6379") -> None:
     async def whole() -> None:
         cluster = Cluster()
-        made = carrier(cluster, address)
+        made = connection(cluster, address)
         await told(cluster, made)
         await made.close()
-        assert all(each.was_ended_at is not None for each in cluster.couriers), "a courier was left behind"
+        assert all(each.was_ended_at is not None for each in cluster.driver_processes), (
+            "a driver process was left behind"
+        )
 
     run(whole())
 
 
-async def ask(made: Carrier, timeout_s: float = 5.0) -> Any:
-    """Which courier answered, or the failure."""
+async def ask(made: Connection, timeout_s: float = 5.0) -> Any:
+    """Which driver process answered, or the failure."""
     try:
         return await made.ask("detect", timeout_s=timeout_s)
     except NotAnswered as error:
@@ -102,7 +104,7 @@ async def ask(made: Carrier, timeout_s: float = 5.0) -> Any:
 
 
 def test_a_cluster_that_cannot_be_joined_is_said() -> None:
-    async def told(cluster: Cluster, made: Carrier) -> None:
+    async def told(cluster: Cluster, made: Connection) -> None:
         cluster.away = "nobody answers at head:6379"
         with pytest.raises(ClusterUnavailable, match="nobody answers"):
             await made.open()
@@ -113,7 +115,7 @@ def test_a_cluster_that_cannot_be_joined_is_said() -> None:
 def test_without_waiting_it_joins_when_it_can() -> None:
     """Questions wait for it, within their time, and are told what is missing after it."""
 
-    async def told(cluster: Cluster, made: Carrier) -> None:
+    async def told(cluster: Cluster, made: Connection) -> None:
         cluster.away = "nobody answers at head:6379"
         await made.open(wait=False)
         with pytest.raises(NotAnswered, match="nobody answers") as unanswered:
@@ -127,27 +129,27 @@ def test_without_waiting_it_joins_when_it_can() -> None:
     story(told)
 
 
-def test_a_courier_that_ends_by_itself_is_replaced() -> None:
+def test_a_driver_process_that_ends_by_itself_is_replaced() -> None:
     """What it was asked is answered with the reason; what is asked next waits for the next."""
 
-    async def told(cluster: Cluster, made: Carrier) -> None:
+    async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
-        cluster.couriers[0].seconds = 100.0
+        cluster.driver_processes[0].seconds = 100.0
         asking = asyncio.create_task(ask(made, 60.0))
         await asyncio.sleep(5.0)
-        cluster.couriers[0].dies()
+        cluster.driver_processes[0].dies()
         assert await asking is Failure.NO_CLUSTER
         assert await ask(made) == 2
 
     story(told)
 
 
-def test_a_stranded_courier_finishes_while_another_takes_over() -> None:
+def test_a_stranded_driver_process_finishes_while_another_takes_over() -> None:
     """The head was replaced or its node is gone: no question is lost by that."""
 
-    async def told(cluster: Cluster, made: Carrier) -> None:
+    async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
-        first = cluster.couriers[0]
+        first = cluster.driver_processes[0]
         first.seconds = 10.0
         asking = asyncio.create_task(ask(made, 60.0))
         await asyncio.sleep(1.0)
@@ -161,13 +163,13 @@ def test_a_stranded_courier_finishes_while_another_takes_over() -> None:
     story(told)
 
 
-def test_a_stranded_courier_stays_while_there_is_no_other() -> None:
+def test_a_stranded_driver_process_stays_while_there_is_no_other() -> None:
     """It may still reach detectors that the head no longer speaks of."""
 
-    async def told(cluster: Cluster, made: Carrier) -> None:
+    async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
         cluster.away = "nobody answers"
-        cluster.couriers[0].pulse = Pulse(True, "the head answers others, and not this process")
+        cluster.driver_processes[0].pulse = Pulse(True, "the head answers others, and not this process")
         await asyncio.sleep(60.0)
         assert await ask(made) == 1
         cluster.away = ""
@@ -177,24 +179,24 @@ def test_a_stranded_courier_stays_while_there_is_no_other() -> None:
     story(told)
 
 
-def test_a_head_that_is_away_costs_no_courier() -> None:
+def test_a_head_that_is_away_costs_no_driver_process() -> None:
     """Detectors still answer it; whether the head comes back is Ray's business."""
 
-    async def told(cluster: Cluster, made: Carrier) -> None:
+    async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
-        cluster.couriers[0].pulse = Pulse(False, "")
+        cluster.driver_processes[0].pulse = Pulse(False, "")
         await asyncio.sleep(600.0)
-        assert len(cluster.couriers) == 1
+        assert len(cluster.driver_processes) == 1
         assert await ask(made) == 1
 
     story(told)
 
 
-def test_a_courier_that_has_hung_is_replaced() -> None:
-    async def told(cluster: Cluster, made: Carrier) -> None:
+def test_a_driver_process_that_has_hung_is_replaced() -> None:
+    async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
-        cluster.couriers[0].hangs = True
-        cluster.couriers[0].num_asked = 1
+        cluster.driver_processes[0].hangs = True
+        cluster.driver_processes[0].num_asked = 1
         await asyncio.sleep(100.0)
         assert await ask(made) == 2
 
@@ -202,20 +204,20 @@ def test_a_courier_that_has_hung_is_replaced() -> None:
 
 
 def test_an_embedded_cluster_ends_before_the_next_begins() -> None:
-    async def told(cluster: Cluster, made: Carrier) -> None:
+    async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
-        cluster.couriers[0].pulse = Pulse(False, "the head answers others, and not this process")
+        cluster.driver_processes[0].pulse = Pulse(False, "the head answers others, and not this process")
         await asyncio.sleep(20.0)
         assert await ask(made) == 2
-        assert cluster.couriers[0].was_ended_at is not None
+        assert cluster.driver_processes[0].was_ended_at is not None
 
     story(told, None)
 
 
 def test_a_question_has_its_time_and_no_more() -> None:
-    async def told(cluster: Cluster, made: Carrier) -> None:
+    async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
-        cluster.couriers[0].seconds = 1000.0
+        cluster.driver_processes[0].seconds = 1000.0
         begun = asyncio.get_running_loop().time()
         assert await ask(made, 3.0) is Failure.DEADLINE
         assert asyncio.get_running_loop().time() - begun == pytest.approx(3.0, abs=0.01)
@@ -226,7 +228,7 @@ def test_a_question_has_its_time_and_no_more() -> None:
 def test_half_an_hour_without_a_head_is_few_attempts_and_few_lines(caplog: pytest.LogCaptureFixture) -> None:
     """Each attempt is a process: one every ten seconds, not more."""
 
-    async def told(cluster: Cluster, made: Carrier) -> None:
+    async def told(cluster: Cluster, made: Connection) -> None:
         cluster.away = "nobody answers at head:6379"
         await made.open(wait=False)
         await asyncio.sleep(1800.0)

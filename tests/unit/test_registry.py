@@ -6,8 +6,8 @@ import json
 import time
 from typing import Any
 
-from cluster.client.registry import Noticeboard, leave_reset, read_notes
-from cluster.client.status import Standing
+from cluster.client.registry import ClientRegistry, leave_reset, read_clients
+from cluster.client.status import ClientStatus
 from tests.unit.road import Road
 from tests.virtual_time import run
 
@@ -22,21 +22,21 @@ class Circuits:
         self.resets.append(name)
 
 
-def standing() -> Standing:
-    return Standing("head:1", "", "", 0, 0, (), {}, 0)
+def status() -> ClientStatus:
+    return ClientStatus("head:1", "", "", 0, 0, (), {}, 0)
 
 
 def test_a_client_is_read_while_it_lives_and_not_after_it() -> None:
     async def story() -> None:
         road = Road()
-        board = Noticeboard(road, Circuits(), standing)
+        board = ClientRegistry(road, Circuits(), status)
         board.open()
         await board.look()
-        (note,) = await read_notes(road)
+        (note,) = await read_clients(road)
         assert "pid" in note.client
-        assert note.standing["address"] == "head:1"
+        assert note.status["address"] == "head:1"
         await board.close()
-        assert await read_notes(road) == []
+        assert await read_clients(road) == []
 
     run(story())
 
@@ -46,9 +46,9 @@ def test_a_note_that_nobody_renews_is_taken_away() -> None:
 
     async def story() -> None:
         road = Road()
-        old: dict[str, Any] = {"client": "x", "at": time.time() - 100, "standing": {}}
+        old: dict[str, Any] = {"client": "x", "at": time.time() - 100, "status": {}}
         road.notes["client/x"] = json.dumps(old).encode()
-        assert await read_notes(road) == []
+        assert await read_clients(road) == []
         assert road.notes == {}
 
     run(story())
@@ -58,7 +58,7 @@ def test_a_reset_is_acted_on_once_and_an_old_one_never() -> None:
     async def story() -> None:
         road, circuits = Road(), Circuits()
         await leave_reset(road, None)
-        board = Noticeboard(road, circuits, standing)
+        board = ClientRegistry(road, circuits, status)
         await board.look()
         assert circuits.resets == [], "it was left before this client came"
         await leave_reset(road, "FaceDetector")
@@ -72,7 +72,7 @@ def test_a_reset_is_acted_on_once_and_an_old_one_never() -> None:
 def test_the_first_reset_of_a_cluster_is_seen() -> None:
     async def story() -> None:
         road, circuits = Road(), Circuits()
-        board = Noticeboard(road, circuits, standing)
+        board = ClientRegistry(road, circuits, status)
         await board.look()
         await leave_reset(road, None)
         await board.look()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.deployment import callback_probe as doorman
+from cluster.deployment import callback_probe as callback_probe
 
 
 class _Store:
@@ -44,30 +44,30 @@ def test_an_open_and_a_closed_port_are_told_apart_and_nothing_is_left() -> None:
     store.kept[b"CLUSTER_METADATA"] = b'{"ray_version": "2.60.0", "python_version": "3.11.7"}'
 
     def at_the_door(_: float) -> None:
-        doorman.answer_requests(store, {})
+        callback_probe.answer_requests(store, {})
 
     closed = _free_port()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
-        answer: dict[str, Any] = doorman.ask(store, "127.0.0.1", [port, closed], sleep=at_the_door)
+        answer: dict[str, Any] = callback_probe.ask(store, "127.0.0.1", [port, closed], sleep=at_the_door)
     assert answer["ray_version"] == "2.60.0"
     assert answer["visited"] == {str(port): "", str(closed): "Connection refused"}
     assert set(store.kept) == {b"CLUSTER_METADATA"}
 
 
 def test_an_answer_that_nobody_came_for_is_taken_away() -> None:
-    """By the doorman's own clock."""
+    """By the callback probe's own clock."""
     store, answered, now = _Store(), dict[bytes, float](), [0.0]
     store.kept[b"visit/x"] = json.dumps({"host": "127.0.0.1", "ports": [_free_port()]}).encode()
-    assert doorman.answer_requests(store, answered, lambda: now[0]) == 1
+    assert callback_probe.answer_requests(store, answered, lambda: now[0]) == 1
     assert list(store.kept) == [b"visited/x"]
     now[0] = 61.0
-    assert doorman.answer_requests(store, answered, lambda: now[0]) == 0
+    assert callback_probe.answer_requests(store, answered, lambda: now[0]) == 0
     assert (store.kept, answered) == ({}, {})
 
 
-def test_versions_alone_need_no_doorman() -> None:
-    answer = doorman.ask(_Store(), "h", [])
+def test_versions_alone_need_no_callback_probe() -> None:
+    answer = callback_probe.ask(_Store(), "h", [])
     assert answer == {"ray_version": "", "python_version": "", "visited": None, "clock_skew_s": None}
 
 
@@ -78,7 +78,7 @@ def test_clocks_are_compared_however_far_apart(monkeypatch: pytest.MonkeyPatch) 
     def at_the_door(_: float) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(time, "time", lambda: real() - 7200)
-            doorman.answer_requests(store, {})
+            callback_probe.answer_requests(store, {})
 
-    answer = doorman.ask(store, "127.0.0.1", [_free_port()], sleep=at_the_door)
+    answer = callback_probe.ask(store, "127.0.0.1", [_free_port()], sleep=at_the_door)
     assert answer["clock_skew_s"] == pytest.approx(7200, abs=2)
