@@ -186,7 +186,7 @@ class Batcher(Generic[Answer]):
             queue.remove(entry)
 
     def _fill_lanes(self) -> None:
-        while self._has_place():
+        while self._has_lane():
             batch = self._next_batch()
             if not batch:
                 return
@@ -199,7 +199,7 @@ class Batcher(Generic[Answer]):
             self._tasks.add(task)
             task.add_done_callback(partial(self._lane_is_free, under_way))
 
-    def _has_place(self) -> bool:
+    def _has_lane(self) -> bool:
         places = self._num_lanes + self._num_assembling
         if len(self._running) == places and self._num_assembling and self.num_waiting(Priority.INTERACTIVE):
             return any(each.is_bulk for each in self._running)

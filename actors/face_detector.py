@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.batch_runner import BatchRunner, Found
 from actors.batcher import Batcher
 from actors.device import Device
 from actors.errors import DetectorFault, ImageFault, NotReady, Quarantined
@@ -37,10 +38,9 @@ from actors.faces import (
     Times,
 )
 from actors.images import PreparedImage
+from actors.intake import Encoded, ImageIntake, num_cores
 from actors.model_life import START_AGAIN_S, ModelLife
-from actors.observer import Call, Course, Observer, Observers, Tally
-from actors.preparing import Encoded, Preparer, num_cores
-from actors.runs import Found, Runs
+from actors.observer import Call, ImageTrace, Observer, Observers, Tally
 from actors.session import SessionOpener
 from actors.settings import DetectorSettings
 
@@ -109,7 +109,7 @@ class FaceDetector:
         self._runners = ThreadPoolExecutor(
             self._num_lanes + self._num_assembling + 1, thread_name_prefix="run"
         )
-        self._preparer = Preparer(self._settings)
+        self._preparer = ImageIntake(self._settings)
         self._draining = False
         self._tally = Tally()
         self._observer = Observers([self._tally, observer] if observer else [self._tally])
@@ -164,10 +164,10 @@ class FaceDetector:
         deadline = math.inf if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
         self._watch()
         begun = perf_counter()
-        courses = await asyncio.gather(*(self._answer(image, wanted, deadline) for image in images))
+        traces = await asyncio.gather(*(self._answer(image, wanted, deadline) for image in images))
         if trace:
-            self._observer.call(Call(trace, wanted, begun, perf_counter(), tuple(courses)))
-        return [each.outcome for each in courses]
+            self._observer.call(Call(trace, wanted, begun, perf_counter(), tuple(traces)))
+        return [each.outcome for each in traces]
 
     async def health(self, wait_s: float = 0.0) -> Health:
         """How the detector is, waiting up to `wait_s` seconds for a start under way to end."""
@@ -184,7 +184,7 @@ class FaceDetector:
         self._life.start_again_if_due()
         await self._wait_for_start(wait_s)
         if self._life.ready_model() is not None:
-            await self._prove()
+            await self._self_test()
         return self.snapshot()
 
     async def drain(self) -> Health:
@@ -218,15 +218,15 @@ class FaceDetector:
         """The cluster was heard: go on, and show whoever waits for the device that its owner is well."""
         self._life.keep_fresh()
 
-    async def _answer(self, image: object, priority: Priority, deadline: float) -> Course:
-        course = await self._course(image, priority, deadline)
+    async def _answer(self, image: object, priority: Priority, deadline: float) -> ImageTrace:
+        course = await self._trace_of(image, priority, deadline)
         self._observer.image(course.outcome, priority)
         return course
 
-    async def _course(self, image: object, priority: Priority, deadline: float) -> Course:
+    async def _trace_of(self, image: object, priority: Priority, deadline: float) -> ImageTrace:
         prepare_ms, queued_at = 0.0, None
         try:
-            with self._preparer.place_for(image):
+            with self._preparer.room_for(image):
                 model = await self._ready(deadline)
                 queued = self._batcher.num_queued if self._batcher else 0
                 prepared = await self._preparer.prepare(image, queued)
@@ -238,15 +238,15 @@ class FaceDetector:
             rejected = Rejected(
                 stamp=self.stamp(), times=Times(prepare_ms), reason=fault.reason, detail=fault.detail
             )
-            return Course(rejected, perf_counter())
+            return ImageTrace(rejected, perf_counter())
         except DetectorFault as fault:
             failed = self._failed(prepare_ms, fault.failure, fault.detail, fault.retry_after_s)
-            return Course(failed, perf_counter(), queued_at)
+            return ImageTrace(failed, perf_counter(), queued_at)
         except Exception as error:
             # Not foreseen, so ours; it must not cost the other images of the call their outcomes.
             detail = f"Something failed that never should: {error!r}. Please report it."
             self._observer.trouble("unforeseen", detail=repr(error))
-            return Course(self._failed(prepare_ms, Failure.INTERNAL, detail), perf_counter(), queued_at)
+            return ImageTrace(self._failed(prepare_ms, Failure.INTERNAL, detail), perf_counter(), queued_at)
         detected = Detected(
             stamp=self.stamp(),
             times=Times(prepared.prepare_ms, done.queue_ms, done.run_ms),
@@ -254,7 +254,7 @@ class FaceDetector:
             width=prepared.width,
             height=prepared.height,
         )
-        return Course(detected, perf_counter(), queued_at, done.value.run)
+        return ImageTrace(detected, perf_counter(), queued_at, done.value.run)
 
     def _failed(
         self, prepare_ms: float, failure: Failure, detail: str, retry_after_s: float | None = None
@@ -299,10 +299,10 @@ class FaceDetector:
         if self._batcher is None:
             recorder = self._life.recorder
             self._batcher = Batcher(
-                Runs(
+                BatchRunner(
                     model,
                     self._runners,
-                    self._prove,
+                    self._self_test,
                     lambda: self._life.fault,
                     self._life.removed,
                     self._observer,
@@ -319,8 +319,8 @@ class FaceDetector:
     def _forget_batcher(self) -> None:
         self._batcher = None
 
-    async def _prove(self) -> DetectorFault | None:
-        return await asyncio.get_running_loop().run_in_executor(self._runners, self._life.prove)
+    async def _self_test(self) -> DetectorFault | None:
+        return await asyncio.get_running_loop().run_in_executor(self._runners, self._life.self_test)
 
     def _watch(self) -> None:
         """Begin proving the device from time to time; here, because only now a loop is running."""
@@ -342,7 +342,7 @@ class FaceDetector:
                 again_s = START_AGAIN_S
                 if loop.time() - proved_at >= interval_s:
                     proved_at = loop.time()
-                    await self._prove()
+                    await self._self_test()
 
     def _state(self) -> State:
         if self._draining:
@@ -388,7 +388,7 @@ class FaceDetector:
             num_failed=tally.num("failed"),
             num_runs=tally.num_runs,
             num_images_run=tally.num_images_run,
-            num_places=tally.num_places,
+            num_slots=tally.num_slots,
             busy_s=round(tally.busy_s, 3),
             max_batch=model.max_batch if model else None,
             last_words=life.last_words,

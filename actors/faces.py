@@ -227,7 +227,7 @@ class Health:
         num_queued_interactive: of those queued, the interactive ones.
         num_runs: on the device, since the process began, but for the golden photo's.
         num_images_run: photos in those.
-        num_places: that those runs had: full batches have as many images as places.
+        num_slots: that those runs had: full batches have as many images as places.
         busy_s: that the device was running, of `uptime_s`; with several lanes, of all together.
         num_suspects: images that were on the device when a process died; each will be run alone.
         num_quarantined: images that ended a process alone, and are not run for now.
@@ -262,7 +262,7 @@ class Health:
     num_queued_interactive: int = 0
     num_runs: int = 0
     num_images_run: int = 0
-    num_places: int = 0
+    num_slots: int = 0
     busy_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:

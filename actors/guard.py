@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from actors.flight_recorder import FlightRecorder
-from actors.gate import Gate
+from actors.priority_semaphore import PrioritySemaphore
 from actors.watchdog import Watchdog
 
 
@@ -27,7 +27,7 @@ class Guard:
         watchdog: Watchdog | None = None,
         recorder: FlightRecorder | None = None,
     ) -> None:
-        self._gate = Gate(num_lanes)
+        self._gate = PrioritySemaphore(num_lanes)
         self._may_run = may_run
         self._watchdog = watchdog
         self.recorder = recorder

@@ -130,7 +130,7 @@ class ModelLife:
         self.start()
         return True
 
-    def prove(self) -> DetectorFault | None:
+    def self_test(self) -> DetectorFault | None:
         """Detect the golden photo now; blocks. What was wrong is known as `fault` from then on."""
         if (model := self.ready_model()) is None:
             return self.fault

@@ -16,7 +16,7 @@ class Run:
 
     Attributes:
         num_images: photos in it; 0 for the golden photo.
-        num_places: the best batch size for their shape, or their number where that is greater.
+        num_slots: the best batch size for their shape, or their number where that is greater.
         shape: (height, width) of the tensor, in pixels.
         run_s: on the device.
         decode_s: of the heads, after it.
@@ -25,7 +25,7 @@ class Run:
     """
 
     num_images: int
-    num_places: int
+    num_slots: int
     shape: tuple[int, int]
     run_s: float
     decode_s: float
@@ -35,11 +35,11 @@ class Run:
     @property
     def fill(self) -> float:
         """How full the batch was, 0..1."""
-        return self.num_images / self.num_places if self.num_places else 0.0
+        return self.num_images / self.num_slots if self.num_slots else 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class ImageTrace:
     """What became of one image of a call; moments are by `time.perf_counter`.
 
     Attributes:
@@ -71,7 +71,7 @@ class Call:
     priority: Priority
     begun: float
     ended: float
-    courses: tuple[Course, ...]
+    traces: tuple[ImageTrace, ...]
 
 
 class Observer:
@@ -126,7 +126,7 @@ class Tally(Observer):
     Attributes:
         num_runs: with photos in them.
         num_images_run: photos in those.
-        num_places: that those had.
+        num_slots: that those had.
         busy_s: seconds of runs on the device, the golden photo's too; with several lanes, of all together.
     """
 
@@ -135,7 +135,7 @@ class Tally(Observer):
         self._outcomes: Counter[str] = Counter()
         self.num_runs = 0
         self.num_images_run = 0
-        self.num_places = 0
+        self.num_slots = 0
         self.busy_s = 0.0
 
     def num(self, status: str) -> int:
@@ -152,4 +152,4 @@ class Tally(Observer):
             if run.num_images:
                 self.num_runs += 1
                 self.num_images_run += run.num_images
-                self.num_places += run.num_places
+                self.num_slots += run.num_slots

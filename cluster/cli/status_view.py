@@ -136,7 +136,7 @@ def rates(before: Health | None, now: Health) -> dict[str, float | None]:
     past = before if same and before is not None else None
     seconds = now.uptime_s - (past.uptime_s if past else 0.0)
     images = now.num_images_run - (past.num_images_run if past else 0)
-    places = now.num_places - (past.num_places if past else 0)
+    places = now.num_slots - (past.num_slots if past else 0)
     busy_s = now.busy_s - (past.busy_s if past else 0.0)
     return {
         "images_per_s": round(images / seconds, 2) if seconds > 0 else None,

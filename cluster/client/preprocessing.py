@@ -11,7 +11,7 @@ from actors import images as photos
 from actors.errors import ImageFault
 from actors.faces import Failed, Failure, Health, Outcome, Priority, Rejected, Stamp, Times
 from actors.images import ImageSource, Limits, PreparedImage
-from actors.preparing import num_cores
+from actors.intake import num_cores
 from cluster.settings import Settings
 
 #: Larger arguments would not travel inside a call, but by Ray's object store (see `node.contract.COMMON`).

@@ -229,7 +229,7 @@ class Doctor:
             if DeviceLock(Device.parse(device).lock_name).is_used():
                 continue
             try:
-                answer = join_checks.prove(device, detector)
+                answer = join_checks.self_test(device, detector)
                 yield ok("device", join_checks.proof(device, answer).sentence)
                 if Device.parse(device).provider != "cpu":
                     photo = golden.photos(1, detector.shapes[0])[0]

@@ -177,11 +177,11 @@ def check_device(device: str, settings: DetectorSettings) -> Finding:
         DeviceTaken: another process owns it.
         DetectorNotReady: it is not there, or gives wrong answers.
     """
-    return proof(device, prove(device, settings))
+    return proof(device, self_test(device, settings))
 
 
 def proof(device: str, answer: dict[str, Any]) -> Finding:
-    """What `prove` gave, in words."""
+    """What `self_test` gave, in words."""
     return Finding(
         "device",
         True,
@@ -190,14 +190,14 @@ def proof(device: str, answer: dict[str, Any]) -> Finding:
     )
 
 
-def prove(device: str, settings: DetectorSettings) -> dict[str, Any]:
-    """What `actors.prove` says of a device that proved itself, in a process of its own.
+def self_test(device: str, settings: DetectorSettings) -> dict[str, Any]:
+    """What `actors.self_test` says of a device that proved itself, in a process of its own.
 
     Raises:
         DeviceTaken: another process owns it.
         DetectorNotReady: it is not there, or gives wrong answers.
     """
-    command = [sys.executable, "-m", "actors.prove", device, settings.model_dump_json()]
+    command = [sys.executable, "-m", "actors.self_test", device, settings.model_dump_json()]
     try:
         done = subprocess.run(
             command,

@@ -48,7 +48,7 @@ DETECTOR_METRICS: Sequence[Metric] = (
     # For averages: of a histogram's values Ray hands on only the middle of the bucket that they were in.
     Metric("rayface_runs_total", "counter", "Runs on the device.", _DETECTOR),
     Metric("rayface_run_images_total", "counter", "Images in these runs.", _DETECTOR),
-    Metric("rayface_run_places_total", "counter", "Images of runs of the best size.", _DETECTOR),
+    Metric("rayface_run_slots_total", "counter", "Images of runs of the best size.", _DETECTOR),
     Metric("rayface_queue_images", "gauge", "Images waiting.", ("detector", "priority")),
     Metric("rayface_queue_wait_seconds", "histogram", "Wait for a run.", ("detector", "priority"), _SECONDS),
     Metric("rayface_prepare_seconds", "histogram", "Making a photo small.", _DETECTOR, _SECONDS),
@@ -134,7 +134,7 @@ class DetectorMetrics(Observer):
         self._observe("rayface_batch_images", run.num_images)
         self._observe("rayface_runs_total", 1)
         self._observe("rayface_run_images_total", run.num_images)
-        self._observe("rayface_run_places_total", run.num_places)
+        self._observe("rayface_run_slots_total", run.num_slots)
         bucket = f"{run.num_images} x {run.shape[0]} x {run.shape[1]}"
         self._observe("rayface_run_seconds", run.run_s, bucket=bucket)
         self._observe("rayface_decode_seconds", run.decode_s)

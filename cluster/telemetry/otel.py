@@ -32,7 +32,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from actors.faces import Failed, Failure, Outcome, Rejected
-from actors.observer import Call, Course, Observer
+from actors.observer import Call, ImageTrace, Observer
 from cluster.errors import Full, NotAnswered, Refused
 from cluster.settings import TracingSettings
 from cluster.telemetry.rate_limit import rate_limited_log
@@ -156,7 +156,7 @@ class CallSpans(Observer):
         parent = _W3C.extract({"traceparent": call.trace})
         if not trace.get_current_span(parent).get_span_context().is_valid:
             return
-        outcomes = [each.outcome for each in call.courses]
+        outcomes = [each.outcome for each in call.traces]
         moments = _Moments()
         answer = self._tracer.start_span(
             "rayface.answer", parent, SpanKind.SERVER, start_time=moments.ns(call.begun)
@@ -166,12 +166,12 @@ class CallSpans(Observer):
             facts |= {"incarnation": outcomes[0].stamp.incarnation, "epoch": outcomes[0].stamp.epoch}
         answer.set_attributes(_attributes({**facts, "num_images": len(outcomes)}))
         below = trace.set_span_in_context(answer)
-        for group in _groups(call.courses):
+        for group in _groups(call.traces):
             self._stages(group, below, moments)
         _note_outcomes(answer, outcomes)
         answer.end(moments.ns(call.ended))
 
-    def _stages(self, group: Sequence[Course], below: context.Context, moments: _Moments) -> None:
+    def _stages(self, group: Sequence[ImageTrace], below: context.Context, moments: _Moments) -> None:
         """Of images that were answered by one run, or by none for one reason."""
         num_images = len(group)
         queued = min(each.queued_at for each in group if each.queued_at is not None)
@@ -243,10 +243,10 @@ def _sender(endpoint: str) -> SpanExporter:
     return sender
 
 
-def _groups(courses: Iterable[Course]) -> Iterable[Sequence[Course]]:
+def _groups(traces: Iterable[ImageTrace]) -> Iterable[Sequence[ImageTrace]]:
     """Those that were queued: of each run, and of each reason why there was none."""
-    groups: dict[int | str, list[Course]] = {}
-    for each in courses:
+    groups: dict[int | str, list[ImageTrace]] = {}
+    for each in traces:
         if each.queued_at is None:
             continue
         if each.run is not None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from actors.face_model import FaceModel
 from actors.guard import Guard
 from actors.images import Limits, prepare
+from actors.intake import num_cores
 from actors.models import ready_model
-from actors.preparing import num_cores
 from actors.session import OnnxSessionOpener
 from cluster import BlockingFaceClient, load_settings
 from tests.benchmarks.large_photos import write_large_photos

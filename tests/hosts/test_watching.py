@@ -136,7 +136,7 @@ def test_the_figures_are_the_clusters(watched: Watched) -> None:
         'sum(ray_rayface_images_total{outcome="detected"})': "num_detected",
         "sum(ray_rayface_runs_total)": "num_runs",
         "sum(ray_rayface_run_images_total)": "num_images_run",
-        "sum(ray_rayface_run_places_total)": "num_places",
+        "sum(ray_rayface_run_slots_total)": "num_slots",
     }
 
     def counted() -> dict[str, float]:

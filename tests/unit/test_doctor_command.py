@@ -32,7 +32,7 @@ def _well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms, "examine", lambda *_, **__: [ok("python", "Python 3.11.7")])
     monkeypatch.setattr(rooms.placement, "resolve", none_here)
     proof = {"provider": "CPUExecutionProvider", "ms_per_image": 70.0, "best_batch": 1}
-    monkeypatch.setattr(rooms.join_checks, "prove", lambda *_: proof)
+    monkeypatch.setattr(rooms.join_checks, "self_test", lambda *_: proof)
 
 
 def run(*arguments: str) -> Result:

@@ -67,7 +67,7 @@ def test_what_a_detector_does_is_counted() -> None:
     assert sink.values("rayface_batch_images") == [4], "the golden photo is no batch"
     assert sink.values("rayface_runs_total") == [1]
     assert sink.values("rayface_run_images_total") == [4]
-    assert sink.values("rayface_run_places_total") == [8]
+    assert sink.values("rayface_run_slots_total") == [8]
     assert sink.values("rayface_queue_images") == [2, 3]
     assert sink.values("rayface_faults_total") == [1]
     states = {tags["state"]: value for name, value, tags in sink.seen if name == "rayface_state"}
@@ -106,7 +106,7 @@ def test_listeners_hear_everything_and_the_tally_adds_up() -> None:
     told = [name for name, _ in inspect.getmembers(observer.Observer, inspect.isfunction)]
     assert heard == {"image": 2, "run": 4, "call": 2, "event": 2, "trouble": 2}
     assert set(heard) == set(told)
-    assert (tally.num("detected"), tally.num_runs, tally.num_images_run, tally.num_places) == (1, 1, 3, 4)
+    assert (tally.num("detected"), tally.num_runs, tally.num_images_run, tally.num_slots) == (1, 1, 3, 4)
     assert tally.busy_s == 1.0
 
 

@@ -64,8 +64,8 @@ def _after(before: Health, **changes: Any) -> Health:
 
 
 def test_figures_are_of_the_time_between_two_looks() -> None:
-    before = health(uptime_s=100.0, num_images_run=1000, num_places=2000, busy_s=50.0, num_lanes=2)
-    now = _after(before, uptime_s=110.0, num_images_run=1080, num_places=2100, busy_s=60.0)
+    before = health(uptime_s=100.0, num_images_run=1000, num_slots=2000, busy_s=50.0, num_lanes=2)
+    now = _after(before, uptime_s=110.0, num_images_run=1080, num_slots=2100, busy_s=60.0)
     assert rates(before, now) == {"images_per_s": 8.0, "busy": 0.5, "fill": 0.8}
     assert rates(None, now) == {"images_per_s": 9.82, "busy": 0.273, "fill": 0.514}
 

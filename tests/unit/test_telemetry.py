@@ -15,7 +15,7 @@ import pytest
 from actors import model_life
 from actors.face_detector import FaceDetector
 from actors.faces import Detected, Failure, Outcome, Priority
-from actors.observer import Call, Course, Observer, Run
+from actors.observer import Call, ImageTrace, Observer, Run
 from actors.settings import DetectorSettings
 from cluster.client import face_client as client_module
 from cluster.client.face_client import FaceClient
@@ -98,7 +98,7 @@ def test_a_detector_tells_nobody_of_a_call_that_nobody_follows() -> None:
     asyncio.run(story())
     (call,) = told
     assert (call.trace, call.priority) == ("mine", Priority.BULK)
-    good, bad = call.courses
+    good, bad = call.traces
     assert good.run is not None
     assert good.queued_at is not None
     assert call.begun <= good.queued_at <= good.run.begun <= good.ended <= call.ended
@@ -116,10 +116,10 @@ def test_a_run_that_serves_two_calls_is_in_both_traces() -> None:
     listener = spans.tracer.listener("FaceDetector")
     assert listener is not None
     shared = Run(3, 4, (640, 640), 0.5, 0.1, begun=2.0, number=17)
-    late = Course(failed(Failure.DEADLINE), 3.0, queued_at=1.0)
-    found = Course(detected(1), 2.7, queued_at=1.5, run=shared)
-    early = Course(detected(1), 2.7, queued_at=1.2, run=shared)
-    refused = Course(failed(Failure.BUSY), 1.0)
+    late = ImageTrace(failed(Failure.DEADLINE), 3.0, queued_at=1.0)
+    found = ImageTrace(detected(1), 2.7, queued_at=1.5, run=shared)
+    early = ImageTrace(detected(1), 2.7, queued_at=1.2, run=shared)
+    refused = ImageTrace(failed(Failure.BUSY), 1.0)
     listener.call(Call(TRACE, Priority.BULK, 1.0, 3.0, (found, late, early, refused)))
     other = TRACE.replace("ab", "ef")
     listener.call(Call(other, Priority.INTERACTIVE, 1.4, 2.7, (found,)))

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 
 
-class Gate:
+class PrioritySemaphore:
     """A semaphore for threads with two queues; within each, first come, first served.
 
     Args:

@@ -27,7 +27,7 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-class Preparer:
+class ImageIntake:
     """Checks prepared images and prepares the others, as many at once as there are threads."""
 
     def __init__(self, settings: DetectorSettings) -> None:
@@ -40,7 +40,7 @@ class Preparer:
         self._num_bytes = 0
 
     @contextmanager
-    def place_for(self, image: object) -> Iterator[None]:
+    def room_for(self, image: object) -> Iterator[None]:
         """Around an image's whole stay: counts its bytes, as it was sent.
 
         Raises:

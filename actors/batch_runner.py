@@ -38,13 +38,13 @@ _RERUNS_AT_FIRST = 64.0
 _RERUNS_PER_ANSWER = 0.1
 
 
-class Runs:
+class BatchRunner:
     """Callable with a batch; gives faces or a fault for each of its images.
 
     Args:
         model: on the device.
         threads: in which batches are assembled, run and decoded.
-        prove: detects the golden photo; gives the fault that it found, or None.
+        self_test: detects the golden photo; gives the fault that it found, or None.
         fault: what is known to be wrong with the device now, or None; while there is, nothing is run.
         removed: told that the device is gone, which only a new process can help.
         observer: told of what happens.
@@ -54,14 +54,14 @@ class Runs:
         self,
         model: FaceModel,
         threads: Executor,
-        prove: Callable[[], Awaitable[DetectorFault | None]],
+        self_test: Callable[[], Awaitable[DetectorFault | None]],
         fault: Callable[[], DetectorFault | None],
         removed: Callable[[str], None],
         observer: Observer,
     ) -> None:
         self._model = model
         self._threads = threads
-        self._prove = prove
+        self._self_test = self_test
         self._fault = fault
         self._removed = removed
         self._observer = observer
@@ -97,7 +97,7 @@ class Runs:
     ) -> Sequence[Answer]:
         if len(batch) == 1:
             # Not this image's doing: it is as large as every other of its shape.
-            await self._prove()
+            await self._self_test()
             return [full]
         size = self._model.limit_batch(len(batch))
         self._observer.trouble("out_of_memory", num_images=len(batch), max_batch=size)
@@ -113,7 +113,7 @@ class Runs:
         self._observer.trouble(
             "run_failed", num_images=len(batch), reason=failed.failure, detail=failed.detail
         )
-        if (fault := await self._prove()) is not None:
+        if (fault := await self._self_test()) is not None:
             raise fault
         if len(batch) == 1:
             return [DeviceFailed(f"{failed.detail} The golden photo was right just after: it is this photo.")]

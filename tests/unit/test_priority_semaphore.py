@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from actors.gate import Gate
+from actors.priority_semaphore import PrioritySemaphore
 
 SOON_S = 10.0
 
@@ -15,7 +15,7 @@ SOON_S = 10.0
 class Crowd:
     """Threads at one gate; each stays on the device until it is told to leave."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: PrioritySemaphore) -> None:
         self.gate = gate
         self.order: list[str] = []
         self._changed = threading.Condition()
@@ -67,7 +67,7 @@ def crowd() -> Iterator[Callable[[int], Crowd]]:
     made: list[Crowd] = []
 
     def make(num_lanes: int) -> Crowd:
-        made.append(Crowd(Gate(num_lanes)))
+        made.append(Crowd(PrioritySemaphore(num_lanes)))
         return made[-1]
 
     yield make
@@ -122,7 +122,7 @@ def test_a_scan_does_not_pass_a_person_who_must_be_alone(crowd: Callable[[int], 
 
 def test_a_run_that_fails_gives_its_lane_back() -> None:
     """However it ends."""
-    gate = Gate(2)
+    gate = PrioritySemaphore(2)
     for alone in (False, True, True):
         with pytest.raises(RuntimeError), gate.passed(alone=alone):
             raise RuntimeError

@@ -1,4 +1,4 @@
-"""`python -m actors.prove DEVICE SETTINGS_JSON`: one device proves itself, in a process of its own.
+"""`python -m actors.self_test DEVICE SETTINGS_JSON`: one device proves itself, in a process of its own.
 
 Prints one JSON object and ends, so that a driver that crashes takes only this process with it, and the device
 is free again afterwards.
@@ -23,7 +23,7 @@ from actors.ownership import DeviceLock, Holder
 from actors.settings import DetectorSettings
 
 
-def prove(device: Device, settings: DetectorSettings) -> dict[str, Any]:
+def self_test(device: Device, settings: DetectorSettings) -> dict[str, Any]:
     """Open the device, detect the golden photo in every bucket, and say how long a run takes.
 
     Raises:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     """Returns 0 if the device proved itself."""
     device, settings = Device.parse(arguments[0]), DetectorSettings.model_validate_json(arguments[1])
     try:
-        answer = prove(device, settings)
+        answer = self_test(device, settings)
     except DetectorFault as fault:
         holder = fault.holder if isinstance(fault, DeviceHeld) else None
         answer = {
