@@ -1,4 +1,4 @@
-"""Errors as people see them, and the one table of faults: whose, passing or lasting, what the circuit counts.
+"""Errors as people see them, and what each failure counts for a circuit.
 
     RayfaceError
     ├── ConfigurationError     a setting or an argument cannot be used
@@ -6,7 +6,7 @@
     ├── DeviceTaken            another process of this machine owns the device, or the machine is joined
     ├── DetectorNotReady       the cluster is there; the detector is not, or cannot prove itself
     ├── NotAnswered            a question came back without an answer; carries the `Fault`
-    ├── Refused                no detector may be asked now; carries the `Cause`
+    ├── Refused                no detector may be asked now; carries the `Fault` too
     └── Full                   so many calls wait in this client already that another would wait in vain
 
 The first four are raised where nothing can be asked at all. The last three stay inside the client: once
@@ -63,53 +63,30 @@ class NotAnswered(RayfaceError):
         return self.fault.failure
 
     def __str__(self) -> str:
-        return self.fault.advice
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why a circuit opened, or why a probe failed.
-
-    Attributes:
-        failure: what a caller sees who is refused for it.
-        detail: the same in a sentence for people.
-    """
-
-    failure: Failure
-    detail: str
+        return self.fault.detail
 
 
 class Refused(RayfaceError):
     """No detector may be asked now; says why, and how long until that may have changed."""
 
-    def __init__(self, cause: Cause, retry_after_s: float) -> None:
-        super().__init__(cause, retry_after_s)
-        self.cause = cause
+    def __init__(self, fault: Fault, retry_after_s: float) -> None:
+        super().__init__(fault, retry_after_s)
+        self.fault = fault
         self.retry_after_s = retry_after_s
 
     @property
     def failure(self) -> Failure:
         """What the caller sees."""
-        return self.cause.failure
+        return self.fault.failure
 
     def __str__(self) -> str:
-        return self.cause.detail
+        return self.fault.detail
 
 
 class Full(RayfaceError):
     """So many calls wait in this client already that another would wait in vain."""
 
     failure = Failure.BUSY
-
-
-class Whose(StrEnum):
-    """Whose fault it is."""
-
-    IMAGE = "image"
-    CALLER = "caller"
-    DEVICE = "device"
-    CLUSTER = "cluster"
-    OURS = "ours"
 
 
 class Counts(StrEnum):
@@ -127,56 +104,41 @@ class Counts(StrEnum):
     TRIP = "trip"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a failure means.
-
-    Attributes:
-        whose: fault it is.
-        passing: whether asking again later can help without anybody doing anything.
-        counts: what the circuit makes of it.
-    """
-
-    whose: Whose
-    passing: bool
-    counts: Counts
-
-
 #: Every failure that an outcome can carry, each once.
-VERDICTS: Mapping[Failure, Verdict] = {
-    Failure.BUSY: Verdict(Whose.CALLER, True, Counts.NOTHING),
-    Failure.DEADLINE: Verdict(Whose.CALLER, True, Counts.NOTHING),
-    Failure.CANCELLED: Verdict(Whose.CALLER, False, Counts.NOTHING),
-    Failure.NOT_READY: Verdict(Whose.DEVICE, True, Counts.NOTHING),
-    Failure.MODEL_UNAVAILABLE: Verdict(Whose.DEVICE, False, Counts.TRIP),
-    Failure.DEVICE_UNAVAILABLE: Verdict(Whose.DEVICE, False, Counts.TRIP),
-    Failure.DEVICE_HELD: Verdict(Whose.DEVICE, False, Counts.TRIP),
-    Failure.DEVICE_LIES: Verdict(Whose.DEVICE, False, Counts.TRIP),
-    Failure.DEVICE_FAILED: Verdict(Whose.DEVICE, True, Counts.CALL),
-    Failure.OUT_OF_MEMORY: Verdict(Whose.DEVICE, True, Counts.CALL),
-    Failure.QUARANTINED: Verdict(Whose.IMAGE, False, Counts.NOTHING),
-    Failure.DETECTOR_LOST: Verdict(Whose.CLUSTER, True, Counts.CALL),
-    Failure.NO_CLUSTER: Verdict(Whose.CLUSTER, True, Counts.NOTHING),
-    Failure.VERSION_MISMATCH: Verdict(Whose.CLUSTER, False, Counts.TRIP),
-    Failure.INTERNAL: Verdict(Whose.OURS, False, Counts.CALL),
+COUNTS_OF: Mapping[Failure, Counts] = {
+    Failure.BUSY: Counts.NOTHING,
+    Failure.DEADLINE: Counts.NOTHING,
+    Failure.CANCELLED: Counts.NOTHING,
+    Failure.NOT_READY: Counts.NOTHING,
+    Failure.MODEL_UNAVAILABLE: Counts.TRIP,
+    Failure.DEVICE_UNAVAILABLE: Counts.TRIP,
+    Failure.DEVICE_HELD: Counts.TRIP,
+    Failure.DEVICE_LIES: Counts.TRIP,
+    Failure.DEVICE_FAILED: Counts.CALL,
+    Failure.OUT_OF_MEMORY: Counts.CALL,
+    Failure.QUARANTINED: Counts.NOTHING,
+    Failure.DETECTOR_LOST: Counts.CALL,
+    Failure.NO_CLUSTER: Counts.NOTHING,
+    Failure.VERSION_MISMATCH: Counts.TRIP,
+    Failure.INTERNAL: Counts.CALL,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What an error means to us.
+    """Why a question got no answer, why a circuit opened, or why a probe failed.
 
     Attributes:
-        failure: what the caller sees.
-        verdict: whose it is, passing or lasting, and what the circuit makes of it.
-        advice: what happened and what to do, in a sentence or two.
+        failure: what a caller sees.
+        detail: what happened and what to do, in a sentence or two.
+        counts: what a detector's circuit makes of it.
     """
 
     failure: Failure
-    verdict: Verdict
-    advice: str
+    detail: str
+    counts: Counts
 
     @classmethod
-    def of(cls, failure: Failure, advice: str) -> Fault:
-        """With the verdict that stands in the table."""
-        return cls(failure, VERDICTS[failure], advice)
+    def of(cls, failure: Failure, detail: str) -> Fault:
+        """With what the table says that it counts."""
+        return cls(failure, detail, COUNTS_OF[failure])

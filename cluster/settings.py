@@ -194,7 +194,7 @@ class NodeSettings(BaseModel):
         num_cpus: for Ray's bookkeeping; detectors ask for none.
         object_store_bytes: of this machine.
         temp_dir: for Ray's session, logs and sockets; a short path.
-        log_folder: for the keeper's own log; None takes the user's log folder.
+        log_folder: for the supervisor's own log; None takes the user's log folder.
         drain_s: how long detectors may take to finish what they have accepted.
     """
 

@@ -26,8 +26,8 @@ from cluster.node.addresses import knock_all
 from cluster.node.ray_start import reached_ports
 from cluster.settings import HeadSettings, NodeSettings, Settings, load_settings, own_config
 
-_STYLES = {Verdict.OK: "green", Verdict.MIND: "yellow", Verdict.WRONG: "red"}
-EXITS = {Verdict.OK: 0, Verdict.MIND: 1, Verdict.WRONG: 3}
+_STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.WRONG: "red"}
+EXITS = {Verdict.OK: 0, Verdict.WARN: 1, Verdict.WRONG: 3}
 
 
 @click.command()
@@ -119,7 +119,7 @@ def _line(finding: Finding) -> Text:
 
 def _conclude(findings: Sequence[Finding], console: Console) -> None:
     counts = {each: sum(one.verdict is each for one in findings) for each in Verdict}
-    said = f"{counts[Verdict.WRONG]} wrong, {counts[Verdict.MIND]} worth a look, {counts[Verdict.OK]} well."
+    said = f"{counts[Verdict.WRONG]} wrong, {counts[Verdict.WARN]} worth a look, {counts[Verdict.OK]} well."
     console.print(Text(said, style=_STYLES[worst(findings)]))
 
 

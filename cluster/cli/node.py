@@ -16,13 +16,12 @@ from actors.device import Device
 from actors.errors import DeviceHeld
 from actors.ownership import DeviceLock
 from cluster.errors import ClusterUnavailable, ConfigurationError, DeviceTaken, RayfaceError
-from cluster.node import addresses, supervisor, windows_task
-from cluster.node import ray_start as node
+from cluster.node import addresses, ray_start, supervisor, windows_task
 from cluster.node import token as tokens
 from cluster.node.addresses import knock
 from cluster.node.contract import DRAIN_NOTE
 from cluster.node.preflight import check_join
-from cluster.node.process_tree import Family
+from cluster.node.process_tree import ProcessTree
 from cluster.settings import Settings, load_settings, own_config
 
 _config = click.option(
@@ -42,12 +41,12 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
     """
     chosen = {"head": {"address": address}} if address else {}
     settings = load_settings(config or own_config("head.toml"), **chosen).head
-    launch = node.head(settings)
+    launch = ray_start.head(settings)
     if only_print:
         click.echo(str(launch))
         return
     _, is_new = tokens.have_token()
-    log, folder = supervisor.keeper_log("head", settings.log_folder)
+    log, folder = supervisor.supervisor_log("head", settings.log_folder)
     if is_new and sys.stdout.isatty():
         click.echo(f"The cluster's new token, shown this once: {tokens.read_token()}")
     elif is_new:
@@ -59,16 +58,16 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
         if problem := knock(*addresses.split_address(home)):
             raise ClusterUnavailable(f"The callback probe waits for the head at {home}: {problem}")
 
-    def start_callback_probe(_: node.Launch) -> Family:
+    def start_callback_probe(_: ray_start.Launch) -> ProcessTree:
         with (folder / "callback-probe-output.log").open("wb") as said:
-            return Family(
+            return ProcessTree(
                 [sys.executable, "-m", "cluster.deployment.callback_probe", home], launch.environment, said
             )
 
     output = folder / "head-ray.log"
     ray = supervisor.Supervisor(
         lambda: launch,
-        partial(supervisor.start_family, output=output),
+        partial(supervisor.start_process_tree, output=output),
         log,
         last_words=partial(supervisor.last_line, output),
     )
@@ -118,7 +117,7 @@ def join(
         chosen["devices"] = devices
     settings = load_settings(config or own_config("windows.toml"), **({"join": chosen} if chosen else {}))
     if only_print:
-        click.echo(str(node.join(head_address, settings.join)))
+        click.echo(str(ray_start.join(head_address, settings.join)))
         return
     lock = DeviceLock(settings.join.node_lock)
     try:
@@ -139,7 +138,7 @@ def join(
 
 
 def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> None:
-    log, folder = supervisor.keeper_log("join", settings.join.log_folder)
+    log, folder = supervisor.supervisor_log("join", settings.join.log_folder)
     notes = folder / f"notes-{settings.join.node_lock}"
     notes.mkdir(exist_ok=True)
     (notes / DRAIN_NOTE).unlink(missing_ok=True)
@@ -155,7 +154,7 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
                 log.info("%s: %s", finding.name, finding.sentence)
             unchecked[0] = False
 
-    def moved(launch: node.Launch) -> bool:
+    def moved(launch: ray_start.Launch) -> bool:
         if settings.join.address is not None:
             return False
         try:
@@ -164,8 +163,8 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
             return False
 
     keeper = supervisor.Supervisor(
-        lambda: node.join(head_address, settings.join, str(notes), _next_turn(notes)),
-        partial(supervisor.start_family, output=output),
+        lambda: ray_start.join(head_address, settings.join, str(notes), _next_turn(notes)),
+        partial(supervisor.start_process_tree, output=output),
         log,
         may_start=look_first,
         drain=supervisor.drain_by_note(
@@ -181,13 +180,13 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
 
 
 def _next_turn(notes: Path) -> int:
-    """One more at each start, this keeper's or an earlier one's; see `node.node_manager_ports`."""
+    """One more at each start, this supervisor's or an earlier one's; see `ray_start.node_manager_ports`."""
     file = notes / "turn"
     try:
         turn = int(file.read_text()) + 1
     except (OSError, ValueError):
         turn = 0
-    # A full disk must not end the keeper; then a later start may take the same port again.
+    # A full disk must not end the supervisor; then a later start may take the same port again.
     with contextlib.suppress(OSError):
         file.write_text(str(turn))
     return turn

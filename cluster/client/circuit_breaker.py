@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from actors.faces import Failure
-from cluster.errors import Cause
+from cluster.errors import Fault
 from cluster.settings import CircuitSettings
 
 #: Calls remembered, whatever the window: bounds the memory.
@@ -47,7 +47,7 @@ class CircuitView:
     """
 
     state: CircuitState
-    cause: Cause | None
+    cause: Fault | None
     since_s: float
     retry_after_s: float
     num_calls: int
@@ -70,8 +70,8 @@ class CircuitBreaker:
     ) -> None:
         self._settings = settings
         self._chance = chance
-        self._calls: deque[tuple[float, Cause | None, bool]] = deque(maxlen=_MOST_CALLS)
-        self._cause: Cause | None = None
+        self._calls: deque[tuple[float, Fault | None, bool]] = deque(maxlen=_MOST_CALLS)
+        self._cause: Fault | None = None
         self._since = now
         #: When a probe may be sent; None while closed.
         self._probe_at: float | None = None
@@ -86,7 +86,7 @@ class CircuitBreaker:
             return CircuitState.CLOSED
         return CircuitState.OPEN if now < self._probe_at else CircuitState.HALF_OPEN
 
-    def record(self, now: float, cause: Cause | None = None, *, slow: bool = False) -> None:
+    def record(self, now: float, cause: Fault | None = None, *, slow: bool = False) -> None:
         """A call ended that says something about the device.
 
         What ends while the circuit is not closed began before it opened, and is not counted.
@@ -107,15 +107,16 @@ class CircuitBreaker:
             last = next(cause for _, cause, _ in reversed(calls) if cause is not None)
             self._open(
                 now,
-                Cause(last.failure, f"{num_failed} of the last {len(calls)} calls failed: {last.detail}"),
+                Fault.of(last.failure, f"{num_failed} of the last {len(calls)} calls failed: {last.detail}"),
             )
         elif num_slow >= self._settings.max_slow_rate * len(calls) and num_slow:
             limit = f"longer than {self._settings.slow_run_s:g} s on the device"
             self._open(
-                now, Cause(Failure.DEVICE_FAILED, f"{num_slow} of the last {len(calls)} calls took {limit}.")
+                now,
+                Fault.of(Failure.DEVICE_FAILED, f"{num_slow} of the last {len(calls)} calls took {limit}."),
             )
 
-    def trip(self, now: float, cause: Cause) -> None:
+    def trip(self, now: float, cause: Fault) -> None:
         """A lasting cause was found: open at once. An open circuit only takes note of the newer cause."""
         if self._probe_at is None:
             self._open(now, cause)
@@ -140,7 +141,7 @@ class CircuitBreaker:
         self._probe_ends = now + self._settings.probe_timeout_s
         return True
 
-    def probed(self, now: float, cause: Cause | None = None) -> None:
+    def probed(self, now: float, cause: Fault | None = None) -> None:
         """A probe ended; `cause` says why it failed, None that the golden photo was detected."""
         if self._probe_ends is None or self.state(now) is not CircuitState.HALF_OPEN:
             return  # it was reset meanwhile, or the probe was given up and another has answered
@@ -173,12 +174,12 @@ class CircuitBreaker:
             num_opened=self.num_opened,
         )
 
-    def _window(self, now: float) -> deque[tuple[float, Cause | None, bool]]:
+    def _window(self, now: float) -> deque[tuple[float, Fault | None, bool]]:
         while self._calls and self._calls[0][0] <= now - self._settings.window_s:
             self._calls.popleft()
         return self._calls
 
-    def _open(self, now: float, cause: Cause) -> None:
+    def _open(self, now: float, cause: Fault) -> None:
         settings = self._settings
         was_closed = self._probe_at is None
         if was_closed and now - self._since > settings.window_s:

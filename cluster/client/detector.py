@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Stamp, State
 from cluster.client.circuit_breaker import CircuitBreaker
 from cluster.client.status import DetectorStatus
-from cluster.errors import VERDICTS, Cause, Counts, Fault
+from cluster.errors import COUNTS_OF, Counts, Fault
 from cluster.settings import CircuitSettings
 
 #: A detector that was heard so lately is there; that it does not answer a call says something about it.
@@ -89,14 +89,14 @@ class Detector:
             if not self._was_ready:
                 # Whatever opened the circuit, it has proved itself since: no need to wait until it is time.
                 self.circuit.probe_soon(now)
-        elif health.failure is not None and VERDICTS[health.failure].counts is Counts.TRIP:
-            self._trip(now, Cause(health.failure, health.reason))
+        elif health.failure is not None and COUNTS_OF[health.failure] is Counts.TRIP:
+            self._trip(now, Fault.of(health.failure, health.reason))
         elif now - self._ready_at > self._settings.grace_s:
             waited = f"It has been {health.state} for {now - self._ready_at:.0f} s: {health.reason}."
-            self._trip(now, Cause(health.failure or Failure.NOT_READY, waited))
+            self._trip(now, Fault.of(health.failure or Failure.NOT_READY, waited))
         self._was_ready = health.state is State.READY
 
-    def silent(self, now: float, cause: Cause) -> None:
+    def silent(self, now: float, cause: Fault) -> None:
         """It did not say how it is. A restart or a broken link is waited for, but not for ever."""
         self.is_away = True
         self._was_ready = False
@@ -104,7 +104,7 @@ class Detector:
         silent_s = now - self.heard_at
         if silent_s > self._settings.grace_s:
             detail = f"It has not been heard for {silent_s:.0f} s. {cause.detail}"
-            self._trip(now, no_answer(Cause(cause.failure, detail)))
+            self._trip(now, no_answer(Fault.of(cause.failure, detail)))
 
     def answered(self, now: float, outcomes: Sequence[Outcome], num_asked: int) -> list[Outcome]:
         """Judge an answer; the outcomes, those of an owner that has been succeeded replaced by a failure."""
@@ -119,28 +119,28 @@ class Detector:
 
     def missed(self, now: float, fault: Fault) -> None:
         """A call got no answer."""
-        self.last_error = fault.advice
-        counts = fault.verdict.counts
+        self.last_error = fault.detail
+        counts = fault.counts
         if fault.failure is Failure.DEADLINE:
             # Whoever answers other questions, and not this one, is at fault; silence is judged by itself.
             counts = Counts.CALL if now - self.heard_at < _IS_HEARD_S else Counts.NOTHING
         if counts is Counts.TRIP:
-            self._trip(now, Cause(fault.failure, fault.advice))
+            self._trip(now, Fault.of(fault.failure, fault.detail))
         elif counts is Counts.CALL:
-            self.circuit.record(now, Cause(fault.failure, fault.advice))
+            self.circuit.record(now, Fault.of(fault.failure, fault.detail))
 
     def _judge(self, now: float, outcomes: Sequence[Outcome]) -> None:
         """One call, by what most of its images say about the device; many say nothing at all."""
         answered = [each for each in outcomes if isinstance(each, Detected)]
         failed = [each for each in outcomes if isinstance(each, Failed)]
-        counted = [each for each in failed if VERDICTS[each.reason].counts is not Counts.NOTHING]
+        counted = [each for each in failed if COUNTS_OF[each.reason] is not Counts.NOTHING]
         if counted:
             self.last_error = counted[-1].detail
         for each in counted:
-            if VERDICTS[each.reason].counts is Counts.TRIP:
-                return self._trip(now, Cause(each.reason, each.detail))
+            if COUNTS_OF[each.reason] is Counts.TRIP:
+                return self._trip(now, Fault.of(each.reason, each.detail))
         if counted and len(counted) >= len(answered):
-            return self.circuit.record(now, Cause(counted[-1].reason, counted[-1].detail))
+            return self.circuit.record(now, Fault.of(counted[-1].reason, counted[-1].detail))
         if answered:
             slowest_ms = max(each.times.run for each in answered)
             self.circuit.record(now, slow=slowest_ms > self._settings.slow_run_s * 1000)
@@ -159,11 +159,11 @@ class Detector:
             for outcome in outcomes
         ]
 
-    def _trip(self, now: float, cause: Cause) -> None:
+    def _trip(self, now: float, cause: Fault) -> None:
         self.last_error = cause.detail
         self.circuit.trip(now, cause)
 
 
-def no_answer(cause: Cause) -> Cause:
+def no_answer(cause: Fault) -> Fault:
     """Whoever does not say how it is, is lost; that a question to it came to its end is our own doing."""
-    return Cause(Failure.DETECTOR_LOST, cause.detail) if cause.failure is Failure.DEADLINE else cause
+    return Fault.of(Failure.DETECTOR_LOST, cause.detail) if cause.failure is Failure.DEADLINE else cause

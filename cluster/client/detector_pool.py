@@ -17,7 +17,7 @@ from actors.faces import Failure, Health, Outcome, Priority, State
 from actors.images import PreparedImage
 from cluster.client.circuit_breaker import CircuitState
 from cluster.client.detector import Detector, no_answer
-from cluster.errors import Cause, DetectorNotReady, NotAnswered, Refused
+from cluster.errors import DetectorNotReady, Fault, NotAnswered, Refused
 from cluster.settings import CircuitSettings
 from cluster.telemetry.rate_limit import rate_limited_log
 
@@ -149,7 +149,7 @@ class DetectorPool:
                 return Refused(first.cause, max(1.0, first.retry_after_s))
         if now - self._begun < self._settings.grace_s:
             return None
-        return Refused(Cause(Failure.NO_CLUSTER, self._nobody_because or self._road.reason), 10.0)
+        return Refused(Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._road.reason), 10.0)
 
     async def choose(self, until: float, *, patient: bool) -> Detector:
         """The detector that would answer soonest, of those whose circuit is closed.
@@ -173,7 +173,7 @@ class DetectorPool:
             if refusal is not None and not patient:
                 raise refusal
             if now >= until:
-                too_early = Cause(Failure.NO_CLUSTER, self._nobody_because or self._road.reason)
+                too_early = Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._road.reason)
                 raise refusal or Refused(too_early, 5.0)
             await self.changed(min(1.0, until - now))
 
@@ -248,7 +248,7 @@ class DetectorPool:
             health: Health = await self._road.ask("health", name, wait_s, timeout_s=timeout_s)
         except NotAnswered as error:
             raise DetectorNotReady(
-                f"The detector does not answer. {error.fault.advice}", error.fault.failure
+                f"The detector does not answer. {error.fault.detail}", error.fault.failure
             ) from error
         return health
 
@@ -274,24 +274,24 @@ class DetectorPool:
         try:
             health = await self.health(detector.name, 0.0, _ANSWER_WITHIN_S)
         except DetectorNotReady as error:
-            detector.silent(self._clock(), Cause(error.failure, str(error)))
+            detector.silent(self._clock(), Fault.of(error.failure, str(error)))
         else:
             detector.hear(self._clock(), health)
 
     async def _probe(self, detector: Detector) -> None:
         """The golden photo, never a person's."""
         wait_s = self._settings.probe_timeout_s
-        cause: Cause | None = None
+        cause: Fault | None = None
         try:
             health: Health = await self._road.ask("check", detector.name, wait_s - 1.0, timeout_s=wait_s)
         except NotAnswered as error:
             cause = no_answer(
-                Cause(error.fault.failure, f"The detector does not answer. {error.fault.advice}")
+                Fault.of(error.fault.failure, f"The detector does not answer. {error.fault.detail}")
             )
         else:
             detector.hear(self._clock(), health)
             if health.state is not State.READY:
-                cause = Cause(health.failure or Failure.NOT_READY, health.reason)
+                cause = Fault.of(health.failure or Failure.NOT_READY, health.reason)
         detector.circuit.probed(self._clock(), cause)
         self._show()
 

@@ -196,7 +196,7 @@ class FaceClient:
             detector = await self._pool.choose(self._loop.time() + wait_s, patient=False)
         except Refused as refused:
             if not self._pool.detectors:
-                raise DetectorNotReady(refused.cause.detail, refused.cause.failure) from refused
+                raise DetectorNotReady(refused.fault.detail, refused.fault.failure) from refused
             detector = next(iter(self._pool.detectors.values()))
         return await self._pool.health(detector.name, wait_s, wait_s + 30.0)
 
@@ -339,12 +339,12 @@ class FaceClient:
                 span.outcomes(answers)
             return answers
         except Refused as refused:
-            cause = refused.cause
+            cause = refused.fault
             return [self._preprocessor.failed(cause.failure, cause.detail, refused.retry_after_s)] * len(
                 photos
             )
         except NotAnswered as error:
-            return [self._preprocessor.failed(error.fault.failure, error.fault.advice)] * len(photos)
+            return [self._preprocessor.failed(error.fault.failure, error.fault.detail)] * len(photos)
 
     async def _pause(self) -> None:
         """Bulk images wait here while there is nobody to be asked; a scan would rather wait than fail."""
@@ -356,8 +356,8 @@ class FaceClient:
                     until = min(until, since + self._settings.client.max_pause_s)
                 if self._loop.time() >= until:
                     return
-                self._paused[mark] = refusal.cause.detail
-                self._log.warning("Bulk images wait for a detector: %s", refusal.cause.detail)
+                self._paused[mark] = refusal.fault.detail
+                self._log.warning("Bulk images wait for a detector: %s", refusal.fault.detail)
                 await self._pool.changed(min(1.0, until - self._loop.time()))
         finally:
             if self._paused.pop(mark, None) and not self._paused:

@@ -6,7 +6,7 @@ from functools import cache
 
 from actors.errors import DetectorFault
 from actors.faces import Failure
-from cluster.errors import Counts, Fault, NotAnswered, Verdict, Whose
+from cluster.errors import Counts, Fault, NotAnswered
 
 
 @cache
@@ -25,23 +25,23 @@ def ray_faults() -> dict[type[BaseException], Fault]:
     )
     nobody = Fault(
         Failure.DETECTOR_LOST,
-        Verdict(Whose.CLUSTER, False, Counts.NOTHING),
         "No machine of the cluster can hold the detector (`ray status` shows resources).",
+        Counts.NOTHING,
     )
     cluster = of(
         Failure.NO_CLUSTER, "The Ray cluster does not answer. Check that its head runs and can be reached."
     )
     token = Fault(
         Failure.NO_CLUSTER,
-        Verdict(Whose.CLUSTER, False, Counts.TRIP),
         "The cluster refused our token. Use the head's own: RAY_AUTH_TOKEN or ~/.ray/auth_token.",
+        Counts.TRIP,
     )
     late = of(Failure.DEADLINE, "No answer came in time.")
     full = of(Failure.BUSY, "Too many calls are under way. Ask again in a moment.")
     memory = Fault(
         Failure.OUT_OF_MEMORY,
-        Verdict(Whose.CLUSTER, True, Counts.CALL),
         "A machine of the cluster is out of memory or disk for Ray's object store.",
+        Counts.CALL,
     )
     cancelled = of(Failure.CANCELLED, "The call was cancelled.")
     version = of(

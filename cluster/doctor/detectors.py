@@ -18,7 +18,7 @@ from actors.settings import DetectorSettings
 from cluster.client.registry import ClientEntry, read_clients
 from cluster.connection.connection import Connection
 from cluster.connection.messages import ActorEntry, Node
-from cluster.doctor.findings import Finding, mind, ok, wrong
+from cluster.doctor.findings import Finding, ok, warn, wrong
 from cluster.errors import NotAnswered
 from cluster.node.contract import RESOURCE
 from cluster.settings import Settings
@@ -109,7 +109,7 @@ class Detectors:
                 "On the machine with the GPU: `rayface join HEAD`; `rayface doctor HEAD` there if it fails.",
             )
         elif not names:
-            yield mind(
+            yield warn(
                 "detectors",
                 f"{num_units} device(s) and no detector yet",
                 "The first client places them; `rayface place` does it now.",
@@ -156,7 +156,7 @@ class Detectors:
         except Exception as error:
             # Whatever keeps this machine's own CPU from it says nothing of the device.
             said = f"{health.name} found its face in {outcome.times.run:.1f} ms on {health.provider}"
-            return [mind(name, f"{said}; no CPU here to compare it with: {error}", "Set rayface up again.")]
+            return [warn(name, f"{said}; no CPU here to compare it with: {error}", "Set rayface up again.")]
         return [agreement(there, here)]
 
 
@@ -185,7 +185,7 @@ def agreement(there: Mapping[str, Any], cpu: Mapping[str, Any]) -> Finding:
         f"boxes agree to IoU {overlap:.3f}, scores to {off:.3f}"
     )
     if overlap < _MIN_IOU or off > _MAX_SCORE_OFF:
-        return mind("golden photo", said, REMEDIES[Failure.DEVICE_LIES])
+        return warn("golden photo", said, REMEDIES[Failure.DEVICE_LIES])
     return ok("golden photo", said)
 
 
@@ -196,7 +196,7 @@ def _away(name: str, entry: ActorEntry | None, num_units: int, num_names: int) -
     if entry and entry.cause:
         state += f": {entry.cause}"
     if num_names > num_units:
-        return mind(
+        return warn(
             "detector",
             f"{name} does not answer ({state}); there are more detectors than lent devices",
             f"If its machine is gone for good: `rayface remove {name}`. Else let that machine join again.",
@@ -224,15 +224,15 @@ def _state(health: Health, entry: ActorEntry | None) -> Iterator[Finding]:
         advice = REMEDIES.get(health.failure, "`ray logs actor` has more.")
         yield wrong("detector", f"{who} is faulty ({health.failure}): {health.reason}", advice)
     else:
-        yield mind("detector", f"{who} is {health.state}: {health.reason}", "Wait a moment.")
+        yield warn("detector", f"{who} is {health.state}: {health.reason}", "Wait a moment.")
     if health.last_words and health.uptime_s < _LATELY_S:
-        yield mind(
+        yield warn(
             "restarts",
             f"the process of {health.name} ended itself {health.uptime_s:.0f} s ago: {health.last_words}",
             "Once is survived without a loss; if it comes again, update or go back with the GPU's driver.",
         )
     if health.num_quarantined:
-        yield mind(
+        yield warn(
             "quarantine",
             f"{health.num_quarantined} photo(s) ended the process of {health.name} twice and are not run now",
             "Nothing need be done: their outcome is failed (quarantined). They may be tried again after "
@@ -246,7 +246,7 @@ def _circuits(notes: Sequence[ClientEntry]) -> Iterator[Finding]:
     for note in notes:
         for each in note.status["detectors"]:
             if each["circuit"] != "closed":
-                yield mind(
+                yield warn(
                     "circuit",
                     f"{note.client} does not ask {each['name']}: {each['detail']}",
                     "It closes by itself when the golden photo is found; by hand: `rayface circuit reset`.",
@@ -254,7 +254,7 @@ def _circuits(notes: Sequence[ClientEntry]) -> Iterator[Finding]:
         used = sum(note.status["fallback"].values())
         if used:
             reasons = ", ".join(f"{num} for {reason}" for reason, num in note.status["fallback"].items())
-            yield mind(
+            yield warn(
                 "fallback",
                 f"{note.client} has answered {used} image(s) on its CPU: {reasons}",
                 "The reason says what to look at.",

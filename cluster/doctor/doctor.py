@@ -21,11 +21,11 @@ from cluster.connection.connection import Connection
 from cluster.connection.messages import Node
 from cluster.deployment import placement
 from cluster.doctor.detectors import REMEDIES, Detectors, agreement, on_cpu
-from cluster.doctor.findings import Finding, Verdict, mind, ok, wrong
+from cluster.doctor.findings import Finding, Verdict, ok, warn, wrong
 from cluster.doctor.host import examine, facts
 from cluster.doctor.machines import Machines, clock, same, same_python
 from cluster.errors import NotAnswered, RayfaceError
-from cluster.node import preflight as join_checks
+from cluster.node import preflight
 from cluster.node.addresses import is_loopback, knock, knock_all, own_address, split_address
 from cluster.node.ray_start import node_manager_ports, reached_ports
 from cluster.node.token import read_token
@@ -79,7 +79,7 @@ class Doctor:
             except Exception as error:
                 # The doctor is asked when things are broken: what it did not foresee is a finding as well.
                 said = f"it could not look further ({stage.__name__.strip('_')}): {error!r}"
-                each = mind("doctor", said, "See what is wrong above; if nothing is, please report it.")
+                each = warn("doctor", said, "See what is wrong above; if nothing is, please report it.")
                 self.said.append(each)
                 yield each
 
@@ -149,10 +149,10 @@ class Doctor:
         try:
             with contextlib.ExitStack() as stack:
                 ports = self._own_ports(stack)
-                answer = join_checks.ask_head(head, own, ports)
+                answer = preflight.ask_head(head, own, ports)
         except _PortTaken as taken:
             yield wrong("ports", str(taken), "End what uses it, or choose others with join.first_port.")
-            answer = join_checks.ask_head(head, own, [])
+            answer = preflight.ask_head(head, own, [])
         except RayfaceError as error:
             said = str(error)
             if "token" in said:
@@ -168,7 +168,7 @@ class Doctor:
         yield from same_python(answer["python_version"], self._ours["python"], "at the head")
         visited: dict[str, str] | None = answer["visited"]
         if visited is None:
-            yield mind(
+            yield warn(
                 "way back",
                 "nobody at the head could try it: it was not started by `rayface head`",
                 "Start it by `rayface head`, or see that the head reaches this machine's ports.",
@@ -218,7 +218,7 @@ class Doctor:
             others = [port for port in reached_ports(join, 0) if port not in turns]
             return [*(port for port in turns if not knock("127.0.0.1", port, 1.0)), *others]
         try:
-            return stack.enter_context(join_checks.listening(join, join.num_worker_ports))
+            return stack.enter_context(preflight.listening(join, join.num_worker_ports))
         except RayfaceError as error:
             raise _PortTaken(str(error)) from error
 
@@ -229,13 +229,13 @@ class Doctor:
             if DeviceLock(Device.parse(device).lock_name).is_used():
                 continue
             try:
-                answer = join_checks.self_test(device, detector)
-                yield ok("device", join_checks.proof(device, answer).sentence)
+                answer = preflight.self_test(device, detector)
+                yield ok("device", preflight.proof(device, answer).sentence)
                 if Device.parse(device).provider != "cpu":
                     photo = golden.photos(1, detector.shapes[0])[0]
                     yield agreement(answer, on_cpu(detector, photo))
             except DetectorFault as fault:
-                yield mind(
+                yield warn(
                     "golden photo", f"this CPU could not be asked: {fault}", REMEDIES.get(fault.failure, "")
                 )
             except RayfaceError as error:

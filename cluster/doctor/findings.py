@@ -13,7 +13,7 @@ class Verdict(StrEnum):
     """How it is: as it should be, worth a look, or wrong. Later ones are worse."""
 
     OK = "ok"
-    MIND = "mind"
+    WARN = "warn"
     WRONG = "wrong"
 
 
@@ -106,9 +106,9 @@ def ok(name: str, evidence: str) -> Finding:
     return Finding(name, Verdict.OK, evidence)
 
 
-def mind(name: str, evidence: str, advice: str) -> Finding:
+def warn(name: str, evidence: str, advice: str) -> Finding:
     """Worth a look."""
-    return Finding(name, Verdict.MIND, evidence, advice)
+    return Finding(name, Verdict.WARN, evidence, advice)
 
 
 def wrong(name: str, evidence: str, advice: str) -> Finding:

@@ -25,7 +25,7 @@ from actors.ownership import DeviceLock
 from actors.session import ProviderNames, available_providers
 from actors.settings import DetectorSettings
 from cluster.doctor import platform_hints
-from cluster.doctor.findings import Finding, mind, ok, wrong
+from cluster.doctor.findings import Finding, ok, warn, wrong
 from cluster.errors import ConfigurationError
 from cluster.node.contract import DEVICES_VARIABLE
 from cluster.node.token import is_token, kept_token, read_token, token_file
@@ -104,7 +104,7 @@ def examine(
             found += check()
         except Exception as error:
             # A check that fails must not hide what the others find.
-            found.append(mind(name, f"could not be checked: {error!r}", "Please report it."))
+            found.append(warn(name, f"could not be checked: {error!r}", "Please report it."))
     return found
 
 
@@ -161,7 +161,7 @@ def _token() -> Iterator[Finding]:
             "On the head, `rayface token show` shows it; here, `rayface token save` keeps it.",
         )
     elif from_variable and kept and kept != token:
-        yield mind(
+        yield warn(
             "token",
             f"RAY_AUTH_TOKEN is used, and {path} holds another",
             "Keep one of them; a program that does not see the variable would use the file.",
@@ -173,7 +173,7 @@ def _token() -> Iterator[Finding]:
         and path.stat().st_mode & 0o004
         and not platform_hints.is_secret_of_container(path)
     ):
-        yield mind("token", f"{path} can be read by every user of this machine", f"chmod 600 {path}")
+        yield warn("token", f"{path} can be read by every user of this machine", f"chmod 600 {path}")
     else:
         yield ok("token", f"in {path}")
 
@@ -192,7 +192,7 @@ def _model(settings: DetectorSettings, is_needed: bool) -> Iterator[Finding]:
     elif state == "missing" and settings.model_path is not None:
         yield wrong("model", f"there is no file {path}", "Set detector.model_path to an .onnx file.")
     elif state == "missing":
-        yield mind(
+        yield warn(
             "model",
             f"{named} is not here",
             f"It is fetched at its first use; `rayface models fetch {settings.model}` does it now.",
@@ -245,7 +245,7 @@ def _memory() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     free = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB are free"
     if memory.available < _FEW_BYTES:
-        yield mind("memory", free, "End other programs; Ray ends its own processes when memory runs out.")
+        yield warn("memory", free, "End other programs; Ray ends its own processes when memory runs out.")
     else:
         yield ok("memory", free)
 
@@ -265,11 +265,11 @@ def _object_store(node: NodeSettings) -> Iterator[Finding]:
     if full > _FULL:
         yield wrong("object store", f"{said}: it is full", f"Remove what fills it, or {more}.")
     elif full > _NEARLY_FULL:
-        yield mind("object store", f"{said}: it is nearly full", f"Remove what fills it, or {more}.")
+        yield warn("object store", f"{said}: it is nearly full", f"Remove what fills it, or {more}.")
     elif room.total < wanted or (room.free < wanted and not _ray_runs_here()):
         # A node that runs has its store in there already.
         advice = "or set object_store_bytes; Ray would put its store on the disk, which is slow."
-        yield mind("object store", f"{said}: that does not fit", f"{more[0].upper()}{more[1:]}, {advice}")
+        yield warn("object store", f"{said}: that does not fit", f"{more[0].upper()}{more[1:]}, {advice}")
     else:
         yield ok("object store", said)
 
@@ -285,7 +285,7 @@ def _disk(node: NodeSettings) -> Iterator[Finding]:
             "disk", f"{said}: Ray gives out no more space above {_FULL:.0%}, and its logs end", advice
         )
     elif full > _NEARLY_FULL:
-        yield mind("disk", f"{said}: Ray gives out no more space above {_FULL:.0%}", advice)
+        yield warn("disk", f"{said}: Ray gives out no more space above {_FULL:.0%}", advice)
     else:
         yield ok("disk", said)
 

@@ -11,7 +11,7 @@ from typing import Any
 from actors.settings import DetectorSettings
 from cluster.connection.connection import Connection
 from cluster.connection.messages import ActorEntry, DriverAddress, Node
-from cluster.doctor.findings import Finding, mind, of_dict, ok, wrong
+from cluster.doctor.findings import Finding, of_dict, ok, warn, wrong
 from cluster.doctor.host import examine_here
 from cluster.errors import NotAnswered
 from cluster.node.addresses import knock_all
@@ -96,7 +96,7 @@ class Machines:
             driver: DriverAddress = await self._connection.ask("driver", timeout_s=_ANSWER_WITHIN_S)
             entries: dict[str, ActorEntry] = await self._connection.ask("actors", timeout_s=_ANSWER_WITHIN_S)
         except NotAnswered as error:
-            return [mind("way", f"the ports could not be found out: {error}", "See what is wrong above.")]
+            return [warn("way", f"the ports could not be found out: {error}", "See what is wrong above.")]
         return await asyncio.gather(
             *(self._way(one, other, ports_of(other, driver, entries)) for one, other in pairs)
         )
@@ -108,7 +108,7 @@ class Machines:
                 "run_on", one.node_id, knock_all, other.address, list(ports), timeout_s=_EXAMINE_TIMEOUT_S
             )
         except NotAnswered as error:
-            return mind("way", f"to {there} could not be tried: {error}", "See what is wrong above.").at(
+            return warn("way", f"to {there} could not be tried: {error}", "See what is wrong above.").at(
                 one.name
             )
         closed = {port: problem for port, problem in found.items() if problem}
@@ -175,7 +175,7 @@ def same_python(theirs: str, ours: str, where: str) -> Iterator[Finding]:
 def clock(skew_s: float, whose: str) -> Iterator[Finding]:
     """How far a clock is ahead of another's; where they differ, logs and figures cannot be compared."""
     if abs(skew_s) > _MAX_SKEW_S:
-        yield mind(
+        yield warn(
             "clock",
             f"it is {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} {whose}",
             "Set both by the same time server; till then their logs and figures cannot be compared.",
@@ -189,7 +189,7 @@ def _same_runtimes(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterat
     different = {name for name in ours if name in theirs and ours[name] != theirs[name]}
     here, there = (", ".join(f"{k} {v}" for k, v in each.items()) or "none" for each in (ours, theirs))
     if different:
-        yield mind(
+        yield warn(
             "versions",
             f"onnxruntime: {here} here and {there} there",
             "Install the same rayface on both with `python3 start.py`, which pins it.",

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from actors.device import Device
-from cluster.doctor.findings import Finding, mind, ok
+from cluster.doctor.findings import Finding, ok, warn
 
 _ROOT = Path("/")
 _DISPLAYS = r"SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc1-08002be10318}"
@@ -34,7 +34,7 @@ def docker(root: Path = _ROOT) -> Iterator[Finding]:
             "mean this machine on both sides",
         )
     elif "microsoft" in release:
-        yield mind(
+        yield warn(
             "docker",
             "this is Linux in Windows (WSL), whose address other machines do not reach",
             "Run the head in Docker with published ports, or let WSL use the host's network "
@@ -86,9 +86,9 @@ def adapters(devices: Sequence[str] = ()) -> Iterator[Finding]:
     if not names and not lent:
         return
     if not names:
-        yield mind("adapters", "Windows lists no graphics adapter", "Install the GPU's driver.")
+        yield warn("adapters", "Windows lists no graphics adapter", "Install the GPU's driver.")
     elif beyond:
-        yield mind(
+        yield warn(
             "adapters",
             f"{', '.join(beyond)} is counted from 0, and Windows lists {len(names)}: {'; '.join(names)}",
             "Name a device that is there: --device directml:0 is the first.",
@@ -106,7 +106,7 @@ def session() -> Iterator[Finding]:
     number = ctypes.c_ulong()
     ctypes.windll.kernel32.ProcessIdToSessionId(os.getpid(), ctypes.byref(number))
     if number.value == 0:
-        yield mind(
+        yield warn(
             "session",
             "this runs in session 0, where some drivers show no GPU",
             "Let it join at log-on: `rayface install HEAD` without --at-boot.",
@@ -123,12 +123,12 @@ def windows_firewall() -> Iterator[Finding]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        yield mind("firewall", f"it could not be asked: {error}", "Let the ports of the README in.")
+        yield warn("firewall", f"it could not be asked: {error}", "Let the ports of the README in.")
         return
     if done.returncode == 0 and "rayface" in done.stdout:
         yield ok("firewall", "it has a rule called rayface")
     else:
-        yield mind(
+        yield warn(
             "firewall",
             "it has no rule called rayface, so the head may not reach this machine",
             "Add one, as administrator; the README has the command.",

@@ -1,4 +1,4 @@
-"""What a node's keeper, its detectors and every driver must agree on: names, and Ray's variables."""
+"""What a node's supervisor, its detectors and every driver must agree on: names, and Ray's variables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMON: Mapping[str, str] = {
 
 #: What the machine says it lends, for example "directml:0,directml:1"; set by `rayface join`.
 DEVICES_VARIABLE = "RAYFACE_NODE_DEVICES"
-#: Where the machine's keeper and its detectors leave notes for each other; set by `rayface join`.
+#: Where the machine's supervisor and its detectors leave notes for each other; set by `rayface join`.
 NOTES_VARIABLE = "RAYFACE_NODE_NOTES"
 #: A file in that folder; while it is there, detectors of this machine answer what they have and close.
 DRAIN_NOTE = "drain"

@@ -18,8 +18,7 @@ from actors.errors import ModelUnavailable
 from actors.faces import Failure
 from actors.settings import DetectorSettings
 from cluster.errors import ClusterUnavailable, DetectorNotReady, DeviceTaken, RayfaceError
-from cluster.node import addresses
-from cluster.node import ray_start as node
+from cluster.node import addresses, ray_start
 from cluster.node.addresses import knock
 from cluster.node.token import read_token
 from cluster.settings import JoinSettings, Settings
@@ -102,7 +101,7 @@ def _check_head(head_address: str, settings: JoinSettings) -> Iterator[Finding]:
 @contextlib.contextmanager
 def listening(settings: JoinSettings, num_workers: int = 3) -> Iterator[list[int]]:
     """Listen, for the moment, where Ray will: node manager, object manager, metrics and the first workers."""
-    ports = node.reached_ports(settings, num_workers)
+    ports = ray_start.reached_ports(settings, num_workers)
     with contextlib.ExitStack() as stack:
         for port in ports:
             try:
@@ -134,7 +133,7 @@ def ask_head(head_address: str, host: str, ports: list[int]) -> dict[str, Any]:
     try:
         done = subprocess.run(
             command,
-            env=node.environment(host),
+            env=ray_start.environment(host),
             capture_output=True,
             text=True,
             timeout=_ASK_TIMEOUT_S,

@@ -32,7 +32,7 @@ _CREATE_NEW_PROCESS_GROUP = 0x200
 _MARK = "_RAYFACE_FAMILY"
 
 
-class Family:
+class ProcessTree:
     """One command, and all its descendants.
 
     Args:

@@ -27,10 +27,10 @@ _NODES: Mapping[str, str] = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "5",
-    # A machine that was given up, or whose head stays away, ends its Ray, and its keeper begins anew.
+    # A machine that was given up, or whose head stays away, ends its Ray, and its supervisor begins anew.
     "RAY_raylet_liveness_self_check_interval_ms": "2000",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
-    # The keeper lets detectors finish; Ray has nothing more to wait for.
+    # The supervisor lets detectors finish; Ray has nothing more to wait for.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
 
@@ -111,7 +111,7 @@ def join(head_address: str, settings: JoinSettings, notes: str = "", turn: int =
     Args:
         head_address: where the head is.
         settings: of this machine.
-        notes: a folder in which its detectors look for notes of their keeper.
+        notes: a folder in which its detectors look for notes of their supervisor.
         turn: which start of Ray this is; see `node_manager_ports`.
 
     Raises:

@@ -17,7 +17,7 @@ import platformdirs
 from cluster.backoff import Backoff
 from cluster.errors import RayfaceError
 from cluster.node.contract import DRAIN_NOTE
-from cluster.node.process_tree import Family
+from cluster.node.process_tree import ProcessTree
 from cluster.node.ray_start import Launch
 from cluster.telemetry.rate_limit import RateLimitFilter
 
@@ -26,7 +26,7 @@ _TERMINATE_S = 10.0
 
 
 class Running(Protocol):
-    """What the keeper needs of a started node; `Family` is one."""
+    """What the supervisor needs of a started node; `ProcessTree` is one."""
 
     def exit_code(self) -> int | None:
         """None while it runs."""
@@ -119,13 +119,13 @@ class Supervisor:
                 self._log.info("Ended what Ray had left behind: %s.", ", ".join(sorted(remains)))
 
 
-def start_family(launch: Launch, output: Path) -> Family:
+def start_process_tree(launch: Launch, output: Path) -> ProcessTree:
     """`ray start` with all that it starts, its output in a file that does not grow without end."""
     with contextlib.suppress(OSError):
         if output.stat().st_size > 5_000_000:
             output.replace(output.with_suffix(".1.log"))
     with output.open("ab") as file:
-        return Family(launch.command, launch.environment, file)
+        return ProcessTree(launch.command, launch.environment, file)
 
 
 def last_line(output: Path) -> str:
@@ -150,7 +150,7 @@ def drain_by_note(notes: Path, is_done: Callable[[], bool], seconds: float) -> C
     return drain
 
 
-def keeper_log(name: str, folder: Path | None) -> tuple[logging.Logger, Path]:
+def supervisor_log(name: str, folder: Path | None) -> tuple[logging.Logger, Path]:
     """A log on standard error and in a file of at most 5 MB with three before it; and its folder."""
     where = folder or Path(platformdirs.user_log_path("rayface", appauthor=False))
     where.mkdir(parents=True, exist_ok=True)

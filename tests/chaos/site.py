@@ -127,7 +127,7 @@ class Site:
         self._network.set_cable(*self._cable, up=True)
 
     def num_lines(self) -> dict[str, int]:
-        """That each process wrote: keepers and callers."""
+        """That each process wrote: supervisors and callers."""
         logs = {
             "head": self.head.folder / "head",
             "join": self.gpu.folder / "join",

@@ -22,7 +22,7 @@ _WATCHED_S = 15.0
 
 
 def _kill_head(head: Machine) -> None:
-    """All of it at once, as when its machine loses power: keeper, store, node, callback probe."""
+    """All of it at once, as when its machine loses power: supervisor, store, node, callback probe."""
     keeper = psutil.Process(head.started[-1].pid)
     ours = [keeper, *keeper.children(recursive=True)]
     for process in ours:

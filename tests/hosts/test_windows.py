@@ -159,7 +159,7 @@ def test_a_driver_process_speaks_through_pipes_there_too(wine: Wine) -> None:
 
 @pytest.mark.parametrize("how", ["end", "killed"])
 def test_a_job_ends_with_all_that_is_in_it(wine: Wine, how: str) -> None:
-    """No orphan, whether the keeper ends its family or is itself killed."""
+    """No orphan, whether the supervisor ends its family or is itself killed."""
     keeper = _background(wine, "-c", _FAMILY, how)
     assert keeper.stdout is not None
     assert keeper.stdout.readline().strip() == "started"

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.doctor import bundle
 from cluster.doctor.bundle import redacted, secrets, write_bundle
-from cluster.doctor.findings import mind
+from cluster.doctor.findings import warn
 from cluster.errors import ConfigurationError
 from cluster.settings import Settings, load_settings
 
@@ -49,7 +49,7 @@ def test_neither_token_nor_secrets_nor_photos_nor_homes(
         "opened /home/anna/Holiday 2024/my dog.JPG at 10.0.0.7:6379\n"
         "opened C:\\Users\\Anna B\\Pictures\\beach.heic and beach2.png\n"
     )
-    found = [mind("disk", f"{Path.home()}/photos/wedding.jpeg is large", "C:\\Users\\anna\\x")]
+    found = [warn("disk", f"{Path.home()}/photos/wedding.jpeg is large", "C:\\Users\\anna\\x")]
     target = tmp_path / "bundle.zip"
     names = write_bundle(target, found, {"detectors": [TOKEN]}, settings(logs))
     texts = parts(target)

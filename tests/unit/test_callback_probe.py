@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.deployment import callback_probe as callback_probe
+from cluster.deployment import callback_probe
 
 
 class _Store:

@@ -9,11 +9,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from actors.faces import Failure
 from cluster.client.circuit_breaker import CircuitBreaker, CircuitState
-from cluster.errors import Cause
+from cluster.errors import Fault
 from cluster.settings import CircuitSettings
 
-BROKEN = Cause(Failure.DEVICE_FAILED, "The device failed.")
-LYING = Cause(Failure.DEVICE_LIES, "The device lies.")
+BROKEN = Fault.of(Failure.DEVICE_FAILED, "The device failed.")
+LYING = Fault.of(Failure.DEVICE_LIES, "The device lies.")
 CLOSED, OPEN, HALF_OPEN = CircuitState
 
 
@@ -43,7 +43,7 @@ def test_it_opens_by_rate_with_the_reason() -> None:
     failing(circuit, 5)
     view = circuit.view(0.0)
     assert view.state is OPEN
-    assert view.cause == Cause(Failure.DEVICE_FAILED, "5 of the last 10 calls failed: The device failed.")
+    assert view.cause == Fault.of(Failure.DEVICE_FAILED, "5 of the last 10 calls failed: The device failed.")
     assert view.num_opened == 1
 
 

@@ -13,7 +13,7 @@ from actors.faces import Detected, Failed, Failure, Outcome, Priority, Stamp, St
 from cluster.client.circuit_breaker import CircuitState
 from cluster.client.detector import Detector
 from cluster.client.detector_pool import DetectorPool
-from cluster.errors import Cause, DetectorNotReady, NotAnswered, Refused
+from cluster.errors import DetectorNotReady, Fault, NotAnswered, Refused
 from cluster.settings import CircuitSettings
 from tests.unit.road import Road, detected, failed, health, lost
 from tests.virtual_time import run
@@ -139,7 +139,7 @@ def test_a_device_that_fails_call_after_call_opens_the_circuit(failure: Failure)
         assert state(made) is OPEN
         with pytest.raises(Refused) as refused:
             await chosen(made)
-        assert refused.value.cause.failure is failure
+        assert refused.value.fault.failure is failure
         assert refused.value.retry_after_s > 0
         await made.close()
 
@@ -225,8 +225,8 @@ def test_silence_is_waited_for_and_then_opens_the_circuit() -> None:
         assert state(made) is not CLOSED
         refused = made.refusal()
         assert refused is not None
-        assert refused.cause.failure is Failure.DETECTOR_LOST
-        assert "not been heard" in refused.cause.detail
+        assert refused.fault.failure is Failure.DETECTOR_LOST
+        assert "not been heard" in refused.fault.detail
         road.silent.clear()
         await asyncio.sleep(12.0)
         assert state(made) is CLOSED
@@ -385,4 +385,4 @@ def test_a_person_may_close_it() -> None:
     run(story())
 
 
-_CAUSE = Cause(Failure.INTERNAL, "x")
+_CAUSE = Fault.of(Failure.INTERNAL, "x")

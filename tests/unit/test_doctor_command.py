@@ -32,7 +32,7 @@ def _well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms, "examine", lambda *_, **__: [ok("python", "Python 3.11.7")])
     monkeypatch.setattr(rooms.placement, "resolve", none_here)
     proof = {"provider": "CPUExecutionProvider", "ms_per_image": 70.0, "best_batch": 1}
-    monkeypatch.setattr(rooms.join_checks, "self_test", lambda *_: proof)
+    monkeypatch.setattr(rooms.preflight, "self_test", lambda *_: proof)
 
 
 def run(*arguments: str) -> Result:
@@ -111,7 +111,7 @@ def test_a_bundle_that_cannot_be_written_comes_after_the_findings(tmp_path: Path
     assert "wrong head" in done.output
 
 
-@pytest.mark.parametrize(("verdict", "code"), [(Verdict.OK, 0), (Verdict.MIND, 1), (Verdict.WRONG, 3)])
+@pytest.mark.parametrize(("verdict", "code"), [(Verdict.OK, 0), (Verdict.WARN, 1), (Verdict.WRONG, 3)])
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, verdict: Verdict, code: int) -> None:
     async def findings(self: Doctor) -> AsyncIterator[Finding]:
         self.said = [Finding("ray", verdict, "it is so", "do something")]
@@ -152,7 +152,7 @@ def head_says(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     monkeypatch.setattr(rooms, "knock", lambda *_: "")
     monkeypatch.setattr(rooms, "knock_all", lambda host, ports: dict.fromkeys(ports, ""))
     monkeypatch.setattr(rooms, "own_address", lambda head: "10.0.0.2")
-    monkeypatch.setattr(rooms.join_checks, "ask_head", lambda *_: answer)
+    monkeypatch.setattr(rooms.preflight, "ask_head", lambda *_: answer)
 
     async def no_further(self: Doctor) -> AsyncIterator[Finding]:
         yield ok("cluster", "not looked at")
@@ -209,7 +209,7 @@ def test_a_token_that_the_head_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any) -> Any:
         raise ClusterUnavailable("The head at 10.0.0.1:6379 refuses our token.")
 
-    monkeypatch.setattr(rooms.join_checks, "ask_head", refused)
+    monkeypatch.setattr(rooms.preflight, "ask_head", refused)
     assert look("10.0.0.1:6379", "cpu:77")["token of the head"].verdict is Verdict.WRONG
 
 
@@ -219,7 +219,7 @@ def test_a_port_that_is_taken_is_not_the_heads_fault(monkeypatch: pytest.MonkeyP
     def taken(*_: Any) -> Any:
         raise ClusterUnavailable("Port 7380 of this machine is taken.")
 
-    monkeypatch.setattr(rooms.join_checks, "listening", taken)
+    monkeypatch.setattr(rooms.preflight, "listening", taken)
     found = look("10.0.0.1:6379", "cpu:77")
     assert found["ports"].verdict is Verdict.WRONG
     assert found["head"].verdict is Verdict.OK

@@ -81,8 +81,8 @@ def test_a_detector_that_is_well() -> None:
             Verdict.WRONG,
             "is faulty (device_lies): NaN",
         ),
-        ({"state": State.STARTING, "reason": "fetching"}, Verdict.MIND, "is starting: fetching"),
-        ({"state": State.DRAINING, "reason": "bye"}, Verdict.MIND, "is draining: bye"),
+        ({"state": State.STARTING, "reason": "fetching"}, Verdict.WARN, "is starting: fetching"),
+        ({"state": State.DRAINING, "reason": "bye"}, Verdict.WARN, "is draining: bye"),
         ({"provider": "Other"}, Verdict.WRONG, "runs on Other, and CPUExecutionProvider was asked for"),
     ],
 )
@@ -120,7 +120,7 @@ def test_a_detector_too_many_may_be_of_a_machine_that_is_gone() -> None:
     site.gone.add("FaceDetector-2")
     site.healths["FaceDetector"] = health(shapes=((320, 320),), uptime_s=5000)
     found = next(each for each in look(site) if each.verdict is not Verdict.OK)
-    assert found.verdict is Verdict.MIND
+    assert found.verdict is Verdict.WARN
     assert "rayface remove FaceDetector-2" in found.advice
 
 
@@ -144,7 +144,7 @@ def test_photos_in_quarantine_are_mentioned() -> None:
 def test_no_device_and_no_detector() -> None:
     site = Site()
     site.healths.clear()
-    assert one(look(site), "detectors").verdict is Verdict.MIND
+    assert one(look(site), "detectors").verdict is Verdict.WARN
     assert one(look(site, replace(GPU, resources={})), "devices").verdict is Verdict.WRONG
 
 
@@ -175,8 +175,8 @@ def test_a_device_that_is_a_little_off() -> None:
     """Still the face, but another answer than the CPU's."""
     x1, y1, x2, y2 = golden.BOX
     there = {"provider": "DmlExecutionProvider", "ms": 4.0, "box": (x1, y1, x2 + 20, y2), "score": 0.9}
-    assert agreement(there, CPU).verdict is Verdict.MIND
-    assert agreement({**there, "box": golden.BOX, "score": 0.7}, CPU).verdict is Verdict.MIND
+    assert agreement(there, CPU).verdict is Verdict.WARN
+    assert agreement({**there, "box": golden.BOX, "score": 0.7}, CPU).verdict is Verdict.WARN
     assert agreement({**there, "box": golden.BOX}, CPU).verdict is Verdict.OK
 
 
@@ -190,7 +190,7 @@ def test_a_cpu_that_cannot_be_compared(error: Exception) -> None:
         raise error
 
     found = one(look(Site(), cpu=fails), "golden photo")
-    assert found.verdict is Verdict.MIND
+    assert found.verdict is Verdict.WARN
     assert "4.0 ms" in found.evidence
     assert str(error) in found.evidence
 

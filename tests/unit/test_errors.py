@@ -22,15 +22,13 @@ from actors.faces import Failure, Rejection
 from cluster import errors as cluster_errors
 from cluster.deployment.ray_errors import fault_of, ray_faults
 from cluster.errors import (
-    VERDICTS,
-    Cause,
+    COUNTS_OF,
     Counts,
     DetectorNotReady,
     Fault,
     NotAnswered,
     RayfaceError,
     Refused,
-    Whose,
 )
 
 
@@ -42,20 +40,23 @@ def test_every_error_of_rays_is_mapped() -> None:
     assert known == set(ray_faults())
 
 
-def test_every_failure_has_one_verdict() -> None:
-    """Whose fault, passing or lasting, what the circuit counts: every failure, and nothing else."""
-    assert set(VERDICTS) == set(Failure)
-    for failure, verdict in VERDICTS.items():
-        if verdict.counts is Counts.TRIP:
-            assert not verdict.passing, failure
-        if verdict.whose in (Whose.IMAGE, Whose.CALLER):
-            assert verdict.counts is Counts.NOTHING, failure
+def test_every_failure_counts_for_something() -> None:
+    """Every failure, and nothing else; whose fault it is not, a circuit does not hear of."""
+    assert set(COUNTS_OF) == set(Failure)
+    for failure in (
+        Failure.BUSY,
+        Failure.DEADLINE,
+        Failure.CANCELLED,
+        Failure.QUARANTINED,
+        Failure.NO_CLUSTER,
+    ):
+        assert COUNTS_OF[failure] is Counts.NOTHING, failure
 
 
-def test_every_fault_of_a_device_has_a_verdict() -> None:
+def test_every_fault_of_a_device_counts_for_something() -> None:
     """What `actors` can raise of its own is in the table too."""
     for kind in _subclasses(DetectorFault):
-        assert kind.failure in VERDICTS
+        assert kind.failure in COUNTS_OF
 
 
 def _subclasses(kind: type[DetectorFault]) -> list[type[DetectorFault]]:
@@ -63,21 +64,24 @@ def _subclasses(kind: type[DetectorFault]) -> list[type[DetectorFault]]:
 
 
 @pytest.mark.parametrize(
-    ("error", "passing"),
+    ("error", "counts"),
     [
-        (rex.ActorDiedError(), True),
-        (rex.ActorUnavailableError("away", b"0" * 16), True),
-        (rex.NodeDiedError("x"), True),
-        (rex.PendingCallsLimitExceeded("x"), True),
-        (rex.ActorUnschedulableError("x"), False),
-        (rex.AuthenticationError("x"), False),
-        (rex.RayTaskError("detect", "trace", TypeError("unexpected argument")), False),
-        (DeviceLies("zeros"), False),
-        (ModelUnavailable("altered"), False),
+        (rex.ActorDiedError(), Counts.CALL),
+        (rex.ActorUnavailableError("away", b"0" * 16), Counts.CALL),
+        (rex.NodeDiedError("x"), Counts.CALL),
+        (rex.PendingCallsLimitExceeded("x"), Counts.NOTHING),
+        (rex.ActorUnschedulableError("x"), Counts.NOTHING),
+        (rex.AuthenticationError("x"), Counts.TRIP),
+        (rex.OutOfMemoryError("x"), Counts.CALL),
+        (rex.RayTaskError("detect", "trace", TypeError("unexpected argument")), Counts.TRIP),
+        (DeviceLies("zeros"), Counts.TRIP),
+        (ModelUnavailable("altered"), Counts.TRIP),
     ],
 )
-def test_passing_and_lasting_are_told_apart(error: Exception, passing: bool) -> None:
-    assert fault_of(error).verdict.passing is passing
+def test_what_opens_a_circuit_at_once_is_told_from_what_counts_as_a_call(
+    error: Exception, counts: Counts
+) -> None:
+    assert fault_of(error).counts is counts
 
 
 def ours() -> list[Exception]:
@@ -86,7 +90,7 @@ def ours() -> list[Exception]:
         Busy("full", 1.5),
         DetectorNotReady("no", Failure.DEVICE_LIES),
         NotAnswered(Fault.of(Failure.NO_CLUSTER, "away")),
-        Refused(Cause(Failure.DEVICE_LIES, "zeros"), 2.0),
+        Refused(Fault.of(Failure.DEVICE_LIES, "zeros"), 2.0),
     ]
     for module, base in ((actor_errors, ActorError), (cluster_errors, RayfaceError)):
         for _, kind in inspect.getmembers(module, inspect.isclass):
@@ -120,7 +124,7 @@ def test_an_error_becomes_the_failure_that_a_caller_sees(error: Exception, failu
     """The most exact class decides, and every failure has a sentence."""
     fault = fault_of(error)
     assert fault.failure is failure
-    assert fault.advice
+    assert fault.detail
 
 
 def test_errors_as_ray_wraps_them() -> None:

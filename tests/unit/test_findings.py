@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli.doctor import EXITS
-from cluster.doctor.findings import SECTIONS, Finding, Verdict, anchor, mind, of_dict, ok, worst, wrong
+from cluster.doctor.findings import SECTIONS, Finding, Verdict, anchor, of_dict, ok, warn, worst, wrong
 
 HERE = Path(__file__).parents[2]
 ROOMS = ("host", "platform_hints", "doctor", "detectors", "machines")
@@ -17,16 +17,16 @@ ROOMS = ("host", "platform_hints", "doctor", "detectors", "machines")
 
 def test_the_worst_verdict_decides_the_exit_code() -> None:
     """Never 2, which is wrong use."""
-    good, odd, bad = ok("ray", "well"), mind("ray", "so so", "look"), wrong("ray", "no", "do")
+    good, odd, bad = ok("ray", "well"), warn("ray", "so so", "look"), wrong("ray", "no", "do")
     assert EXITS[worst([])] == EXITS[worst([good])] == 0
     assert EXITS[worst([odd, good])] == 1
     assert EXITS[worst([good, bad, odd])] == 3
 
 
 def test_a_finding_survives_json_and_another_version() -> None:
-    found = mind("disk", "full", "empty it").at("far")
+    found = warn("disk", "full", "empty it").at("far")
     values = json.loads(json.dumps(found.as_dict()))
-    assert values["verdict"] == "mind"
+    assert values["verdict"] == "warn"
     assert values["link"] == "README.md#when-something-fails"
     assert of_dict({**values, "colour": "of a later version"}) == found
     assert Finding("unheard of", Verdict.OK, "").as_dict()["link"] == "README.md"
@@ -48,7 +48,7 @@ def test_every_check_has_its_section(room: str) -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
-        and node.func.id in ("ok", "mind", "wrong")
+        and node.func.id in ("ok", "warn", "wrong")
         and isinstance(node.args[0], ast.Constant)
     ]
     assert made

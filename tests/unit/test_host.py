@@ -14,8 +14,7 @@ import pytest
 from actors import models
 from actors.ownership import DeviceLock, Holder
 from actors.settings import DetectorSettings
-from cluster.doctor import host as examine
-from cluster.doctor import platform_hints
+from cluster.doctor import host, platform_hints
 from cluster.doctor.findings import Finding, Verdict
 from cluster.settings import Settings, load_settings
 
@@ -29,7 +28,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setattr(models, "state", lambda settings: ("whole", Path("centerface.onnx")))
-    monkeypatch.setattr(examine, "available_providers", lambda: ("CPUExecutionProvider",))
+    monkeypatch.setattr(host, "available_providers", lambda: ("CPUExecutionProvider",))
     versions(monkeypatch, onnxruntime="1.32.0")
     room(monkeypatch, free=0.5)
     memory(monkeypatch, 8e9)
@@ -39,30 +38,30 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
 
 def versions(monkeypatch: pytest.MonkeyPatch, **packages: str) -> None:
     known = {"ray": "2.60.0", "rayface": "0.1.0"} | {k.replace("_", "-"): v for k, v in packages.items()}
-    monkeypatch.setattr(examine, "_version", lambda name: known.get(name, ""))
-    monkeypatch.setattr(examine, "_requirements", lambda: ["ray[default]==2.60.0", "numpy>=2"])
+    monkeypatch.setattr(host, "_version", lambda name: known.get(name, ""))
+    monkeypatch.setattr(host, "_requirements", lambda: ["ray[default]==2.60.0", "numpy>=2"])
 
 
 def room(monkeypatch: pytest.MonkeyPatch, free: float, total: float = 1e9, ray_runs: bool = False) -> None:
     usage = SimpleNamespace(total=total, free=free * total, used=(1 - free) * total)
-    monkeypatch.setattr(examine.shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(examine, "_ray_runs_here", lambda: ray_runs)
+    monkeypatch.setattr(host.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(host, "_ray_runs_here", lambda: ray_runs)
 
 
 def memory(monkeypatch: pytest.MonkeyPatch, available: float) -> None:
     seen = SimpleNamespace(available=available, total=16e9)
-    monkeypatch.setattr(examine.psutil, "virtual_memory", lambda: seen)
+    monkeypatch.setattr(host.psutil, "virtual_memory", lambda: seen)
 
 
 def look(settings: Settings, name: str, *devices: str, role: str = "head", **options: Any) -> Finding:
     """The finding of that name; there must be one."""
-    found = [each for each in examine.examine(settings, devices, role, **options) if each.name == name]
+    found = [each for each in host.examine(settings, devices, role, **options) if each.name == name]
     assert found, name
     return found[0]
 
 
 def test_a_machine_on_which_all_is_well(here: Settings) -> None:
-    found = examine.examine(here, ("cpu:0",), "join")
+    found = host.examine(here, ("cpu:0",), "join")
     assert [each for each in found if each.verdict is not Verdict.OK] == []
     names = {each.name for each in found}
     assert names >= {"python", "ray", "onnxruntime", "token", "model", "provider", "owner"}
@@ -97,7 +96,7 @@ def test_a_provider_that_is_not_there(here: Settings) -> None:
     ("state", "needed", "verdict"),
     [
         ("altered", True, Verdict.WRONG),
-        ("missing", True, Verdict.MIND),
+        ("missing", True, Verdict.WARN),
         ("missing", False, Verdict.OK),
         ("own", True, Verdict.OK),
     ],
@@ -145,14 +144,14 @@ def test_a_token_that_everybody_can_read(here: Settings) -> None:
     path = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     path.chmod(0o644)
     found = look(here, "token")
-    assert found.verdict is Verdict.MIND
+    assert found.verdict is Verdict.WARN
     assert found.advice == f"chmod 600 {path}"
 
 
 def test_a_variable_that_hides_another_token(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "u" * 64)
     found = look(here, "token")
-    assert found.verdict is Verdict.MIND
+    assert found.verdict is Verdict.WARN
     assert "uuuu" not in found.evidence
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 64)
     assert look(here, "token").evidence == "from RAY_AUTH_TOKEN"
@@ -182,23 +181,23 @@ def test_a_process_that_we_may_not_look_at_is_alive(monkeypatch: pytest.MonkeyPa
         raise psutil.AccessDenied(pid)
 
     holder = Holder.here("a", "b")
-    monkeypatch.setattr(examine.psutil, "Process", refused)
+    monkeypatch.setattr(host.psutil, "Process", refused)
     assert holder.is_alive()
 
 
 def test_little_memory(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     memory(monkeypatch, 5e8)
-    assert look(here, "memory").verdict is Verdict.MIND
+    assert look(here, "memory").verdict is Verdict.WARN
 
 
 @pytest.mark.parametrize(
     ("free", "total", "ray_runs", "verdict"),
     [
         (0.5, 1e9, False, Verdict.OK),
-        (0.08, 8e9, True, Verdict.MIND),
+        (0.08, 8e9, True, Verdict.WARN),
         (0.02, 8e9, True, Verdict.WRONG),
-        (0.5, 64e6, True, Verdict.MIND),
-        (0.2, 1e9, False, Verdict.MIND),
+        (0.5, 64e6, True, Verdict.WARN),
+        (0.2, 1e9, False, Verdict.WARN),
         (0.2, 1e9, True, Verdict.OK),
     ],
 )
@@ -216,7 +215,7 @@ def test_the_place_under_the_object_store(
 
 
 @pytest.mark.parametrize(
-    ("free", "verdict"), [(0.2, Verdict.OK), (0.07, Verdict.MIND), (0.01, Verdict.WRONG)]
+    ("free", "verdict"), [(0.2, Verdict.OK), (0.07, Verdict.WARN), (0.01, Verdict.WRONG)]
 )
 def test_the_disk(here: Settings, monkeypatch: pytest.MonkeyPatch, free: float, verdict: Verdict) -> None:
     room(monkeypatch, free, 1e12)
@@ -233,9 +232,9 @@ def test_a_check_that_fails_hides_nothing(here: Settings, monkeypatch: pytest.Mo
     def fails() -> None:
         raise OSError("no such thing")
 
-    monkeypatch.setattr(examine.psutil, "virtual_memory", fails)
+    monkeypatch.setattr(host.psutil, "virtual_memory", fails)
     found = look(here, "memory")
-    assert found.verdict is Verdict.MIND
+    assert found.verdict is Verdict.WARN
     assert "no such thing" in found.evidence
     assert look(here, "disk").verdict is Verdict.OK
 
@@ -246,7 +245,7 @@ def test_in_a_cluster_it_looks_with_the_settings_of_who_asks(
     monkeypatch.setenv("RAYFACE_NODE_DEVICES", "cpu:5,cpu:6")
     seen: list[str] = []
     monkeypatch.setattr(models, "state", lambda settings: (seen.append(settings.model), ("whole", None))[1])
-    known = examine.examine_here(DetectorSettings(model="yunet"))
+    known = host.examine_here(DetectorSettings(model="yunet"))
     assert seen == ["yunet"]
     owners = [each["evidence"] for each in known["findings"] if each["name"] == "owner"]
     assert owners == ["nobody has cpu-5", "nobody has cpu-6"]
@@ -265,7 +264,7 @@ def test_hints_of_docker_and_firewalls(tmp_path: Path, monkeypatch: pytest.Monke
         "firewalld",
     ]
     monkeypatch.setattr(platform_hints.platform, "release", lambda: "5.15-microsoft-standard-WSL2")
-    assert next(platform_hints.docker(tmp_path)).verdict is Verdict.MIND
+    assert next(platform_hints.docker(tmp_path)).verdict is Verdict.WARN
     (tmp_path / ".dockerenv").touch()
     assert "a container of Docker Desktop" in next(platform_hints.docker(tmp_path)).evidence
 

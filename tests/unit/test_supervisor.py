@@ -1,4 +1,4 @@
-"""The keeper of a node: starts again with growing pauses, and lets nothing behind."""
+"""The supervisor of a node: starts again with growing pauses, and lets nothing behind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Node:
 
 
 class _World:
-    """Time that passes only where the keeper waits."""
+    """Time that passes only where the supervisor waits."""
 
     def __init__(self, looks: list[int], stop_at_s: float) -> None:
         self.now = 0.0

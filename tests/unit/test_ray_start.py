@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ClusterUnavailable, ConfigurationError
-from cluster.node import addresses, token, windows_task
-from cluster.node import ray_start as node
+from cluster.node import addresses, ray_start, token, windows_task
 from cluster.settings import HeadSettings, JoinSettings, load_settings
 
 
@@ -28,7 +27,7 @@ def test_the_ports_of_head_and_machine_do_not_overlap() -> None:
 
 def test_a_head_for_itself_stays_on_loopback() -> None:
     """I7."""
-    launch = node.head(HeadSettings(address="127.0.0.1"))
+    launch = ray_start.head(HeadSettings(address="127.0.0.1"))
     arguments = launch.arguments
     assert launch.variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
     assert "--dashboard-host=127.0.0.1" in arguments
@@ -38,15 +37,15 @@ def test_the_token_is_in_no_command_and_in_nothing_printed(monkeypatch: pytest.M
     """I7."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "s" * 64)
     for launch in (
-        node.head(HeadSettings(address="ray-head")),
-        node.join("ray-head:6379", JoinSettings(address="win-host")),
+        ray_start.head(HeadSettings(address="ray-head")),
+        ray_start.join("ray-head:6379", JoinSettings(address="win-host")),
     ):
         assert "s" * 64 not in str(launch) + " ".join(launch.command)
         assert launch.variables["RAY_AUTH_MODE"] == "token"
 
 
 def test_a_machine_advertises_the_devices_it_was_told_of() -> None:
-    launch = node.join("h:6379", JoinSettings(address="w", devices=("directml:0", "directml:1")))
+    launch = ray_start.join("h:6379", JoinSettings(address="w", devices=("directml:0", "directml:1")))
     assert '--resources={"directml": 2}' in launch.arguments
     assert launch.variables["RAYFACE_NODE_DEVICES"] == "directml:0,directml:1"
 
@@ -55,11 +54,13 @@ def test_every_start_takes_another_port_for_the_node_manager() -> None:
     """At the same one a restarted machine takes requests to its dead predecessor for its own."""
     settings = JoinSettings(address="w")
     taken = [
-        next(each for each in node.join("h:6379", settings, turn=turn).arguments if "node-manager" in each)
+        next(
+            each for each in ray_start.join("h:6379", settings, turn=turn).arguments if "node-manager" in each
+        )
         for turn in range(4)
     ]
     assert taken == [f"--node-manager-port={port}" for port in (7380, 7386, 7387, 7380)]
-    assert set(node.node_manager_ports(settings)) < set(node.reached_ports(settings, 0))
+    assert set(ray_start.node_manager_ports(settings)) < set(ray_start.reached_ports(settings, 0))
 
 
 @pytest.mark.parametrize("devices", [[], ["cuda"], ["directml:0", "directml"], ["cpu", "directml:0"]])
