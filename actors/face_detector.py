@@ -356,7 +356,7 @@ class FaceDetector:
         life, state, tally = self._life, self._state(), self._tally
         fault, model, recorder, holder = life.fault, life.ready_model(), life.recorder, life.holder
         now = self._clock()
-        reasons = {
+        details = {
             State.READY: "",
             State.STARTING: "fetching, opening or warming up the model",
             State.DRAINING: "stopping, and answering what it had accepted",
@@ -365,7 +365,7 @@ class FaceDetector:
         return Health(
             name=self._name,
             state=state,
-            reason=reasons[state],
+            detail=details[state],
             failure=fault.failure if fault else Failure.NOT_READY if state is State.DRAINING else None,
             provider=model.provider if model else "",
             provider_requested=life.device.provider_name,

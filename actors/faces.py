@@ -73,14 +73,14 @@ class Times:
     """Where an image's time went, in milliseconds.
 
     Attributes:
-        prepare: decoding and shrinking, wherever it was done.
-        queue: waiting in the detector for its batch.
-        run: the session run that the image was part of, and the decoding of its heads.
+        prepare_ms: decoding and shrinking, wherever it was done.
+        queue_ms: waiting in the detector for its batch.
+        run_ms: the session run that the image was part of, and the decoding of its heads.
     """
 
-    prepare: float = 0.0
-    queue: float = 0.0
-    run: float = 0.0
+    prepare_ms: float = 0.0
+    queue_ms: float = 0.0
+    run_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Outcome:
             "incarnation": self.stamp.incarnation,
             "fallback": self.stamp.fallback or None,
             "retry_after_s": None,
-            "times_ms": {name: round(ms, 3) for name, ms in asdict(self.times).items()},
+            "times": {name: round(ms, 3) for name, ms in asdict(self.times).items()},
         }
         if isinstance(self, Detected):
             row |= {
@@ -211,7 +211,7 @@ class Health:
     """What a detector says of itself.
 
     Attributes:
-        reason: why it is not ready; empty when it is.
+        detail: why it is not ready, in words; empty when it is.
         failure: the same as a `Failure`, None when ready or still starting.
         provider: the ONNX Runtime provider that the session really uses; empty before it is open.
         provider_requested: the one that was asked for.
@@ -235,7 +235,7 @@ class Health:
 
     name: str
     state: State
-    reason: str
+    detail: str
     failure: Failure | None
     provider: str
     provider_requested: str

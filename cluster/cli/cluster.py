@@ -50,7 +50,7 @@ def place(address: str | None, as_json: bool, config: Path | None) -> None:
         click.echo(json.dumps(rows, indent=2))
     else:
         Console(highlight=False, soft_wrap=True).print(
-            table(("name", "state", "device", "host", "pid", "reason"), rows)
+            table(("name", "state", "device", "host", "pid", "detail"), rows)
         )
     if not rows or any(row["state"] != "ready" for row in rows):
         sys.exit(_EXIT_NOT_WELL)
@@ -165,9 +165,9 @@ async def _placed(pool: DetectorPool, detector: Detector) -> dict[str, Any]:
         health = await pool.health(detector.name, 60.0, 90.0 if detector.health else 20.0)
     except DetectorNotReady as error:
         row = dict.fromkeys(("device", "host", "pid"), "")
-        return {"name": detector.name, "state": "away", **row, "reason": str(error)}
+        return {"name": detector.name, "state": "away", **row, "detail": str(error)}
     known = asdict(health)
-    row = {key: known[key] for key in ("name", "state", "device", "host", "pid", "reason")}
+    row = {key: known[key] for key in ("name", "state", "device", "host", "pid", "detail")}
     return row | {"state": str(health.state)}
 
 

@@ -170,7 +170,7 @@ def _row(photo: Photo, outcome: Outcome) -> Text:
     if isinstance(outcome, Detected):
         faces = str(len(outcome.faces))
         score = f"{outcome.faces[0].score:.3f}" if outcome.faces else "-"
-    spent = outcome.times.prepare + outcome.times.queue + outcome.times.run
+    spent = outcome.times.prepare_ms + outcome.times.queue_ms + outcome.times.run_ms
     rest = f" {faces:>5} {score:>6} {spent:>7.1f}  {_shown(photo.path)}"
     return Text.assemble((f"{outcome.status:<9}", _STYLES[outcome.status]), rest)
 

@@ -91,13 +91,13 @@ class StatusView:
     def _row(self, detector: Detector) -> dict[str, Any]:
         health = detector.health
         if health is None:
-            return {"name": detector.name, "state": "away", "reason": detector.last_error}
+            return {"name": detector.name, "state": "away", "detail": detector.last_error}
         figures = rates(self._before.get(detector.name), health)
         self._before[detector.name] = health
         return {
             "name": health.name,
             "state": "away" if detector.is_away else str(health.state),
-            "reason": detector.last_error if detector.is_away else health.reason,
+            "detail": detector.last_error if detector.is_away else health.detail,
             "device": health.device,
             "provider": health.provider,
             "host": health.host,
@@ -201,8 +201,8 @@ def _figure(value: float | None, form: str) -> str:
 
 def _said(row: dict[str, Any]) -> Iterator[str]:
     """What does not fit into a table."""
-    if row["reason"]:
-        yield f"  {row['name']}: {row['reason']}"
+    if row["detail"]:
+        yield f"  {row['name']}: {row['detail']}"
     if row.get("last_words"):
         yield f"  {row['name']}: the process before this one ended itself ({row['last_words']})"
     if row.get("incarnation"):

@@ -1,4 +1,4 @@
-"""How many images a client holds at once: places, interactive before bulk, and a queue of bounded length."""
+"""How many images a client holds at once: interactive before bulk, and a queue of bounded length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from actors.faces import Priority
 from cluster.errors import Full
 
-#: The share of the places that bulk calls never take.
+#: The share of the room that bulk calls never take.
 _KEPT_FOR_INTERACTIVE = 0.25
 
 
@@ -22,10 +22,10 @@ class _Waiting:
 
 
 class Admission:
-    """Places for images; a call takes as many as it has images, and waits until there are.
+    """Room for images; a call takes as much as it has images, and waits until there is.
 
     Args:
-        max_images: places; a quarter of them is kept for interactive calls.
+        max_images: that have room at once; a quarter of it is kept for interactive calls.
         max_waiting: calls that may wait.
     """
 
@@ -38,17 +38,17 @@ class Admission:
 
     @property
     def num_taken(self) -> int:
-        """Images that have a place."""
+        """Images that have room."""
         return self._max_images - self._num_free
 
     @property
     def num_waiting(self) -> int:
-        """Calls that wait for one."""
+        """Calls that wait for room."""
         return sum(map(len, self._queues.values()))
 
     @contextlib.asynccontextmanager
-    async def places(self, num_images: int, priority: Priority, until: float) -> AsyncIterator[None]:
-        """Keep places until the end of the block.
+    async def room(self, num_images: int, priority: Priority, until: float) -> AsyncIterator[None]:
+        """Keep room until the end of the block.
 
         Args:
             num_images: how many; a call larger than all there is takes all there is.

@@ -90,9 +90,9 @@ class Detector:
                 # Whatever opened the circuit, it has proved itself since: no need to wait until it is time.
                 self.circuit.probe_soon(now)
         elif health.failure is not None and COUNTS_OF[health.failure] is Counts.TRIP:
-            self._trip(now, Fault.of(health.failure, health.reason))
+            self._trip(now, Fault.of(health.failure, health.detail))
         elif now - self._ready_at > self._settings.grace_s:
-            waited = f"It has been {health.state} for {now - self._ready_at:.0f} s: {health.reason}."
+            waited = f"It has been {health.state} for {now - self._ready_at:.0f} s: {health.detail}."
             self._trip(now, Fault.of(health.failure or Failure.NOT_READY, waited))
         self._was_ready = health.state is State.READY
 
@@ -142,7 +142,7 @@ class Detector:
         if counted and len(counted) >= len(answered):
             return self.circuit.record(now, Fault.of(counted[-1].reason, counted[-1].detail))
         if answered:
-            slowest_ms = max(each.times.run for each in answered)
+            slowest_ms = max(each.times.run_ms for each in answered)
             self.circuit.record(now, slow=slowest_ms > self._settings.slow_run_s * 1000)
         return None
 

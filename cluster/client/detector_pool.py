@@ -32,7 +32,7 @@ _GRACE_S = 0.5
 class Road(Protocol):
     """The way to the cluster, as far as a pool asks; `Connection` is one."""
 
-    reason: str
+    why_not: str
 
     async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
         """The answer to a question, or NotAnswered."""
@@ -149,7 +149,7 @@ class DetectorPool:
                 return Refused(first.cause, max(1.0, first.retry_after_s))
         if now - self._begun < self._settings.grace_s:
             return None
-        return Refused(Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._road.reason), 10.0)
+        return Refused(Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._road.why_not), 10.0)
 
     async def choose(self, until: float, *, patient: bool) -> Detector:
         """The detector that would answer soonest, of those whose circuit is closed.
@@ -173,7 +173,7 @@ class DetectorPool:
             if refusal is not None and not patient:
                 raise refusal
             if now >= until:
-                too_early = Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._road.reason)
+                too_early = Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._road.why_not)
                 raise refusal or Refused(too_early, 5.0)
             await self.changed(min(1.0, until - now))
 
@@ -291,7 +291,7 @@ class DetectorPool:
         else:
             detector.hear(self._clock(), health)
             if health.state is not State.READY:
-                cause = Fault.of(health.failure or Failure.NOT_READY, health.reason)
+                cause = Fault.of(health.failure or Failure.NOT_READY, health.detail)
         detector.circuit.probed(self._clock(), cause)
         self._show()
 
@@ -304,7 +304,7 @@ class DetectorPool:
         detector.hear(self._clock(), health)
         if health.state is not State.READY:
             raise DetectorNotReady(
-                f"{health.name} on {health.host} is {health.state}: {health.reason}",
+                f"{health.name} on {health.host} is {health.state}: {health.detail}",
                 health.failure or Failure.NOT_READY,
             )
 

@@ -175,7 +175,7 @@ class FaceClient:
         now = self._loop.time()
         return ClientStatus(
             address=self._connection.address,
-            why_not="" if self._connection.address else self._connection.reason,
+            why_not="" if self._connection.address else self._connection.why_not,
             paused=self.paused,
             num_images=self._admission.num_taken,
             num_waiting_calls=self._admission.num_waiting,
@@ -273,8 +273,8 @@ class FaceClient:
         """The story of one call: a place, small photos, a detector's answer, or else the CPU's."""
         try:
             async with contextlib.AsyncExitStack() as stay:
-                with self._tracer.span("wait for place", num_images=len(images)):
-                    await stay.enter_async_context(self._admission.places(len(images), priority, deadline))
+                with self._tracer.span("wait for room", num_images=len(images)):
+                    await stay.enter_async_context(self._admission.room(len(images), priority, deadline))
                 with self._tracer.span("prepare", num_images=len(images)) as span:
                     outcomes = await self._preprocessor.prepared(images, priority, deadline)
                     span.outcomes([each for each in outcomes if isinstance(each, Outcome)])
@@ -335,7 +335,7 @@ class FaceClient:
                 detector = await self._pool.choose(until, patient=patient)
             with self._tracer.span("ask detector", detector=detector.name, num_images=len(photos)) as span:
                 answers = await self._pool.ask(detector, photos, priority, until, span.traceparent)
-                span.note(incarnation=answers[0].stamp.incarnation)
+                span.add(incarnation=answers[0].stamp.incarnation)
                 span.outcomes(answers)
             return answers
         except Refused as refused:

@@ -65,7 +65,9 @@ class ClientMetrics:
             if outcome.stamp.fallback:
                 self._count("rayface_client_fallback_images_total", reason=outcome.stamp.fallback)
             if isinstance(outcome, Detected):
-                self._durations.append(("rayface_client_prepare_seconds", outcome.times.prepare / 1000, {}))
+                self._durations.append(
+                    ("rayface_client_prepare_seconds", outcome.times.prepare_ms / 1000, {})
+                )
 
     def asked_again(self, num_images: int, priority: Priority) -> None:
         """So many images were busy, and are asked for again."""

@@ -91,7 +91,7 @@ class Preprocessor:
         try:
             return photos.prepare(image, shapes, self._limits, self._detector.max_enlargement)
         except ImageFault as fault:
-            spent = Times(prepare=(time.perf_counter() - begun) * 1000)
+            spent = Times(prepare_ms=(time.perf_counter() - begun) * 1000)
             return Rejected(
                 stamp=Stamp("client", self._model), times=spent, reason=fault.reason, detail=fault.detail
             )

@@ -73,7 +73,7 @@ class Connection:
         #: Driver processes that joined so far.
         self.num_joined = 0
         #: Why there is no way; for whoever asks meanwhile.
-        self.reason = "The cluster is being joined."
+        self.why_not = "The cluster is being joined."
 
     @property
     def address(self) -> str:
@@ -105,7 +105,7 @@ class Connection:
                 return await driver_process.ask(verb, *arguments)
         except TimeoutError:
             if driver_process is None:
-                raise NotAnswered(Fault.of(Failure.NO_CLUSTER, self.reason)) from None
+                raise NotAnswered(Fault.of(Failure.NO_CLUSTER, self.why_not)) from None
             raise NotAnswered(Fault.of(Failure.DEADLINE, "No answer came in time.")) from None
 
     async def close(self) -> None:
@@ -127,7 +127,7 @@ class Connection:
                 driver_process = driver_process or await self._start(self._settings)
             except RayfaceError as error:
                 if self._driver_process is None:
-                    self.reason = str(error)
+                    self.why_not = str(error)
                 self._log.warning("No cluster: %s", error)
             else:
                 self._take(driver_process)
@@ -155,7 +155,7 @@ class Connection:
         if self._driver_process is driver_process:
             self._driver_process = None
             self._came.clear()
-            self.reason = f"The connection to the cluster was lost: {why}."
+            self.why_not = f"The connection to the cluster was lost: {why}."
 
     async def _retire(self, driver_process: Driver) -> None:
         """Let it bring the answers that it was sent for."""

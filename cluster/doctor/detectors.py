@@ -150,12 +150,17 @@ class Detectors:
         if problem := golden.problem(outcome.faces):
             return [wrong(name, f"{health.name} found {problem}", REMEDIES[Failure.DEVICE_LIES])]
         face = outcome.faces[0]
-        there = {"provider": health.provider, "ms": outcome.times.run, "box": face.box, "score": face.score}
+        there = {
+            "provider": health.provider,
+            "ms": outcome.times.run_ms,
+            "box": face.box,
+            "score": face.score,
+        }
         try:
             here = await asyncio.to_thread(self._cpu, self._settings.detector, image)
         except Exception as error:
             # Whatever keeps this machine's own CPU from it says nothing of the device.
-            said = f"{health.name} found its face in {outcome.times.run:.1f} ms on {health.provider}"
+            said = f"{health.name} found its face in {outcome.times.run_ms:.1f} ms on {health.provider}"
             return [warn(name, f"{said}; no CPU here to compare it with: {error}", "Set rayface up again.")]
         return [agreement(there, here)]
 
@@ -222,9 +227,9 @@ def _state(health: Health, entry: ActorEntry | None) -> Iterator[Finding]:
         )
     elif health.failure is not None and health.state is State.FAULTY:
         advice = REMEDIES.get(health.failure, "`ray logs actor` has more.")
-        yield wrong("detector", f"{who} is faulty ({health.failure}): {health.reason}", advice)
+        yield wrong("detector", f"{who} is faulty ({health.failure}): {health.detail}", advice)
     else:
-        yield warn("detector", f"{who} is {health.state}: {health.reason}", "Wait a moment.")
+        yield warn("detector", f"{who} is {health.state}: {health.detail}", "Wait a moment.")
     if health.last_words and health.uptime_s < _LATELY_S:
         yield warn(
             "restarts",

@@ -124,8 +124,8 @@ class DetectorMetrics(Observer):
             "rayface_images_total", 1, outcome=outcome.status, reason=reason, priority=str(priority)
         )
         if isinstance(outcome, Detected):
-            self._observe("rayface_prepare_seconds", outcome.times.prepare / 1000)
-            self._observe("rayface_queue_wait_seconds", outcome.times.queue / 1000, priority=str(priority))
+            self._observe("rayface_prepare_seconds", outcome.times.prepare_ms / 1000)
+            self._observe("rayface_queue_wait_seconds", outcome.times.queue_ms / 1000, priority=str(priority))
 
     def run(self, run: Run) -> None:
         self._observe("rayface_device_busy_seconds_total", run.run_s)

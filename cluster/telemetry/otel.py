@@ -119,11 +119,11 @@ class _Stage(Span):
         _W3C.inject(connection, trace.set_span_in_context(self._span))
         return connection["traceparent"]
 
-    def note(self, **facts: Fact) -> None:
+    def add(self, **facts: Fact) -> None:
         self._span.set_attributes(_attributes(facts))
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        _note_outcomes(self._span, outcomes)
+        _add_outcomes(self._span, outcomes)
 
     def failed(self, reason: str) -> None:
         _fail(self._span, reason)
@@ -168,7 +168,7 @@ class CallSpans(Observer):
         below = trace.set_span_in_context(answer)
         for group in _groups(call.traces):
             self._stages(group, below, moments)
-        _note_outcomes(answer, outcomes)
+        _add_outcomes(answer, outcomes)
         answer.end(moments.ns(call.ended))
 
     def _stages(self, group: Sequence[ImageTrace], below: context.Context, moments: _Moments) -> None:
@@ -178,7 +178,7 @@ class CallSpans(Observer):
         run = group[0].run
         if run is None:
             queue = self._begin("queue", queued, below, moments, num_images=num_images)
-            _note_outcomes(queue, [each.outcome for each in group])
+            _add_outcomes(queue, [each.outcome for each in group])
             queue.end(moments.ns(max(each.ended for each in group)))
             return
         bucket = f"{run.num_images} x {run.shape[0]} x {run.shape[1]}"
@@ -256,7 +256,7 @@ def _groups(traces: Iterable[ImageTrace]) -> Iterable[Sequence[ImageTrace]]:
     return groups.values()
 
 
-def _note_outcomes(span: Recorded, outcomes: Sequence[Outcome]) -> None:
+def _add_outcomes(span: Recorded, outcomes: Sequence[Outcome]) -> None:
     counts = Counter(each.status for each in outcomes)
     facts: dict[str, Fact] = {f"num_{each}": counts[each] for each in ("detected", "rejected", "failed")}
     if reasons := sorted({str(each.reason) for each in outcomes if isinstance(each, Rejected | Failed)}):

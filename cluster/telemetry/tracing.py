@@ -1,7 +1,7 @@
 """Where a call's time went, stage by stage; nothing at all unless the settings ask for it.
 
     rayface.detect                 the caller's call; of a stream, each of the calls that it makes
-    ├── wait for place             while other calls of this client are before it
+    ├── wait for room              while other calls of this client are before it
     ├── prepare                    photos made small
     ├── wait for detector          until there is one that may be asked
     ├── ask detector               one attempt; what was busy is asked for again, in another
@@ -39,7 +39,7 @@ class Span:
         """What another process has to know to go on below it (W3C Trace Context); empty: it need not."""
         return ""
 
-    def note(self, **facts: Fact) -> None:
+    def add(self, **facts: Fact) -> None:
         """Facts about it."""
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> None:

@@ -63,7 +63,7 @@ def test_two_names_two_namespaces_one_owner(site: tuple[Machine, str, Machine], 
         health = _hand_started(host, address, namespace, name)
         assert health["state"] == "faulty"
         assert health["failure"] == "device_held"
-        assert f"pid {owner['pid']}" in health["reason"]
+        assert f"pid {owner['pid']}" in health["detail"]
     assert overlaps(record) == []
 
 

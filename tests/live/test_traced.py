@@ -23,7 +23,7 @@ from cluster import BlockingFaceClient, load_settings
 from tests.live.conftest import command, rows
 
 STAGES = {
-    "rayface-client": {"rayface.detect", "wait for place", "prepare", "wait for detector", "ask detector"},
+    "rayface-client": {"rayface.detect", "wait for room", "prepare", "wait for detector", "ask detector"},
     "rayface-detector": {"rayface.answer", "queue", "run", "decode"},
 }
 CAN_SEND = importlib.util.find_spec("opentelemetry.exporter.otlp") is not None
@@ -154,7 +154,7 @@ def assert_one_trace(found: list[Seen], num_images: int) -> None:
     by_id = {each.span_id: each for each in found}
     above = {each.name: by_id[each.parent_id].name for each in found if each.parent_id in by_id}
     assert above == {
-        "wait for place": "rayface.detect",
+        "wait for room": "rayface.detect",
         "prepare": "rayface.detect",
         "wait for detector": "rayface.detect",
         "ask detector": "rayface.detect",

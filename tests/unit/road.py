@@ -21,7 +21,7 @@ def health(**changes: Any) -> Health:
     known = Health(
         name="FaceDetector",
         state=State.READY,
-        reason="",
+        detail="",
         failure=None,
         provider="CPUExecutionProvider",
         provider_requested="CPUExecutionProvider",
@@ -47,7 +47,7 @@ def health(**changes: Any) -> Health:
 
 def detected(width: int, epoch: int = 0, run_ms: float = 1.0) -> Outcome:
     """No faces, on a photo so wide, by an owner of that epoch."""
-    times = replace(Detected(stamp=STAMP, faces=(), width=0, height=0).times, run=run_ms)
+    times = replace(Detected(stamp=STAMP, faces=(), width=0, height=0).times, run_ms=run_ms)
     return Detected(stamp=replace(STAMP, epoch=epoch), times=times, faces=(), width=width, height=1)
 
 
@@ -73,7 +73,7 @@ class Road:
     """
 
     def __init__(self, *names: str, seconds: float = 0.0) -> None:
-        self.reason = "The cluster is away."
+        self.why_not = "The cluster is away."
         self.address = "here:1"
         self.num_joined = 1
         self.observed: list[Any] = []

@@ -19,7 +19,7 @@ def test_people_go_first_and_in_their_order() -> None:
         admission, order = Admission(1, 100), []
 
         async def call(name: str, priority: Priority) -> None:
-            async with admission.places(1, priority, 1e9):
+            async with admission.room(1, priority, 1e9):
                 order.append(name)
                 await asyncio.sleep(1.0)
 
@@ -43,11 +43,11 @@ def test_a_call_larger_than_all_there_is_takes_all_there_is() -> None:
 
     async def story() -> None:
         admission = Admission(4, 10)
-        async with admission.places(100, Priority.INTERACTIVE, 1e9):
+        async with admission.room(100, Priority.INTERACTIVE, 1e9):
             assert admission.num_taken == 4
-        async with admission.places(100, Priority.BULK, 1e9):
+        async with admission.room(100, Priority.BULK, 1e9):
             assert admission.num_taken == 3
-            async with admission.places(1, Priority.INTERACTIVE, 1e9):
+            async with admission.room(1, Priority.INTERACTIVE, 1e9):
                 assert admission.num_taken == 4
         assert admission.num_taken == 0
 
@@ -58,7 +58,7 @@ def test_too_many_who_wait_are_told_so() -> None:
     async def story() -> None:
         admission = Admission(1, 0)
         with pytest.raises(Full):
-            async with admission.places(1, Priority.BULK, 1e9):
+            async with admission.room(1, Priority.BULK, 1e9):
                 pass
 
     run(story())
@@ -81,7 +81,7 @@ def test_no_place_is_lost_and_none_is_given_twice(calls: list[tuple[float, int, 
             nonlocal taken
             until = asyncio.get_running_loop().time() + patience_s
             priority = Priority.BULK if bulk else Priority.INTERACTIVE
-            async with admission.places(num_images, priority, until):
+            async with admission.room(num_images, priority, until):
                 taken += num_images
                 assert taken <= 8
                 try:

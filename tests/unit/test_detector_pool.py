@@ -103,7 +103,7 @@ def test_a_new_machine_is_found_by_itself_and_one_of_another_cluster_is_forgotte
 def test_none_ready_says_why() -> None:
     async def story() -> None:
         road = Road("a")
-        road.healths["a"] = health(state=State.FAULTY, reason="It lies.", failure=Failure.DEVICE_LIES)
+        road.healths["a"] = health(state=State.FAULTY, detail="It lies.", failure=Failure.DEVICE_LIES)
         with pytest.raises(DetectorNotReady, match="It lies"):
             await pool(road).start(5.0)
 
@@ -195,7 +195,7 @@ def test_a_faulty_detector_opens_it_without_any_call_and_a_proof_closes_it() -> 
     async def story() -> None:
         road = Road()
         made = await started(road)
-        road.healths["FaceDetector"] = health(state=State.FAULTY, reason="zeros", failure=Failure.DEVICE_LIES)
+        road.healths["FaceDetector"] = health(state=State.FAULTY, detail="zeros", failure=Failure.DEVICE_LIES)
         await asyncio.sleep(3.0)
         assert state(made) is not CLOSED
         await asyncio.sleep(600.0)
@@ -239,7 +239,7 @@ def test_a_start_that_never_ends_opens_it_too() -> None:
     async def story() -> None:
         road = Road()
         made = await started(road, grace_s=30.0)
-        road.healths["FaceDetector"] = health(state=State.STARTING, reason="warming up")
+        road.healths["FaceDetector"] = health(state=State.STARTING, detail="warming up")
         await asyncio.sleep(25.0)
         assert state(made) is CLOSED
         await asyncio.sleep(15.0)

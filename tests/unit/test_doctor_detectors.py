@@ -36,7 +36,7 @@ class Site(Road):
 
     def answer(self, images: Sequence[Any]) -> Any:
         faces = (self.face,) if self.face else ()
-        times = replace(Detected(stamp=STAMP, faces=(), width=1, height=1).times, run=4.0)
+        times = replace(Detected(stamp=STAMP, faces=(), width=1, height=1).times, run_ms=4.0)
         return [Detected(stamp=STAMP, times=times, faces=faces, width=320, height=320)]
 
     async def _known(self) -> list[str]:
@@ -77,12 +77,12 @@ def test_a_detector_that_is_well() -> None:
     ("changes", "verdict", "says"),
     [
         (
-            {"state": State.FAULTY, "failure": Failure.DEVICE_LIES, "reason": "NaN"},
+            {"state": State.FAULTY, "failure": Failure.DEVICE_LIES, "detail": "NaN"},
             Verdict.WRONG,
             "is faulty (device_lies): NaN",
         ),
-        ({"state": State.STARTING, "reason": "fetching"}, Verdict.WARN, "is starting: fetching"),
-        ({"state": State.DRAINING, "reason": "bye"}, Verdict.WARN, "is draining: bye"),
+        ({"state": State.STARTING, "detail": "fetching"}, Verdict.WARN, "is starting: fetching"),
+        ({"state": State.DRAINING, "detail": "bye"}, Verdict.WARN, "is draining: bye"),
         ({"provider": "Other"}, Verdict.WRONG, "runs on Other, and CPUExecutionProvider was asked for"),
     ],
 )
@@ -99,7 +99,7 @@ def test_states(changes: dict[str, Any], verdict: Verdict, says: str) -> None:
 @pytest.mark.parametrize("failure", [each for each in Failure if each is not Failure.BUSY])
 def test_every_fault_of_a_detector_has_its_advice(failure: Failure) -> None:
     site = Site()
-    site.healths["FaceDetector"] = health(state=State.FAULTY, failure=failure, reason="it was so")
+    site.healths["FaceDetector"] = health(state=State.FAULTY, failure=failure, detail="it was so")
     assert one(look(site), "detector").advice
 
 
@@ -213,7 +213,7 @@ def test_a_faulty_detector_is_asked_to_try_again() -> None:
     site = Site()
     mended = health(shapes=((320, 320),), uptime_s=5000)
     site.healths["FaceDetector"] = replace(
-        mended, state=State.FAULTY, failure=Failure.DEVICE_LIES, reason="It gave zeros."
+        mended, state=State.FAULTY, failure=Failure.DEVICE_LIES, detail="It gave zeros."
     )
 
     async def opened_anew(name: str, wait_s: float) -> Health:

@@ -46,7 +46,7 @@ def test_a_held_device_is_not_opened_and_its_holder_is_named() -> None:
     health = run(detector(device).health(20.0))
     assert health.state is State.FAULTY
     assert health.failure is Failure.DEVICE_HELD
-    assert "another (pid" in health.reason
+    assert "another (pid" in health.detail
     assert device.opened == []
     lock.release()
 

@@ -92,8 +92,8 @@ def test_all_is_well() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"state": State.FAULTY, "reason": "The device gives zeros."},
-        {"state": State.STARTING, "reason": "The model is fetched."},
+        {"state": State.FAULTY, "detail": "The device gives zeros."},
+        {"state": State.STARTING, "detail": "The model is fetched."},
     ],
 )
 def test_what_is_not_ready_is_not_well_and_says_why(changes: dict[str, Any]) -> None:
@@ -101,8 +101,8 @@ def test_what_is_not_ready_is_not_well_and_says_why(changes: dict[str, Any]) -> 
     road.healths["FaceDetector"] = health(**changes)
     what, page = _looked(road)
     assert not what["well"]
-    assert what["detectors"][0]["reason"] == changes["reason"]
-    assert changes["reason"] in page
+    assert what["detectors"][0]["detail"] == changes["detail"]
+    assert changes["detail"] in page
 
 
 def test_one_that_does_not_answer_is_away_with_its_last_figures() -> None:
@@ -120,7 +120,7 @@ def test_one_that_does_not_answer_is_away_with_its_last_figures() -> None:
     (row,) = what["detectors"]
     assert (row["state"], what["well"]) == ("away", False)
     assert row["device"] == "cpu:0"
-    assert row["reason"]
+    assert row["detail"]
     assert "away" in page
 
 

@@ -19,7 +19,7 @@ from tests.fakes import prepared
 from tests.unit.road import Road, failed, health, lost, quiet
 from tests.virtual_time import run
 
-LIES = {"state": State.FAULTY, "reason": "zeros", "failure": Failure.DEVICE_LIES}
+LIES = {"state": State.FAULTY, "detail": "zeros", "failure": Failure.DEVICE_LIES}
 
 
 class Cpu:

@@ -58,7 +58,7 @@ def test_off_there_is_one_span_for_everything_and_it_does_nothing() -> None:
     assert span is tracer.span("prepare")
     assert not hasattr(span, "__dict__")
     with span as entered:
-        entered.note(detector="x")
+        entered.add(detector="x")
         entered.outcomes([failed(Failure.BUSY)])
     assert entered is span
     assert span.traceparent == ""
@@ -74,7 +74,7 @@ def test_the_stages_of_a_call_are_below_it() -> None:
     Clients(spans.tracer).ask(road, 3, priority="bulk", deadline_s=7)
     assert spans.parents() == {
         "rayface.detect": None,
-        "wait for place": "rayface.detect",
+        "wait for room": "rayface.detect",
         "prepare": "rayface.detect",
         "wait for detector": "rayface.detect",
         "ask detector": "rayface.detect",
@@ -145,7 +145,7 @@ def test_a_call_that_nobody_may_be_asked_for_says_why() -> None:
 
     async def story() -> None:
         client = Clients(spans.tracer).made(Road())
-        lying = health(state="faulty", reason="zeros", failure=Failure.DEVICE_LIES)
+        lying = health(state="faulty", detail="zeros", failure=Failure.DEVICE_LIES)
         client._pool.detectors["FaceDetector"].hear(0.0, lying)
         await client.detect([prepared()])
 
@@ -164,7 +164,7 @@ def test_no_room_is_a_busy_place() -> None:
         await asyncio.gather(*(client.detect([prepared()]) for _ in range(3)))
 
     run(story())
-    assert sorted(str(reason(each)) for each in spans.named("wait for place")) == ["None", "None", "busy"]
+    assert sorted(str(reason(each)) for each in spans.named("wait for room")) == ["None", "None", "busy"]
 
 
 def test_the_cpu_that_stands_in_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
