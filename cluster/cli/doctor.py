@@ -20,9 +20,9 @@ from rich.text import Text
 from cluster.cli import cluster as cluster_commands
 from cluster.doctor.bundle import write_bundle
 from cluster.doctor.doctor import Doctor
-from cluster.doctor.findings import Finding, Verdict, worst
 from cluster.errors import ConfigurationError
 from cluster.node.addresses import knock_all
+from cluster.node.findings import Finding, Verdict, worst
 from cluster.node.ray_start import reached_ports
 from cluster.settings import HeadSettings, NodeSettings, Settings, load_settings, own_config
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import platformdirs
 
-from cluster.doctor.findings import Finding
 from cluster.doctor.host import facts
 from cluster.errors import ConfigurationError
+from cluster.node.findings import Finding
 from cluster.node.token import kept_token
 from cluster.settings import Settings
 

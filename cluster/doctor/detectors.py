@@ -18,9 +18,9 @@ from actors.settings import DetectorSettings
 from cluster.client.registry import ClientEntry, read_clients
 from cluster.connection.connection import Connection
 from cluster.connection.messages import ActorEntry, Node
-from cluster.doctor.findings import Finding, ok, warn, wrong
 from cluster.errors import NotAnswered
 from cluster.node.contract import RESOURCE
+from cluster.node.findings import Finding, ok, warn, wrong
 from cluster.settings import Settings
 
 _ANSWER_WITHIN_S = 8.0

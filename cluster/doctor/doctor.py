@@ -21,12 +21,12 @@ from cluster.connection.connection import Connection
 from cluster.connection.messages import Node
 from cluster.deployment import placement
 from cluster.doctor.detectors import REMEDIES, Detectors, agreement, on_cpu
-from cluster.doctor.findings import Finding, Verdict, ok, warn, wrong
 from cluster.doctor.host import examine, facts
 from cluster.doctor.machines import Machines, clock, same, same_python
 from cluster.errors import NotAnswered, RayfaceError
 from cluster.node import preflight
 from cluster.node.addresses import is_loopback, knock, knock_all, own_address, split_address
+from cluster.node.findings import Finding, Verdict, ok, warn, wrong
 from cluster.node.ray_start import node_manager_ports, reached_ports
 from cluster.node.token import read_token
 from cluster.settings import Settings

@@ -25,9 +25,9 @@ from actors.ownership import DeviceLock
 from actors.session import ProviderNames, available_providers
 from actors.settings import DetectorSettings
 from cluster.doctor import platform_hints
-from cluster.doctor.findings import Finding, ok, warn, wrong
 from cluster.errors import ConfigurationError
 from cluster.node.contract import DEVICES_VARIABLE
+from cluster.node.findings import Finding, ok, warn, wrong
 from cluster.node.token import is_token, kept_token, read_token, token_file
 from cluster.settings import NodeSettings, Settings, load_settings, own_config
 

@@ -11,11 +11,11 @@ from typing import Any
 from actors.settings import DetectorSettings
 from cluster.connection.connection import Connection
 from cluster.connection.messages import ActorEntry, DriverAddress, Node
-from cluster.doctor.findings import Finding, of_dict, ok, warn, wrong
 from cluster.doctor.host import examine_here
 from cluster.errors import NotAnswered
 from cluster.node.addresses import knock_all
 from cluster.node.contract import RESOURCE
+from cluster.node.findings import Finding, of_dict, ok, warn, wrong
 
 _ANSWER_WITHIN_S = 8.0
 _EXAMINE_TIMEOUT_S = 60.0

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from actors.device import Device
-from cluster.doctor.findings import Finding, ok, warn
+from cluster.node.findings import Finding, ok, warn
 
 _ROOT = Path("/")
 _DISPLAYS = r"SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc1-08002be10318}"

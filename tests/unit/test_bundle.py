@@ -10,8 +10,8 @@ import pytest
 
 from cluster.doctor import bundle
 from cluster.doctor.bundle import redacted, secrets, write_bundle
-from cluster.doctor.findings import warn
 from cluster.errors import ConfigurationError
+from cluster.node.findings import warn
 from cluster.settings import Settings, load_settings
 
 TOKEN = "0123456789abcdef" * 4

@@ -17,8 +17,8 @@ from cluster.cli import doctor as doctor_command
 from cluster.cli.doctor import doctor, needed_ports
 from cluster.doctor import doctor as rooms
 from cluster.doctor.doctor import Doctor
-from cluster.doctor.findings import Finding, Verdict, ok, wrong
 from cluster.errors import ClusterUnavailable, ConfigurationError
+from cluster.node.findings import Finding, Verdict, ok, wrong
 from cluster.settings import HeadSettings, JoinSettings, load_settings
 
 

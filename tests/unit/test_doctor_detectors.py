@@ -16,7 +16,7 @@ from actors.errors import ModelUnavailable
 from actors.faces import Detected, Face, Failure, Health, State
 from cluster.connection.messages import ActorEntry, Node
 from cluster.doctor.detectors import Detectors, agreement
-from cluster.doctor.findings import Finding, Verdict
+from cluster.node.findings import Finding, Verdict
 from cluster.settings import load_settings
 from tests.unit.road import STAMP, Road, failed, health, lost
 

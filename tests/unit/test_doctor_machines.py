@@ -10,10 +10,10 @@ import pytest
 
 from actors.settings import DetectorSettings
 from cluster.connection.messages import ActorEntry, DriverAddress, Node
-from cluster.doctor.findings import Finding, Verdict, ok
 from cluster.doctor.host import examine_here
 from cluster.doctor.machines import Machines, compared, ports_of
 from cluster.node.addresses import knock_all
+from cluster.node.findings import Finding, Verdict, ok
 from tests.unit.road import Road, lost
 
 OURS: dict[str, Any] = {

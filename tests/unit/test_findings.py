@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli.doctor import EXITS
-from cluster.doctor.findings import SECTIONS, Finding, Verdict, anchor, of_dict, ok, warn, worst, wrong
+from cluster.node.findings import SECTIONS, Finding, Verdict, anchor, of_dict, ok, warn, worst, wrong
 
 HERE = Path(__file__).parents[2]
 ROOMS = ("host", "platform_hints", "doctor", "detectors", "machines")

@@ -15,7 +15,7 @@ from actors import models
 from actors.ownership import DeviceLock, Holder
 from actors.settings import DetectorSettings
 from cluster.doctor import host, platform_hints
-from cluster.doctor.findings import Finding, Verdict
+from cluster.node.findings import Finding, Verdict
 from cluster.settings import Settings, load_settings
 
 
