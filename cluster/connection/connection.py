@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from actors.faces import Failure
+from cluster.background import repeat_async
 from cluster.backoff import Backoff
 from cluster.connection.driver_process import DriverProcess
 from cluster.connection.messages import Pulse
@@ -67,6 +68,8 @@ class Connection:
         self._start = start
         self._backoff = backoff or Backoff(most_s=10.0)
         self._driver_process: Driver | None = None
+        #: Has joined, and is not taken yet.
+        self._next: Driver | None = None
         self._came = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -89,8 +92,15 @@ class Connection:
         Raises:
             ClusterUnavailable: with `wait`, and it could not be joined; says why.
         """
-        first = await self._start(self._settings) if wait else None
-        self._keeping = asyncio.create_task(self._keep(first))
+        self._next = await self._start(self._settings) if wait else None
+        self._keeping = asyncio.create_task(
+            repeat_async(
+                self._live_once,
+                name="The connection to the cluster",
+                log=self._log,
+                backoff=self._backoff,
+            )
+        )
 
     async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
         """The cluster's answer to a question; where there is no way, it is waited for.
@@ -116,29 +126,34 @@ class Connection:
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
-        if self._driver_process is not None:
-            await self._driver_process.end()
-            self._driver_process = None
+        for driver_process in (self._driver_process, self._next):
+            if driver_process is not None:
+                await driver_process.end()
+        self._driver_process = self._next = None
 
-    async def _keep(self, driver_process: Driver | None) -> None:
-        while True:
-            begun = asyncio.get_running_loop().time()
-            try:
-                driver_process = driver_process or await self._start(self._settings)
-            except RayfaceError as error:
-                if self._driver_process is None:
-                    self.why_not = str(error)
-                self._log.warning("No cluster: %s", error)
-            else:
-                self._take(driver_process)
-                why = await self._watched(driver_process)
-                self._log.warning("The connection to the cluster is made anew: %s.", why)
-                if driver_process.ended.done() or self._settings.cluster.address is None:
-                    # An embedded cluster is the driver process's own, and ends with it.
-                    self._drop(driver_process, why)
-                    await driver_process.end()
-                driver_process = None
-            await asyncio.sleep(self._backoff.pause_s(asyncio.get_running_loop().time() - begun))
+    async def _live_once(self) -> None:
+        """Join, and watch the driver process until it is of no more use."""
+        driver_process, self._next = self._next, None
+        try:
+            driver_process = driver_process or await self._start(self._settings)
+        except RayfaceError as error:
+            self._cannot_join(str(error))
+            self._log.warning("No cluster: %s", error)
+            return
+        except Exception as error:
+            self._cannot_join(f"The cluster cannot be joined: {type(error).__name__}: {error}.")
+            raise
+        self._take(driver_process)
+        why = await self._watched(driver_process)
+        self._log.warning("The connection to the cluster is made anew: %s.", why)
+        if driver_process.ended.done() or self._settings.cluster.address is None:
+            # An embedded cluster is the driver process's own, and ends with it.
+            self._drop(driver_process, why)
+            await driver_process.end()
+
+    def _cannot_join(self, why: str) -> None:
+        if self._driver_process is None:
+            self.why_not = why
 
     def _take(self, driver_process: Driver) -> None:
         old, self._driver_process = self._driver_process, driver_process

@@ -58,17 +58,20 @@ class Driver:
 
 
 class Cluster:
-    """Where driver processes are made; `away` says why none can join now."""
+    """Where driver processes are made; `away` says why none can join now, `unforeseen` is raised instead."""
 
     def __init__(self) -> None:
         self.driver_processes: list[Driver] = []
         self.away = ""
+        self.unforeseen: Exception | None = None
         self.num_attempts = 0
 
     async def start(self, settings: Settings) -> Driver:
         """The next driver process."""
         self.num_attempts += 1
         await asyncio.sleep(1.0)
+        if self.unforeseen is not None:
+            raise self.unforeseen
         if self.away:
             raise ClusterUnavailable(self.away)
         self.driver_processes.append(Driver(len(self.driver_processes) + 1))
@@ -125,6 +128,48 @@ def test_without_waiting_it_joins_when_it_can() -> None:
         await asyncio.sleep(20.0)
         cluster.away = ""
         assert await asking == 1
+
+    story(told)
+
+
+@pytest.mark.parametrize("error", [OSError("no more processes"), ZeroDivisionError("no number")], ids=repr)
+def test_an_unforeseen_error_while_joining_is_told_and_joining_goes_on(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a process that cannot be started; whoever asks is told the reason."""
+
+    async def told(cluster: Cluster, made: Connection) -> None:
+        cluster.unforeseen = error
+        await made.open(wait=False)
+        with pytest.raises(NotAnswered, match=f"cannot be joined: {type(error).__name__}: {error}"):
+            await made.ask("detect", timeout_s=30.0)
+        assert cluster.num_attempts > 3
+        cluster.unforeseen = None
+        assert await ask(made, 60.0) == 1
+        assert str(error) in caplog.text
+
+    story(told)
+
+
+def test_a_connection_that_is_closed_at_once_leaves_no_process() -> None:
+    async def told(cluster: Cluster, made: Connection) -> None:
+        await made.open()
+        await made.close()
+
+    story(told)
+
+
+def test_an_unforeseen_error_while_watching_costs_one_driver_process() -> None:
+    """The next one takes over, and the keeper goes on."""
+
+    async def told(cluster: Cluster, made: Connection) -> None:
+        await made.open()
+        cluster.driver_processes[0].pulse = None  # type: ignore[assignment]  # not what a driver process says
+        await asyncio.sleep(20.0)
+        assert await ask(made) == 2
+        cluster.driver_processes[1].dies()
+        await asyncio.sleep(20.0)
+        assert await ask(made) == 3
 
     story(told)
 
