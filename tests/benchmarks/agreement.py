@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from actors.face_model import FaceModel
@@ -20,6 +19,7 @@ from actors.session import OnnxSessionOpener
 from actors.settings import DetectorSettings
 from tests import reference
 from tests.benchmarks.large_photos import PHOTOS, write_large_photos
+from tests.pixels import read_pixels
 
 LIMITS = Limits(10**9, 10**9)
 
@@ -35,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = [*sorted(PHOTOS.glob("*.jpg")), *write_large_photos(Path(folder), 28)]
         for path in paths:
-            pixels = cv2.imread(str(path))
+            pixels = read_pixels(path)
             expected = reference.centerface_on_photo(weights, pixels, 640)
             num_faces += len(expected)
             ways: dict[str, Any] = {

@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tests.pixels import read_pixels
+
 PHOTOS = Path(__file__).parents[1] / "photos"
 WIDTH, HEIGHT = 4000, 3000
 
@@ -14,7 +16,7 @@ WIDTH, HEIGHT = 4000, 3000
 def write_large_photos(folder: Path, num_photos: int) -> list[Path]:
     """JPEGs of 4000 x 3000 pixels with grain like a camera's, from photos with and without faces."""
     random = np.random.default_rng(1)
-    sources = [cv2.imread(str(path)) for path in sorted(PHOTOS.glob("*.jpg"))]
+    sources = [read_pixels(path) for path in sorted(PHOTOS.glob("*.jpg"))]
     grain = random.normal(0, 4, (HEIGHT, WIDTH, 1)).astype(np.int16)
     made = []
     for number in range(num_photos):

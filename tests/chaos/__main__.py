@@ -46,7 +46,7 @@ def main(minutes: float, file: Path | None) -> None:
         task = bar.add_task("starting", total=minutes * 60)
 
         def tell(at: float, what: str) -> None:
-            bar.update(task, completed=at, **({"description": what} if what else {}))
+            bar.update(task, completed=at, description=what or None)
 
         found = run(site, minutes * 60, tell)
     show(found, console)

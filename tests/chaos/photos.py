@@ -7,6 +7,7 @@ device reads the number, which stands at the lower edge as black and white squar
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from actors import golden
 from actors.faces import Box, Detected, Outcome
+from tests.pixels import read_pixels
 
 #: Of the photo, and of the tensor that it fills exactly.
 SIZE = 320
@@ -86,5 +88,5 @@ def _place(number: int) -> tuple[int, int]:
 
 @cache
 def _tile() -> Any:
-    whole = cv2.imread(str(golden.__file__).replace("golden.py", "golden.jpg"))
+    whole = read_pixels(Path(golden.__file__).with_name("golden.jpg"))
     return cv2.resize(whole, (_TILE, _TILE), interpolation=cv2.INTER_AREA)

@@ -86,17 +86,17 @@ def _faults(
         if heal_at is not None and at >= heal_at:
             site.heal()
             heal_at = None
-            faults.append(Fault.of("link", time.time()))
+            faults.append(Fault("link", time.time()))
             tell(at, "the cable is back")
         if at >= due["actor"]:
             due["actor"] += timetable.actor_s
             if site.kill_actor():
-                faults.append(Fault.of("actor", time.time()))
+                faults.append(Fault("actor", time.time()))
                 tell(at, "the detector's process was killed")
         if at >= due["node"]:
             due["node"] += timetable.node_s
             if site.kill_node():
-                faults.append(Fault.of("node", time.time()))
+                faults.append(Fault("node", time.time()))
                 tell(at, "the machine's raylet was killed")
         if at >= due["link"] and site.has_cable:
             due["link"] += timetable.link_s

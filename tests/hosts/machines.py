@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,21 @@ class Machine:
         return process
 
     def run(
-        self, *arguments: str, timeout_s: float = 120, typed: str = "", **changes: str | None
+        self,
+        *arguments: str,
+        timeout_s: float = 120,
+        typed: str = "",
+        changes: Mapping[str, str | None] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """`rayface …` to its end, with this on its standard input; a variable of None is not there."""
-        variables = os.environ | self.variables | changes
+        """Run `rayface …` to the end.
+
+        Args:
+            arguments: those of the command.
+            timeout_s: the command is killed after this many seconds.
+            typed: what stands on the command's standard input.
+            changes: environment variables over the machine's own; None takes a variable away.
+        """
+        variables = {**os.environ, **self.variables, **(changes or {})}
         return subprocess.run(
             [*self.prefix, sys.executable, "-m", "cluster", *arguments],
             env={name: value for name, value in variables.items() if value is not None},

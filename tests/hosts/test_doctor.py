@@ -40,7 +40,7 @@ def cluster(make_machine: Callable[..., Machine], device: Path) -> tuple[Machine
 
 
 def _look(machine: Machine, *arguments: str, **changes: str) -> tuple[int, list[dict[str, Any]]]:
-    done = machine.run("doctor", *arguments, "--json", **changes)
+    done = machine.run("doctor", *arguments, "--json", changes=changes)
     assert "Traceback" not in done.stderr, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return done.returncode, found

@@ -115,7 +115,7 @@ def test_killed_owners_never_overlap(site: tuple[Machine, str, Machine], record:
 
 def _is_ready_after(site: tuple[Machine, str, Machine], pid: int) -> bool:
     owner = _owner(site)
-    return owner["state"] == "ready" and owner["pid"] != pid
+    return bool(owner["state"] == "ready" and owner["pid"] != pid)
 
 
 def test_a_frozen_owner_is_succeeded_and_never_runs_again(

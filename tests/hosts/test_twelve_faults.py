@@ -135,11 +135,11 @@ def test_ports_can_be_tried_without_ray(site: Site) -> None:
     machine.start("listen", "doctor", site.address, "--listen", "60")
     eventually(lambda: "Listening" in machine.said("listen"), 30, lambda: machine.said("listen"))
     host = GPU_ADDRESS
-    changes = {
+    changes: dict[str, str | None] = {
         f"RAYFACE_JOIN__{name}": machine.variables[f"RAYFACE_JOIN__{name}"]
         for name in ("FIRST_PORT", "FIRST_WORKER_PORT")
     }
-    done = site.head.run("doctor", "--knock", host, **changes)
+    done = site.head.run("doctor", "--knock", host, changes=changes)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("is reached") == 25
     assert f"{HEAD_ADDRESS} reached port" in machine.said("listen")

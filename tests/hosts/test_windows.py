@@ -183,7 +183,7 @@ def test_the_scheduled_task_is_taken_and_taken_away(wine: Wine) -> None:
 
 def _doctor(wine: Wine, *arguments: str, **variables: str) -> tuple[int, dict[str, dict[str, str]]]:
     """Its exit code, and the findings by name; JSON is all that may be on standard output."""
-    said = wine.run("-c", _DOCTOR, *arguments, timeout_s=300, **variables)
+    said = wine.run("-c", _DOCTOR, *arguments, timeout_s=300, variables=variables)
     assert "Traceback" not in said, said
     assert "EXIT " in said, said
     text, _, code = said.rpartition("EXIT ")
@@ -253,7 +253,7 @@ def _detectors(head: Machine) -> list[dict[str, Any]]:
 
 def test_a_device_that_cannot_prove_itself_is_refused(wine: Wine, head: Machine) -> None:
     """I4, I5: under Wine DirectML is not what it says; joining with it ends with the reason."""
-    said = wine.run("-m", "cluster", "join", _address(head), "--check", **_variables(head))
+    said = wine.run("-m", "cluster", "join", _address(head), "--check", variables=_variables(head))
     assert "ok      way back" in said, said
     assert "ok      device" not in said
     assert "Error: " in said
@@ -285,7 +285,7 @@ def test_photos_are_detected_on_windows(wine: Wine, head: Machine, joined: Path,
 
 
 def test_a_second_join_on_windows_says_who_has_joined(wine: Wine, head: Machine, joined: Path) -> None:
-    said = wine.run("-m", "cluster", "join", _address(head), "--device", "cpu:7", **_variables(head))
+    said = wine.run("-m", "cluster", "join", _address(head), "--device", "cpu:7", variables=_variables(head))
     assert "has joined already: rayface join (pid" in said
 
 

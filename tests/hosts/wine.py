@@ -15,7 +15,8 @@ import sys
 import sysconfig
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.hosts.lab import sh
@@ -121,12 +122,19 @@ class Wine:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "prefix").mkdir(exist_ok=True)
         # It stays, as do the services that the first program starts, and would keep open any pipe of ours.
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run(["wineserver", "-p"], env=self._environment, check=True, **quiet)
+        quiet = partial(
+            subprocess.run,
+            env=self._environment,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        quiet(["wineserver", "-p"])
         # Any program makes and boots the prefix. `wineboot -i` would boot it twice: of two service managers,
         # one keeps the database of services locked, and the task scheduler never starts.
         first = ["wine", "cmd", "/c", "exit"]
-        subprocess.run(first, env=self._environment, check=True, timeout=180, **quiet)
+        quiet(first, timeout=180)
 
     def command(self, *arguments: str) -> list[str]:
         """To run the Windows Python; Wine wants pipes for all three streams."""
@@ -137,11 +145,11 @@ class Wine:
         """For `command`."""
         return self._environment | variables
 
-    def run(self, *arguments: str, timeout_s: float = 180, **variables: str) -> str:
-        """Run the Windows Python to its end; its output."""
+    def run(self, *arguments: str, timeout_s: float = 180, variables: Mapping[str, str] | None = None) -> str:
+        """Run the Windows Python to the end, with these variables over our own; return the output."""
         done = subprocess.run(
             self.command(*arguments),
-            env=self.environment(**variables),
+            env=self.environment(**(variables or {})),
             capture_output=True,
             text=True,
             errors="replace",

@@ -35,7 +35,8 @@ def client() -> Iterator[BlockingFaceClient]:
 def ray_processes(parent: int) -> list[psutil.Process]:
     """What Ray started for a driver, the driver itself not included."""
     try:
-        return psutil.Process(parent).children(recursive=True)
+        children: list[psutil.Process] = psutil.Process(parent).children(recursive=True)
+        return children
     except psutil.NoSuchProcess:
         return []
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import psutil
 import pytest
@@ -19,6 +18,7 @@ from actors.golden import iou
 from app.face_service import FaceService
 from cluster import BlockingFaceClient, load_settings
 from tests.live.conftest import HERE, command, ray_processes, rows
+from tests.pixels import read_pixels
 
 # Wide boxes by eye, from photos/SOURCES.md; CenterFace misses the smallest of the montage, 18 x 23 px.
 FACES = {
@@ -51,10 +51,10 @@ def test_the_faces_of_the_photos_are_found(client: BlockingFaceClient, photos: P
     for (name, expected), outcome in zip(FACES.items(), outcomes, strict=True):
         found = boxes(outcome)
         assert len(found) == len(expected), name
-        for face in expected:
-            assert max(iou(face, box) for box in found) > 0.4, (name, face)
+        for labelled in expected:
+            assert max(iou(labelled, box) for box in found) > 0.4, (name, labelled)
         assert isinstance(outcome, Detected)
-        height, width = cv2.imread(str(photos / name)).shape[:2]
+        height, width = read_pixels(photos / name).shape[:2]
         assert (outcome.width, outcome.height) == (width, height)
         for face in outcome.faces:
             x1, y1, x2, y2 = face.box
@@ -80,7 +80,7 @@ def test_every_outcome_says_who_answered(client: BlockingFaceClient, photos: Pat
 def test_paths_bytes_and_pixels_are_the_same_photo(client: BlockingFaceClient, photos: Path) -> None:
     """Whichever way it comes."""
     path = photos / "grace_hopper.jpg"
-    pixels = cv2.imread(str(path))
+    pixels = read_pixels(path)
     one, two, three, four = client.detect([path, str(path), path.read_bytes(), pixels])
     assert boxes(one) == boxes(two) == boxes(three)
     np.testing.assert_allclose(boxes(four), boxes(one), atol=1.0)

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.batcher import Batcher
+from actors.errors import DetectorFault
 from actors.images import PreparedImage
 from tests.fakes import prepared
+
+Answers = Sequence[int | DetectorFault]
 
 
 class Device:
@@ -23,9 +26,9 @@ class Device:
         self.is_busy = False
         self.batches: list[list[int]] = []
         self.shapes: list[set[tuple[int, int]]] = []
-        self.broken: Callable[[Sequence[PreparedImage]], Sequence[int] | None] = lambda batch: None
+        self.broken: Callable[[Sequence[PreparedImage]], Answers | None] = lambda batch: None
 
-    async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[int]:
+    async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Answers:
         await self._pass(first)
         numbers = [image.height - 80 for image in batch]
         self.batches.append(numbers)

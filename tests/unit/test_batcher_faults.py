@@ -31,7 +31,7 @@ def test_a_suspect_has_a_run_for_itself() -> None:
 def test_a_fault_of_one_image_is_that_images_alone() -> None:
     """I3: a run may answer each image by itself."""
     device = Device()
-    device.broken = lambda batch: [  # type: ignore[assignment,return-value]
+    device.broken = lambda batch: [
         DeviceFailed("odd") if image.height == 82 else image.height for image in batch
     ]
 

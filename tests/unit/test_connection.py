@@ -79,7 +79,7 @@ class Cluster:
 
 
 def connection(cluster: Cluster, address: str | None = "head:6379") -> Connection:
-    settings = load_settings(**({"cluster": {"address": address}} if address else {}))
+    settings = load_settings(cluster={"address": address} if address else {})
     log = quiet(asyncio.get_running_loop().time)
     # Seconds pass in virtual time only, so no life is a long one.
     return Connection(settings, log, cluster.start, Backoff(most_s=10.0, jitter=lambda: 1.0))

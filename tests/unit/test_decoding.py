@@ -40,7 +40,7 @@ def random_heads(family: str, height: int, width: int, batch: int, seed: int = 1
     if family == "retinaface":
         anchors = 2 * sum(cells.values())
         return {"loc": normal(anchors, 4), "conf": score(anchors, 2), "landmarks": normal(anchors, 10)}
-    heads = {}
+    heads: Heads = {}
     for s, num in cells.items():
         anchors = num * (2 if family == "scrfd" else 1)
         heads |= {f"bbox_{s}": normal(anchors, 4), f"kps_{s}": normal(anchors, 10)}

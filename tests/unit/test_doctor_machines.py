@@ -95,7 +95,11 @@ class Site(Road):
         self.mute: set[str] = set()
 
     async def _run_on(self, node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        asked = {examine_here: self._examine, knock_all: self._visit}[function]
+        answers: dict[Callable[..., Any], Callable[..., Any]] = {
+            examine_here: self._examine,
+            knock_all: self._visit,
+        }
+        asked = answers[function]
         return await asked(node_id, *arguments)
 
     async def _examine(self, node_id: str, detector: DetectorSettings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors import face_detector, intake, model_life
+from actors import face_detector, images, model_life
 from actors.errors import DeviceFailed, DeviceUnavailable, ModelUnavailable, OutOfMemory
 from actors.face_detector import FaceDetector
 from actors.faces import Detected, Failed, Failure, Outcome, Rejection, State
@@ -225,14 +225,14 @@ def test_bad_images_harm_nobody() -> None:
 
 def test_an_unforeseen_error_costs_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """I3: even a mistake of ours stays with the image that met it."""
-    real = intake.photos.prepare
+    real = images.prepare
 
     def sometimes(source: Any, *rest: Any) -> Any:
         if source == b"odd":
             raise KeyError("nobody thought of this")
         return real(source, *rest)
 
-    monkeypatch.setattr(intake.photos, "prepare", sometimes)
+    monkeypatch.setattr(images, "prepare", sometimes)
     good, odd = ask(FakeDevice(), [GOLDEN, b"odd"])
     assert isinstance(good, Detected)
     assert isinstance(odd, Failed)
@@ -332,6 +332,6 @@ def test_wrong_use_is_an_error_of_the_caller() -> None:
     """One image instead of a list, or a priority that does not exist."""
     made = detector(FakeDevice())
     with pytest.raises(TypeError, match="list"):
-        run(made.detect(GOLDEN))
+        run(made.detect(GOLDEN))  # type: ignore[arg-type]  # the mistake that is tested
     with pytest.raises(ValueError, match="urgent"):
         run(made.detect([GOLDEN], priority="urgent"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,13 +46,13 @@ def versions(monkeypatch: pytest.MonkeyPatch, **packages: str) -> None:
 
 def room(monkeypatch: pytest.MonkeyPatch, free: float, total: float = 1e9, ray_runs: bool = False) -> None:
     usage = SimpleNamespace(total=total, free=free * total, used=(1 - free) * total)
-    monkeypatch.setattr(host.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(host, "_ray_runs_here", lambda: ray_runs)
 
 
 def memory(monkeypatch: pytest.MonkeyPatch, available: float) -> None:
     seen = SimpleNamespace(available=available, total=16e9)
-    monkeypatch.setattr(host.psutil, "virtual_memory", lambda: seen)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: seen)
 
 
 def look(settings: Settings, name: str, *devices: str, role: str = "head", **options: Any) -> Finding:
@@ -181,7 +183,7 @@ def test_a_process_that_we_may_not_look_at_is_alive(monkeypatch: pytest.MonkeyPa
         raise psutil.AccessDenied(pid)
 
     holder = Holder.here("a", "b")
-    monkeypatch.setattr(host.psutil, "Process", refused)
+    monkeypatch.setattr(psutil, "Process", refused)
     assert holder.is_alive()
 
 
@@ -232,7 +234,7 @@ def test_a_check_that_fails_hides_nothing(here: Settings, monkeypatch: pytest.Mo
     def fails() -> None:
         raise OSError("no such thing")
 
-    monkeypatch.setattr(host.psutil, "virtual_memory", fails)
+    monkeypatch.setattr(psutil, "virtual_memory", fails)
     found = look(here, "memory")
     assert found.verdict is Verdict.WARN
     assert "no such thing" in found.evidence
@@ -244,7 +246,12 @@ def test_in_a_cluster_it_looks_with_the_settings_of_who_asks(
 ) -> None:
     monkeypatch.setenv("RAYFACE_NODE_DEVICES", "cpu:5,cpu:6")
     seen: list[str] = []
-    monkeypatch.setattr(models, "state", lambda settings: (seen.append(settings.model), ("whole", None))[1])
+
+    def whole(settings: DetectorSettings) -> tuple[str, None]:
+        seen.append(settings.model)
+        return "whole", None
+
+    monkeypatch.setattr(models, "state", whole)
     known = host.examine_here(DetectorSettings(model="yunet"))
     assert seen == ["yunet"]
     owners = [each["evidence"] for each in known["findings"] if each["name"] == "owner"]
@@ -253,7 +260,7 @@ def test_in_a_cluster_it_looks_with_the_settings_of_who_asks(
 
 
 def test_hints_of_docker_and_firewalls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform_hints.platform, "release", lambda: "6.1.0-generic")
+    monkeypatch.setattr(platform, "release", lambda: "6.1.0-generic")
     monkeypatch.setattr(platform_hints, "_runs", lambda names: False)
     assert [*platform_hints.docker(tmp_path), *platform_hints.linux_firewall(tmp_path)] == []
     (tmp_path / "etc/ufw").mkdir(parents=True)
@@ -263,7 +270,7 @@ def test_hints_of_docker_and_firewalls(tmp_path: Path, monkeypatch: pytest.Monke
         "ufw",
         "firewalld",
     ]
-    monkeypatch.setattr(platform_hints.platform, "release", lambda: "5.15-microsoft-standard-WSL2")
+    monkeypatch.setattr(platform, "release", lambda: "5.15-microsoft-standard-WSL2")
     assert next(platform_hints.docker(tmp_path)).verdict is Verdict.WARN
     (tmp_path / ".dockerenv").touch()
     assert "a container of Docker Desktop" in next(platform_hints.docker(tmp_path)).evidence

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import namedtuple
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.errors import ClusterUnavailable, ConfigurationError
@@ -119,7 +120,7 @@ def test_without_a_way_out_any_address_of_its_own_will_do(monkeypatch: pytest.Mo
     address = namedtuple("address", ["family", "address"])
     monkeypatch.setattr(addresses, "own_address", nowhere)
     found = {"lo": [address(socket.AF_INET, "127.0.0.1")], "eth0": [address(socket.AF_INET, "10.0.0.7")]}
-    monkeypatch.setattr(addresses.psutil, "net_if_addrs", lambda: found)
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: found)
     assert addresses.outer_address() == "10.0.0.7"
     found.pop("eth0")
     with pytest.raises(ClusterUnavailable, match="--address"):

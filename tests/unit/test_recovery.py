@@ -317,7 +317,12 @@ def test_suspects_are_run_alone_and_cleared(make: Callable[..., FaceDetector], t
         detector = await ready(make(device))
         assert (await detector.health()).num_suspects == 2
         with_whom: list[list[int]] = []
-        after_start(lambda tensor: with_whom.append(marks(tensor)) or golden_heads(tensor), device)
+
+        def noting(tensor: Tensor) -> Any:
+            with_whom.append(marks(tensor))
+            return golden_heads(tensor)
+
+        after_start(noting, device)
         assert reasons(await detector.detect(photos(*range(1, 9)))) == ["detected"] * 8
         assert [2] in with_whom
         assert [3] in with_whom
@@ -340,7 +345,12 @@ def test_one_that_ended_two_processes_is_quarantined(
     async def story() -> None:
         detector = await ready(make(device))
         seen: list[int] = []
-        after_start(lambda tensor: seen.extend(marks(tensor)) or golden_heads(tensor), device)
+
+        def noting(tensor: Tensor) -> Any:
+            seen.extend(marks(tensor))
+            return golden_heads(tensor)
+
+        after_start(noting, device)
         outcomes = await detector.detect(photos(*range(1, 9)))
         assert reasons(outcomes) == ["quarantined" if n == 3 else "detected" for n in range(1, 9)]
         assert 3 not in seen

@@ -59,7 +59,7 @@ class FakeRuntime:
 
 def runtime(monkeypatch: pytest.MonkeyPatch, *args: Any, **options: Any) -> FakeRuntime:
     fake = FakeRuntime(*args, **options)
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     return fake
 
 

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from actors.decoding import Candidates, decode_yunet, nms
 from actors.graph import prepare_graph
 from actors.session import OnnxSessionOpener
+from tests.pixels import read_pixels
 
 SCORE, OVERLAP = 0.6, 0.3
 
@@ -49,7 +50,8 @@ def ours(path: Path, folder: Path, pixels: np.ndarray[Any, Any]) -> Candidates:
     prepare_graph(path, prepared)
     # Two images in a run: the published graph takes one, ours any number.
     heads = OnnxSessionOpener("cpu").open(prepared, None).run(np.stack([pixels, pixels]))
-    first, second = decode_yunet(heads, *pixels.shape[:2], SCORE)
+    height, width = pixels.shape[:2]
+    first, second = decode_yunet(heads, height, width, SCORE)
     np.testing.assert_array_equal(first.boxes, second.boxes)
     return nms(first, OVERLAP, 1000)
 
@@ -57,7 +59,8 @@ def ours(path: Path, folder: Path, pixels: np.ndarray[Any, Any]) -> Candidates:
 def opencvs(path: Path, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     size = (pixels.shape[1], pixels.shape[0])
     detector = cv2.FaceDetectorYN.create(str(path), "", size, SCORE, OVERLAP, 5000)
-    _, found = detector.detect(pixels)
+    # OpenCV's types do not say that no face at all is None.
+    found: np.ndarray[Any, Any] | None = detector.detect(pixels)[1]
     return np.zeros((0, 15)) if found is None else np.asarray(found)
 
 
@@ -75,8 +78,7 @@ def compare(path: Path, folder: Path, pixels: np.ndarray[Any, Any]) -> int:
 
 @pytest.fixture
 def pixels(photos: Path) -> np.ndarray[Any, Any]:
-    photo = cv2.imread(str(photos / "astronaut.jpg"))
-    assert photo is not None
+    photo = read_pixels(photos / "astronaut.jpg")
     return np.asarray(cv2.resize(photo, (320, 320), interpolation=cv2.INTER_AREA))
 
 
