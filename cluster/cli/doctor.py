@@ -112,8 +112,7 @@ def _line(finding: Finding) -> Text:
         finding.evidence,
     )
     if finding.advice:
-        see = f' (README, "{finding.see}")' if finding.see else ""
-        text.append(f"\n       → {finding.advice}{see}")
+        text.append(f"\n       → {finding.advice} ({finding.link})")
     return text
 
 

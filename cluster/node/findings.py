@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
@@ -15,47 +14,6 @@ class Verdict(StrEnum):
     OK = "ok"
     WARN = "warn"
     WRONG = "wrong"
-
-
-#: Of each check, the section of the README, as its heading says.
-SECTIONS: Mapping[str, str] = {
-    "python": "Five minutes",
-    "ray": "Five minutes",
-    "onnxruntime": "Five minutes",
-    "model": "Five minutes",
-    "token": "Two machines",
-    "provider": "Two machines",
-    "adapters": "Two machines",
-    "session": "Two machines",
-    "owner": "One owner",
-    "docker": "Names, with published ports",
-    "firewall": "Ports",
-    "memory": "When something fails",
-    "object store": "When something fails",
-    "disk": "When something fails",
-    "cluster": "Two machines",
-    "head": "Two machines",
-    "token of the head": "Two machines",
-    "versions": "Two machines",
-    "clock": "When something fails",
-    "ports": "Ports",
-    "way": "Ports",
-    "way there": "Ports",
-    "way back": "Ports",
-    "device": "When something fails",
-    "machines": "Two machines",
-    "machine": "Two machines",
-    "devices": "Two machines",
-    "detectors": "Two machines",
-    "detector": "When something fails",
-    "restarts": "When something fails",
-    "golden photo": "When something fails",
-    "quarantine": "When something fails",
-    "models": "The command",
-    "circuit": "When something fails",
-    "fallback": "When something fails",
-    "doctor": "The doctor",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +34,9 @@ class Finding:
     where: str = ""
 
     @property
-    def see(self) -> str:
-        """A section of the README, as its heading says; empty for a check of another version."""
-        return SECTIONS.get(self.name, "")
+    def link(self) -> str:
+        """The section of the documents that explains the check."""
+        return f"docs/doctor.md#{self.name.replace(' ', '-')}"
 
     def at(self, where: str) -> Finding:
         """The same, of another machine."""
@@ -86,13 +44,7 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        link = f"README.md#{anchor(self.see)}" if self.see else "README.md"
-        return {**asdict(self), "verdict": str(self.verdict), "see": self.see, "link": link}
-
-
-def anchor(heading: str) -> str:
-    """What a heading of the README is called in a link."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        return {**asdict(self), "verdict": str(self.verdict), "link": self.link}
 
 
 def of_dict(values: Mapping[str, Any]) -> Finding:

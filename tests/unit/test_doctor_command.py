@@ -50,7 +50,7 @@ def test_before_a_cluster_exists() -> None:
     done = run()
     assert done.exit_code == 3
     assert "wrong head: No Ray cluster" in done.output
-    assert 'README, "Two machines"' in done.output
+    assert "(docs/doctor.md#head)" in done.output
     assert "1 wrong, 0 worth a look, 1 well." in done.output
 
 

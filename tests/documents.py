@@ -1,0 +1,204 @@
+"""Reads our documents: fenced blocks with their markers, headings, links, and commands in running text.
+
+Every block that a person could run has a marker before it, an HTML comment that no reader sees:
+
+    <!-- run -->                   the unit tests run it: shell by the command's own parser, TOML, Python as far
+                                   as its imports
+    <!-- live -->                  tests/live/test_documents.py runs it on a real Ray; every exit code is 0
+    <!-- live: 0, 1 -->            the same; these exit codes are right
+    <!-- tested: FILE::TEST, … --> these tests run it
+    <!-- not run here: REASON -->  nobody can run it here
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parents[1]
+
+#: Languages of blocks that a person could run, and of those that only show something.
+RUNNABLE = ("sh", "bat", "powershell", "python", "toml")
+SHOWN = ("text", "json")
+
+_FENCE = re.compile(r"^```(\S*)\s*$")
+_MARKER = re.compile(r"^<!-- *(run|live|tested|not run here)(?:: *(.*?))? *-->$")
+_HEADING = re.compile(r"^(#{1,6}) +(.*?) *$")
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"`([^`]+)`")
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a document says about how a block is tested.
+
+    Attributes:
+        kind: run, live, tested, or not run here.
+        about: what follows the colon: exit codes, tests, or the reason.
+    """
+
+    kind: str
+    about: str
+
+    @property
+    def tests(self) -> list[str]:
+        """The tests that a `tested` marker names."""
+        return [each.strip() for each in self.about.split(",")] if self.kind == "tested" else []
+
+    @property
+    def exit_codes(self) -> set[int]:
+        """The exit codes that are right for each command."""
+        return {int(each) for each in self.about.split(",")} if self.about else {0}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block.
+
+    Attributes:
+        line: of its opening fence, from 1.
+        marker: None where there is none.
+    """
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    marker: Marker | None
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(HERE)}:{self.line}"
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The words of each command of a shell block, without comments."""
+        joined = self.text.replace("\\\n", " ")
+        split = [shlex.split(line, comments=True) for line in joined.splitlines()]
+        return [words for words in split if words]
+
+
+def pages() -> list[Path]:
+    """Every document, the README first."""
+    top = [HERE / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    return [*top, *sorted((HERE / "docs").glob("*.md"))]
+
+
+def blocks(page: Path) -> list[Block]:
+    """Every fenced block of a page.
+
+    Raises:
+        ValueError: a block has no end.
+    """
+    found: list[Block] = []
+    lines = page.read_text(encoding="utf-8").splitlines()
+    opened: tuple[int, str] | None = None
+    for number, line in enumerate(lines, start=1):
+        fence = _FENCE.match(line)
+        if opened is None and fence:
+            opened = number, fence[1]
+        elif opened is not None and line == "```":
+            begin, language = opened
+            text = "\n".join(lines[begin : number - 1]) + "\n"
+            marker = _MARKER.match(lines[begin - 2]) if begin > 1 else None
+            said = Marker(marker[1], marker[2] or "") if marker else None
+            found.append(Block(page, begin, language, text, said))
+            opened = None
+    if opened is not None:
+        raise ValueError(f"{page}:{opened[0]}: a block without an end")
+    return found
+
+
+def all_blocks() -> list[Block]:
+    """Every fenced block of every document."""
+    return [block for page in pages() for block in blocks(page)]
+
+
+def blocks_to(kind: str) -> list[Block]:
+    """Those with a marker of this kind."""
+    return [each for each in all_blocks() if each.marker is not None and each.marker.kind == kind]
+
+
+def markers(page: Path) -> list[Marker]:
+    """Every marker of a page, before a block or not."""
+    found = [_MARKER.match(line) for line in page.read_text(encoding="utf-8").splitlines()]
+    return [Marker(each[1], each[2] or "") for each in found if each]
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks and comments."""
+    kept, is_inside = [], False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if _FENCE.match(line):
+            is_inside = not is_inside
+        elif not is_inside and not line.startswith("<!--"):
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def headings(page: Path, level: int | None = None) -> list[str]:
+    """The headings of a page, or those of one level."""
+    found = [_HEADING.match(line) for line in prose(page).splitlines()]
+    return [each[2] for each in found if each and level in (None, len(each[1]))]
+
+
+def anchor(heading: str) -> str:
+    """What a heading is called in a link, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def links(page: Path) -> list[str]:
+    """Where the links of a page go, pictures among them."""
+    return _LINK.findall(prose(page))
+
+
+def code(page: Path) -> list[str]:
+    """Code in running text and in tables."""
+    return [" ".join(each.split()) for each in _CODE.findall(prose(page))]
+
+
+def section(page: Path, heading: str) -> str:
+    """What stands under a heading, up to the next one of the same or a higher level.
+
+    Raises:
+        ValueError: there is no such heading.
+    """
+    lines, level = [], 0
+    for line in prose(page).splitlines():
+        found = _HEADING.match(line)
+        if level and found and len(found[1]) <= level:
+            break
+        if level:
+            lines.append(line)
+        elif found and found[2] == heading:
+            level = len(found[1])
+    if not level:
+        raise ValueError(f"{page} has no heading {heading!r}")
+    return "\n".join(lines)
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of each row of the tables in a text, headings left out."""
+    found: list[list[str]] = []
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        is_heading = number + 1 < len(lines) and lines[number + 1].startswith("| ---")
+        if line.startswith("| ") and not line.startswith("| ---") and not is_heading:
+            found.append([cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return found
+
+
+def has_function(file: Path, name: str) -> bool:
+    """Whether a Python file defines a function, a class or a method; `Class.method` names a method."""
+    if not file.is_file():
+        return False
+    body: list[ast.stmt] = ast.parse(file.read_text(encoding="utf-8")).body
+    for part in name.split("."):
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        found = [each for each in body if isinstance(each, kinds) and each.name == part]
+        if not found:
+            return False
+        body = found[0].body
+    return True
