@@ -2,8 +2,7 @@
 
 Every block that a person could run has a marker before it, an HTML comment that no reader sees:
 
-    <!-- run -->                   the unit tests run it: shell by the command's own parser, TOML, Python as far
-                                   as its imports
+    <!-- run -->                   the unit tests run it: `rayface` commands, and settings in TOML
     <!-- live -->                  tests/live/test_documents.py runs it on a real Ray; every exit code is 0
     <!-- live: 0, 1 -->            the same; these exit codes are right
     <!-- tested: FILE::TEST, … --> these tests run it
