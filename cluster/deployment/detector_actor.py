@@ -8,6 +8,7 @@ greater one means that it has been succeeded; silence for longer than the lease,
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -20,12 +21,13 @@ from actors.face_detector import FaceDetector, new_incarnation
 from actors.faces import Health, State
 from actors.observer import Observers
 from actors.ownership import machine_folder
+from cluster.background import repeat_blocking
 from cluster.deployment.lease import LeaseKeeper
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.deployment.store import Epochs
 from cluster.node.contract import DEVICES_VARIABLE, NOTES_VARIABLE
 from cluster.ray_internals import session_folder
-from cluster.telemetry.event_log import DetectorLog
+from cluster.telemetry.event_log import DetectorLog, process_log
 from cluster.telemetry.metrics import DetectorMetrics
 from cluster.telemetry.setup import span_listeners
 
@@ -46,7 +48,8 @@ class DetectorActor(FaceDetector):
         lent = os.environ.get(DEVICES_VARIABLE)
         incarnation = new_incarnation()
         metrics = DetectorMetrics(name, RayMetrics())
-        log = DetectorLog(name, incarnation, time.monotonic)
+        lines = process_log()
+        log = DetectorLog(name, incarnation, time.monotonic, lines)
         super().__init__(
             name,
             settings,
@@ -63,9 +66,10 @@ class DetectorActor(FaceDetector):
         self.epoch = epochs.take_epoch(self._incarnation)
         self.lease.limit(self._settings.lease_s)
         notes = os.environ.get(NOTES_VARIABLE)
-        keeper = LeaseKeeper(self, epochs.read_epoch, self._settings.lease_s, Path(notes) if notes else None)
+        folder = Path(notes) if notes else None
+        keeper = LeaseKeeper(self, epochs.read_epoch, self._settings.lease_s, folder, lines)
         threading.Thread(target=keeper.run, name="lease", daemon=True).start()
-        reporter = Reporter(self.snapshot, metrics, log, context.was_current_actor_reconstructed)
+        reporter = Reporter(self.snapshot, metrics, log, lines, context.was_current_actor_reconstructed)
         threading.Thread(target=reporter.run, name="report", daemon=True).start()
 
     def __repr__(self) -> str:
@@ -81,7 +85,9 @@ class Reporter:
         snapshot: how it is.
         metrics: told.
         log: told.
+        lines: told of errors that nobody foresaw; rate-limited.
         is_restart: whether Ray has started this detector before.
+        sleep: waits for so many seconds; handed in for tests.
     """
 
     def __init__(
@@ -89,26 +95,34 @@ class Reporter:
         snapshot: Callable[[], Health],
         metrics: DetectorMetrics,
         log: DetectorLog,
+        lines: logging.Logger,
         is_restart: bool,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._snapshot = snapshot
         self._metrics = metrics
         self._log = log
+        self._lines = lines
         self._is_restart = is_restart
+        self._sleep = sleep
         self._has_told_start = False
 
     def run(self) -> None:
-        """Until the process ends."""
-        while True:
-            self.step()
-            time.sleep(_REPORT_EVERY_S)
+        """Tell them every few seconds, until the process ends."""
+        repeat_blocking(
+            self.step,
+            name="Reporting the detector's health",
+            log=self._lines,
+            every_s=_REPORT_EVERY_S,
+            wait=self._sleep,
+        )
 
     def step(self) -> None:
-        """Once."""
+        """Tell them once."""
         health = self._snapshot()
         if not self._has_told_start and health.state is not State.STARTING:
-            self._has_told_start = True
             self._metrics.started(self.cause(health.last_words))
+            self._has_told_start = True
         self._metrics.report(health)
         self._log.report(health)
 

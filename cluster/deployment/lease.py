@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actors.face_detector import FaceDetector
+from cluster.background import repeat_blocking
+from cluster.backoff import Backoff
 from cluster.node.contract import DRAIN_NOTE
 
 _EXIT_SUCCEEDED = 75
@@ -24,7 +27,9 @@ class LeaseKeeper:
         lease_s: how long the detector may run without an answer; after twice that the process ends, so
             that Ray or a successor begins anew, and the device is free.
         notes: the machine's folder of notes, if it was joined by us.
+        log: told of errors that nobody foresaw; rate-limited.
         end: ends the process; handed in for tests.
+        sleep: waits for so many seconds; handed in for tests.
     """
 
     def __init__(
@@ -33,20 +38,31 @@ class LeaseKeeper:
         read_epoch: Callable[[], int],
         lease_s: float,
         notes: Path | None,
+        log: logging.Logger,
         end: Callable[[int], None] = os._exit,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._detector = detector
         self._read_epoch = read_epoch
         self._lease_s = lease_s
         self._notes = notes
+        self._log = log
         self._end = end
+        self._sleep = sleep
         self._draining = False
 
     def run(self) -> None:
-        """Until the process ends."""
-        while True:
-            self.step()
-            time.sleep(min(1.0, self._lease_s / 8))
+        """Take a step every so often, until the process ends."""
+        every_s = min(1.0, self._lease_s / 8)
+        repeat_blocking(
+            self.step,
+            name="Renewing the lease",
+            log=self._log,
+            every_s=every_s,
+            # Never longer: a step that is missed for long ends the lease.
+            backoff=Backoff(first_s=every_s, most_s=every_s),
+            wait=self._sleep,
+        )
 
     def step(self) -> None:
         """Ask once, and act on the answer."""
@@ -64,8 +80,8 @@ class LeaseKeeper:
             return
         self._detector.keep_fresh()
         if self._notes is not None and (self._notes / DRAIN_NOTE).exists() and not self._draining:
-            self._draining = True
             threading.Thread(target=self._detector.drain_from_outside, name="drain", daemon=True).start()
+            self._draining = True
 
     def _stop(self, why: str) -> None:
         # Never `exit_actor`: Ray takes that for a wish to end, and restarts nothing.

@@ -37,7 +37,7 @@ class DetectorLog(Observer):
     ) -> None:
         self._who = {"detector": name, "incarnation": incarnation}
         self._clock = clock
-        self._log = log or _process_log()
+        self._log = log or process_log()
         self._outcomes: Counter[str] = Counter()
         self._summed_at = clock()
         self._busy_s = 0.0
@@ -87,7 +87,8 @@ def _value(value: object) -> str:
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
-def _process_log() -> logging.Logger:
+def process_log() -> logging.Logger:
+    """The rate-limited log of a detector's process; it writes to standard error."""
     log = logging.getLogger("rayface.detector")
     if not log.handlers:
         handler = logging.StreamHandler(sys.stderr)

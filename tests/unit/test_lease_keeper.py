@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from actors.device import Lease
 from actors.errors import LeaseOver
 from cluster.deployment.lease import LeaseKeeper
 from cluster.node.contract import DRAIN_NOTE
+from tests.unit.road import quiet
 
 EPOCH = 100
 
@@ -45,11 +47,16 @@ class _Cluster:
         return self.newest
 
 
+def keeper_of(detector: _Detector, cluster: _Cluster, notes: Path | None = None, **how: Any) -> LeaseKeeper:
+    log = quiet(lambda: detector.now)
+    # As much of a detector as a keeper needs; to be one, it would have to open a device.
+    return LeaseKeeper(detector, cluster.read_epoch, 10.0, notes, log, **how)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def world() -> tuple[_Detector, _Cluster, list[int], LeaseKeeper]:
     detector, cluster, ends = _Detector(), _Cluster(), list[int]()
-    keeper = LeaseKeeper(detector, cluster.read_epoch, 10.0, None, ends.append)  # type: ignore[arg-type]
-    return detector, cluster, ends, keeper
+    return detector, cluster, ends, keeper_of(detector, cluster, end=ends.append)
 
 
 def test_a_blip_costs_nothing(world: tuple[_Detector, _Cluster, list[int], LeaseKeeper]) -> None:
@@ -113,7 +120,7 @@ def test_a_head_that_lost_its_memory_ends_nobody(
 
 def test_the_note_drains_once(tmp_path: Path) -> None:
     detector, cluster = _Detector(), _Cluster()
-    keeper = LeaseKeeper(detector, cluster.read_epoch, 10.0, tmp_path)  # type: ignore[arg-type]
+    keeper = keeper_of(detector, cluster, tmp_path)
     keeper.step()
     assert not detector.drained.is_set()
     (tmp_path / DRAIN_NOTE).touch()
@@ -122,3 +129,51 @@ def test_the_note_drains_once(tmp_path: Path) -> None:
     detector.drained.clear()
     keeper.step()
     assert not detector.drained.wait(0)
+
+
+@pytest.mark.parametrize("error", [OSError("no such device"), ZeroDivisionError("no number")], ids=repr)
+def test_an_unforeseen_error_does_not_end_the_renewing(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, and the next attempt comes soon enough to keep the lease."""
+    detector, cluster = _Detector(), _Cluster()
+    renewals: list[float] = []
+    pauses: list[float] = []
+
+    def keep_fresh() -> None:
+        renewals.append(detector.now)
+        if len(renewals) < 20:
+            raise error
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        detector.now += seconds
+        if len(pauses) == 25:
+            raise SystemExit
+
+    detector.keep_fresh = keep_fresh  # type: ignore[method-assign]  # only here does it fail
+    with pytest.raises(SystemExit):
+        keeper_of(detector, cluster, sleep=sleep).run()
+    assert len(renewals) == 25
+    assert max(pauses) <= 1.0
+    assert "Renewing the lease failed with an error that was not foreseen" in caplog.text
+    assert str(error) in caplog.text
+
+
+def test_a_drain_that_could_not_be_begun_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as when the system gives no more threads."""
+    detector, cluster = _Detector(), _Cluster()
+    keeper = keeper_of(detector, cluster, tmp_path)
+    (tmp_path / DRAIN_NOTE).touch()
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError):
+            keeper.step()
+    keeper.step()
+    assert detector.drained.wait(5)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors import observer
-from actors.faces import Failure, Priority, State
+from actors.faces import Failure, Health, Priority, State
 from actors.observer import Call, Observer, Observers, Run, Tally
 from cluster.client.metrics import ClientMetrics
 from cluster.client.status import ClientStatus, DetectorStatus
@@ -20,7 +20,7 @@ from cluster.deployment.ray_metrics import RayMetrics
 from cluster.errors import NotAnswered
 from cluster.telemetry.event_log import DetectorLog
 from cluster.telemetry.metrics import ALL_METRICS, CIRCUIT_VALUES, DetectorMetrics
-from tests.unit.road import Road, detected, failed, health, lost
+from tests.unit.road import Road, detected, failed, health, lost, quiet
 from tests.virtual_time import run
 
 
@@ -124,11 +124,42 @@ def test_a_start_is_counted_once_with_its_cause(last_words: str, is_restart: boo
     states = [State.STARTING, State.READY, State.READY]
     metrics = DetectorMetrics("a", sink)
     log = DetectorLog("a", "life", lambda: 0.0)
-    reporter = Reporter(lambda: health(state=states.pop(0), last_words=last_words), metrics, log, is_restart)
+    reporter = Reporter(
+        lambda: health(state=states.pop(0), last_words=last_words),
+        metrics,
+        log,
+        quiet(lambda: 0.0),
+        is_restart,
+    )
     for _ in range(3):
         reporter.step()
     starts = [(value, tags["cause"]) for name, value, tags in sink.seen if name == "rayface_starts_total"]
     assert starts == [(1, cause)]
+
+
+@pytest.mark.parametrize("error", [OSError("full"), ZeroDivisionError("no lanes")], ids=repr)
+def test_a_report_that_fails_is_not_the_last(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    sink, pauses = Sink(), list[float]()
+    healths: list[Health | Exception] = [error, health(), health()]
+
+    def snapshot() -> Health:
+        if isinstance(now := healths.pop(0), Exception):
+            raise now
+        return now
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if not healths:
+            raise SystemExit
+
+    metrics = DetectorMetrics("a", sink)
+    log = DetectorLog("a", "life", lambda: 0.0)
+    with pytest.raises(SystemExit):
+        Reporter(snapshot, metrics, log, quiet(lambda: 0.0), False, sleep).run()
+    assert len(pauses) == 3
+    assert sink.values("rayface_golden_ok") == [1, 1]
+    assert "Reporting the detector's health failed" in caplog.text
+    assert f"{type(error).__name__}: {error}" in caplog.text
 
 
 def status(**changes: Any) -> ClientStatus:
