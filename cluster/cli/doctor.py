@@ -9,7 +9,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,11 @@ EXITS = {Verdict.OK: 0, Verdict.WARN: 1, Verdict.WRONG: 3}
     help="Write a .zip for a bug report; the token is not in it.",
 )
 @click.option(
-    "--listen", type=click.FloatRange(1, 3600), metavar="SECONDS", help="Let another machine knock."
+    "--listen",
+    "listen_s",
+    type=click.FloatRange(1, 3600),
+    metavar="SECONDS",
+    help="Let another machine knock.",
 )
 @click.option("--knock", "host", metavar="HOST", help="Try the ports of HOST, where --listen runs.")
 @click.option("--config", type=click.Path(path_type=Path), help="A settings file instead of the shipped one.")
@@ -51,7 +55,7 @@ def doctor(
     devices: tuple[str, ...],
     as_json: bool,
     bundle: Path | None,
-    listen: float | None,
+    listen_s: float | None,
     host: str | None,
     config: Path | None,
 ) -> None:
@@ -71,8 +75,8 @@ def doctor(
     if address:
         chosen["cluster"] = {"address": address}
     settings = load_settings(config or own_config("windows.toml" if head else "backend.toml"), **chosen)
-    if listen is not None:
-        _listen(settings.join if head else settings.head, listen)
+    if listen_s is not None:
+        listen(needed_ports(settings.join if head else settings.head), listen_s)
         return
     if host is not None:
         # Whoever lends knocks at a head, and the other way round.
@@ -101,7 +105,7 @@ async def _look(
         async for each in doctor.findings():
             if not as_json:
                 console.print(_line(each))
-    return doctor.said, doctor.reaches
+    return doctor.found, doctor.reaches
 
 
 def _line(finding: Finding) -> Text:
@@ -141,23 +145,47 @@ def needed_ports(node: NodeSettings) -> list[int]:
     return reached_ports(node, node.num_worker_ports)
 
 
-def _listen(node: NodeSettings, seconds: float) -> None:
+def listen(
+    ports: Sequence[int],
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[list[socket.socket], float], list[socket.socket]] = lambda listeners, timeout_s: (
+        select.select(listeners, [], [], timeout_s)[0]
+    ),
+) -> None:
+    """Listen at every port that is free, and print who reaches which one.
+
+    Args:
+        ports: of this machine.
+        seconds: how long.
+        clock: in seconds.
+        wait: returns the listeners that somebody has reached, at the latest after so many seconds.
+
+    Raises:
+        ConfigurationError: every port is taken.
+    """
     listeners: dict[socket.socket, int] = {}
     with contextlib.ExitStack() as stack:
-        for port in needed_ports(node):
+        for port in ports:
             try:
                 listeners[stack.enter_context(socket.create_server(("", port)))] = port
             except OSError as error:
-                said = f"Port {port} is taken ({error.strerror}); what uses it may be knocked at as well."
-                click.echo(said, err=True)
+                click.echo(
+                    f"Port {port} is taken ({error.strerror}). Knock at it all the same: the program that "
+                    "uses it answers.",
+                    err=True,
+                )
         if not listeners:
-            raise ConfigurationError("Every port is taken: Ray may run here, and can be knocked at as it is.")
-        ports = ", ".join(map(str, listeners.values()))
-        click.echo(f"Listening at {ports} for {seconds:.0f} s; Ctrl+C ends it.")
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            for ready in select.select(list(listeners), [], [], min(left, 1.0))[0]:
-                # Who knocks hangs up, and may have done so already.
+            raise ConfigurationError(
+                "Every port is taken, perhaps by Ray, which answers as well. On the other machine, run "
+                "`rayface doctor --knock HOST`."
+            )
+        heard = ", ".join(map(str, listeners.values()))
+        click.echo(f"Listening at {heard} for {seconds:.0f} s; Ctrl+C ends it.")
+        until = clock() + seconds
+        while (left_s := until - clock()) > 0:
+            for ready in wait(list(listeners), min(left_s, 1.0)):
+                # A machine that knocks hangs up, and may have done so already.
                 with contextlib.suppress(OSError):
                     connection, (peer, *_) = ready.accept()
                     connection.close()

@@ -20,6 +20,7 @@ from cluster.node import addresses, ray_start, supervisor, windows_task
 from cluster.node import token as tokens
 from cluster.node.addresses import knock
 from cluster.node.contract import DRAIN_NOTE
+from cluster.node.findings import Finding
 from cluster.node.preflight import check_join
 from cluster.node.process_tree import ProcessTree
 from cluster.settings import Settings, load_settings, own_config
@@ -129,12 +130,15 @@ def join(
     try:
         if not wait or only_check:
             for finding in check_join(head_address, settings):
-                mark = "ok     " if finding.ok else "mind   "
-                click.echo(f"{mark} {finding.name}: {finding.sentence}")
+                click.echo(f"{finding.verdict:<7} {finding.name}: {_said(finding)}")
         if not only_check:
             _keep_joined(head_address, settings, wait)
     finally:
         lock.release()
+
+
+def _said(finding: Finding) -> str:
+    return f"{finding.evidence}. {finding.advice}" if finding.advice else finding.evidence
 
 
 def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> None:
@@ -151,7 +155,7 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
             raise ClusterUnavailable(f"The head at {head_address} does not answer: {problem}")
         if unchecked[0]:
             for finding in check_join(head_address, settings):
-                log.info("%s: %s", finding.name, finding.sentence)
+                log.info("%s: %s", finding.name, _said(finding))
             unchecked[0] = False
 
     def moved(launch: ray_start.Launch) -> bool:

@@ -19,6 +19,7 @@ from cluster.client.registry import ClientEntry, read_clients
 from cluster.connection.connection import Connection
 from cluster.connection.messages import ActorEntry, Node
 from cluster.errors import NotAnswered
+from cluster.node.checks import REMEDIES
 from cluster.node.contract import RESOURCE
 from cluster.node.findings import Finding, ok, warn, wrong
 from cluster.settings import Settings
@@ -28,18 +29,6 @@ _PROVE_WITHIN_S = 30.0
 _LATELY_S = 600.0
 _MIN_IOU = 0.9
 _MAX_SCORE_OFF = 0.05
-
-#: What to do about a detector that is faulty for this reason.
-REMEDIES: dict[Failure, str] = {
-    Failure.DEVICE_LIES: "Update or go back with the GPU's driver, and restart its machine.",
-    Failure.DEVICE_UNAVAILABLE: "On its machine: one onnxruntime-directml, and no onnxruntime beside it; "
-    "check the adapter's number and the driver.",
-    Failure.DEVICE_HELD: "End the other process, or join with another device.",
-    Failure.DEVICE_FAILED: "Restart its machine; if it comes again, update the GPU's driver.",
-    Failure.MODEL_UNAVAILABLE: "On its machine: `rayface models fetch`, which says what is in the way.",
-    Failure.OUT_OF_MEMORY: "End what else uses the GPU, or set a smaller detector.input_size.",
-    Failure.DETECTOR_LOST: "Wait half a minute; if it stays, look at the cable and `rayface join`'s log.",
-}
 
 
 class Detectors:

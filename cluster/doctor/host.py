@@ -19,16 +19,14 @@ from typing import Any
 
 import psutil
 
-from actors import models
 from actors.device import Device
 from actors.ownership import DeviceLock
 from actors.session import ProviderNames, available_providers
 from actors.settings import DetectorSettings
 from cluster.doctor import platform_hints
-from cluster.errors import ConfigurationError
+from cluster.node.checks import check_model, check_token
 from cluster.node.contract import DEVICES_VARIABLE
 from cluster.node.findings import Finding, ok, warn, wrong
-from cluster.node.token import is_token, kept_token, read_token, token_file
 from cluster.settings import NodeSettings, Settings, load_settings, own_config
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-directml", "onnxruntime-gpu")
@@ -83,8 +81,8 @@ def examine(
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "python": _python_and_ray,
         "onnxruntime": _onnxruntime,
-        "token": _token,
-        "model": lambda: _model(settings.detector, needs_model),
+        "token": check_token,
+        "model": lambda: [check_model(settings.detector, is_needed=needs_model)],
         "provider": lambda: _providers(devices, settings.detector.opener),
         "owner": lambda: _owners(devices, settings.join.node_lock if role == "join" else ""),
         "adapters": lambda: platform_hints.adapters(devices),
@@ -142,63 +140,6 @@ def _onnxruntime() -> Iterator[Finding]:
         yield wrong("onnxruntime", "it is not installed", "Set rayface up again: `python3 start.py`.")
     else:
         yield ok("onnxruntime", said)
-
-
-def _token() -> Iterator[Finding]:
-    try:
-        token = read_token()
-    except ConfigurationError as error:
-        said, _, advice = str(error).partition(". ")
-        yield wrong("token", f"{said}.", advice)
-        return
-    path, kept = token_file(), kept_token()
-    from_variable = bool((os.environ.get("RAY_AUTH_TOKEN") or "").strip())
-    if not is_token(token):
-        yield wrong(
-            "token",
-            f"what {'RAY_AUTH_TOKEN' if from_variable else path} holds is no token: it is too short, or has "
-            "blanks or invisible characters in it",
-            "On the head, `rayface token show` shows it; here, `rayface token save` keeps it.",
-        )
-    elif from_variable and kept and kept != token:
-        yield warn(
-            "token",
-            f"RAY_AUTH_TOKEN is used, and {path} holds another",
-            "Keep one of them; a program that does not see the variable would use the file.",
-        )
-    elif from_variable:
-        yield ok("token", "from RAY_AUTH_TOKEN")
-    elif (
-        sys.platform != "win32"
-        and path.stat().st_mode & 0o004
-        and not platform_hints.is_secret_of_container(path)
-    ):
-        yield warn("token", f"{path} can be read by every user of this machine", f"chmod 600 {path}")
-    else:
-        yield ok("token", f"in {path}")
-
-
-def _model(settings: DetectorSettings, is_needed: bool) -> Iterator[Finding]:
-    state, path = models.state(settings)
-    named = settings.model if settings.model_path is None else str(path)
-    if state == "altered":
-        yield wrong(
-            "model",
-            f"{named} is not what was published: the sha256 of {path} is another",
-            f"Remove that file; `rayface models fetch {settings.model}` gets it again.",
-        )
-    elif state == "missing" and not is_needed:
-        yield ok("model", f"{named} is not here, nor needed: this machine lends no device")
-    elif state == "missing" and settings.model_path is not None:
-        yield wrong("model", f"there is no file {path}", "Set detector.model_path to an .onnx file.")
-    elif state == "missing":
-        yield warn(
-            "model",
-            f"{named} is not here",
-            f"It is fetched at its first use; `rayface models fetch {settings.model}` does it now.",
-        )
-    else:
-        yield ok("model", f"{named} is here, as published" if state == "whole" else f"{named} is your own")
 
 
 def _providers(devices: Sequence[str], opener: str | None) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from cluster.connection.messages import ActorEntry, DriverAddress, Node
 from cluster.doctor.host import examine_here
 from cluster.errors import NotAnswered
 from cluster.node.addresses import knock_all
+from cluster.node.checks import same_python, same_version
 from cluster.node.contract import RESOURCE
 from cluster.node.findings import Finding, of_dict, ok, warn, wrong
 
@@ -140,40 +141,16 @@ def compared(
 ) -> Iterator[Finding]:
     """What is different between this machine and another that was asked then and answered then."""
     for name in ("ray", "rayface"):
-        yield from same(name, theirs.get(name, ""), ours[name], "there")
-    yield from same_python(theirs.get("python", ""), ours["python"], "there")
+        yield same_version(name, theirs.get(name, ""), ours[name], "there")
+    yield same_python(theirs.get("python", ""), ours["python"], "there")
     yield from _same_runtimes(ours["onnxruntime"], theirs.get("onnxruntime", {}))
     # Its time was taken at some moment between question and answer.
     at = float(theirs.get("time", asked_at))
     yield from clock(max(0.0, at - answered_at) - max(0.0, asked_at - at), "this machine's")
 
 
-def same(name: str, theirs: str, ours: str, where: str) -> Iterator[Finding]:
-    """A version that has to be the same on all machines."""
-    if theirs == ours:
-        yield ok("versions", f"{name} {ours} here and {where}")
-    else:
-        yield wrong(
-            "versions",
-            f"{name} is {ours or 'unknown'} here and {theirs or 'unknown'} {where}",
-            "Install the same rayface on every machine; it brings the same Ray.",
-        )
-
-
-def same_python(theirs: str, ours: str, where: str) -> Iterator[Finding]:
-    """Ray refuses another second number; another third one is allowed."""
-    if theirs.split(".")[:2] != ours.split(".")[:2]:
-        yield wrong(
-            "versions",
-            f"Python is {ours} here and {theirs or 'unknown'} {where}",
-            "Use the same second number on both machines.",
-        )
-    else:
-        yield ok("versions", f"Python {ours} here and {theirs} {where}")
-
-
 def clock(skew_s: float, whose: str) -> Iterator[Finding]:
-    """How far a clock is ahead of another's; where they differ, logs and figures cannot be compared."""
+    """How far a clock is ahead of another one; a large difference makes logs and figures incomparable."""
     if abs(skew_s) > _MAX_SKEW_S:
         yield warn(
             "clock",

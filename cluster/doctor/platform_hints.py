@@ -60,11 +60,6 @@ def linux_firewall(root: Path = _ROOT) -> Iterator[Finding]:
         )
 
 
-def is_secret_of_container(path: Path) -> bool:
-    """Docker shows a secret with the modes of the host's file, which nobody inside can change."""
-    return os.fspath(path).startswith("/run/secrets/")
-
-
 def _says(file: Path, word: str) -> bool:
     try:
         return word in file.read_text(encoding="utf-8", errors="replace").lower()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -88,3 +88,21 @@ def knock_all(host: str, ports: Sequence[int]) -> dict[int, str]:
     """Knock at many ports at once."""
     with ThreadPoolExecutor(32) as pool:
         return dict(zip(ports, pool.map(knock, [host] * len(ports), ports), strict=True))
+
+
+def list_ports(problems: Mapping[str, str] | Mapping[int, str]) -> str:
+    """Ports and the problem of each, in words: those with one problem together, rows as "7380-7384"."""
+    by_problem: dict[str, list[int]] = {}
+    for port, problem in problems.items():
+        by_problem.setdefault(problem, []).append(int(port))
+    return "; ".join(f"{_rows(sorted(ports))}: {problem}" for problem, ports in by_problem.items())
+
+
+def _rows(ports: Iterable[int]) -> str:
+    rows: list[list[int]] = []
+    for port in ports:
+        if rows and port == rows[-1][-1] + 1:
+            rows[-1].append(port)
+        else:
+            rows.append([port])
+    return ", ".join(f"{row[0]}-{row[-1]}" if len(row) > 1 else str(row[0]) for row in rows)

@@ -38,6 +38,12 @@ class Finding:
         """The section of the documents that explains the check."""
         return f"docs/doctor.md#{self.name.replace(' ', '-')}"
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong and what to do about it, as an error says it."""
+        evidence = self.evidence.rstrip(".")
+        return f"{evidence[:1].upper()}{evidence[1:]}. {self.advice}".rstrip()
+
     def at(self, where: str) -> Finding:
         """The same, of another machine."""
         return replace(self, where=where)

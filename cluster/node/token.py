@@ -8,8 +8,25 @@ from pathlib import Path
 
 from cluster.errors import ConfigurationError
 
-#: Ray's own names for it, in the order in which Ray looks.
+#: The variables of Ray that name it, in the order in which Ray looks.
 _VALUE, _PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+class TokenMissing(ConfigurationError):
+    """There is no token here that could be used.
+
+    Attributes:
+        problem: what is wrong, a sentence.
+        advice: what to do, a sentence.
+    """
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(problem, advice)
+        self.problem = problem
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.problem} {self.advice}"
 
 
 def token_file() -> Path:
@@ -21,7 +38,7 @@ def read_token() -> str:
     """The token that Ray will use here.
 
     Raises:
-        ConfigurationError: there is none; says how to get it.
+        TokenMissing: there is none; says how to get it.
     """
     token = (os.environ.get(_VALUE) or "").strip()
     if token:
@@ -30,17 +47,17 @@ def read_token() -> str:
     try:
         token = path.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise ConfigurationError(
-            f"There is no token to enter the cluster with: {path} cannot be read ({error.strerror}). On the "
-            "head, `rayface token show` shows it; here, `rayface token save` asks for it and keeps it."
+        raise TokenMissing(
+            f"There is no token to enter the cluster with: {path} cannot be read ({error.strerror}).",
+            "On the head, `rayface token show` shows it; here, `rayface token save` keeps it.",
         ) from error
     except UnicodeError as error:
-        # What a PowerShell's `>` writes is UTF-16.
-        raise ConfigurationError(
-            f"The token file {path} is not plain text. `rayface token save` writes it anew."
+        # PowerShell's `>` writes UTF-16.
+        raise TokenMissing(
+            f"The token file {path} is not plain text.", "`rayface token save` writes it anew."
         ) from error
     if not token:
-        raise ConfigurationError(f"The token file {path} is empty. `rayface token save` writes it anew.")
+        raise TokenMissing(f"The token file {path} is empty.", "`rayface token save` writes it anew.")
     return token
 
 

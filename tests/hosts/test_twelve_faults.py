@@ -60,7 +60,7 @@ TABLE = [
     Row(faults.full_object_store, "object store", r"/dev/shm has .* it is full", "Remove what fills it"),
     Row(faults.clock_skew, "clock", r"(89|90|91) s ahead of the head's", "same time server"),
     Row(faults.poison_photo, "quarantine", r"1 photo\(s\) ended the process", "tried again after"),
-    Row(faults.head_gone, "head", "nobody answers at", "Start the head"),
+    Row(faults.head_gone, "head", "the head does not answer at", "Start the head"),
 ]
 
 

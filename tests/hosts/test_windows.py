@@ -202,7 +202,7 @@ def test_the_doctor_looks_at_windows_without_a_cluster(wine: Wine) -> None:
     assert found["owner"]["evidence"] == "nobody has directml-0"
     assert found["provider"]["verdict"] == "ok"
     assert "rayface token save" in found["token"]["advice"]
-    assert "nobody answers" in found["head"]["evidence"]
+    assert "does not answer" in found["head"]["evidence"]
     assert found["device"]["verdict"] == "wrong"
 
 

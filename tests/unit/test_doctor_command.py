@@ -4,35 +4,82 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import socket
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from subprocess import CompletedProcess
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
 
 from cluster.cli import doctor as doctor_command
-from cluster.cli.doctor import doctor, needed_ports
+from cluster.cli.doctor import doctor, listen, needed_ports
 from cluster.doctor import doctor as rooms
 from cluster.doctor.doctor import Doctor
 from cluster.errors import ClusterUnavailable, ConfigurationError
+from cluster.node import checks
 from cluster.node.findings import Finding, Verdict, ok, wrong
-from cluster.settings import HeadSettings, JoinSettings, load_settings
+from cluster.settings import HeadSettings, JoinSettings, Settings, load_settings
+
+PROOF = {"ok": True, "provider": "CPUExecutionProvider", "ms_per_image": 70.0, "best_batch": 1}
+
+
+class Modules:
+    """Stands in for the processes that the checks start by `python -m …`.
+
+    Attributes:
+        head: what the head answers; None: it refuses the token.
+        device: what the self-test of a device says.
+    """
+
+    def __init__(self) -> None:
+        ours = rooms.facts()
+        self.head: dict[str, Any] | None = {
+            "ray_version": ours["ray"],
+            "python_version": ours["python"],
+            "visited": {"7380": "", "7381": ""},
+            "clock_skew_s": 0.5,
+        }
+        self.device = PROOF
+
+    def run(self, module: str, *arguments: str, **options: Any) -> CompletedProcess[str]:
+        answer = {"actors.self_test": self.device, "cluster.deployment.callback_probe": self.head}[module]
+        if answer is None:
+            return CompletedProcess(module, 1, "", "InvalidAuthToken")
+        return CompletedProcess(module, 0, json.dumps(answer), "")
+
+
+class NoCluster:
+    """A connection that nobody lets in: what lies behind the head is not looked at."""
+
+    def __init__(self, settings: Settings) -> None:
+        pass
+
+    async def open(self) -> None:
+        raise ClusterUnavailable("The cluster is not asked in these tests.")
 
 
 @pytest.fixture(autouse=True)
-def _well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine is well, and has no head of its own."""
+def modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Modules:
+    """This machine is well, its device too, and it has no head of its own."""
 
     def none_here(settings: Any) -> str:
         raise ClusterUnavailable("No Ray cluster can be joined at 'auto'.")
 
+    made = Modules()
     monkeypatch.setattr(rooms, "examine", lambda *_, **__: [ok("python", "Python 3.11.7")])
     monkeypatch.setattr(rooms.placement, "resolve", none_here)
-    proof = {"provider": "CPUExecutionProvider", "ms_per_image": 70.0, "best_batch": 1}
-    monkeypatch.setattr(rooms.preflight, "self_test", lambda *_: proof)
+    monkeypatch.setattr(checks, "run_module", made.run)
+    monkeypatch.setattr("actors.ownership.machine_folder", lambda: tmp_path)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 64)
+    # Ports of its own, so that two runs of these tests on one machine do not meet.
+    first = free_port() // 100 * 100 - 10_000
+    monkeypatch.setenv("RAYFACE_JOIN__FIRST_PORT", str(first))
+    monkeypatch.setenv("RAYFACE_JOIN__FIRST_WORKER_PORT", str(first + 20))
+    return made
 
 
 def run(*arguments: str) -> Result:
@@ -41,7 +88,7 @@ def run(*arguments: str) -> Result:
     return done
 
 
-def closed_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -59,7 +106,7 @@ def test_without_any_cluster_named_all_may_be_well(tmp_path: Path) -> None:
     config.write_text('[fallback]\npolicy = "never"\n')
     done = run("--config", str(config))
     assert done.exit_code == 0, done.output
-    assert "an embedded one is started by each program" in done.output
+    assert "each program starts an embedded one" in done.output
 
 
 def test_a_program_gets_json_and_nothing_else() -> None:
@@ -81,9 +128,9 @@ def test_an_address_that_nobody_has(address: str) -> None:
 
 
 def test_a_port_where_nobody_listens() -> None:
-    done = run(f"127.0.0.1:{closed_port()}", "--device", "cpu:77")
+    done = run(f"127.0.0.1:{free_port()}", "--device", "cpu:77")
     assert done.exit_code == 3
-    assert "nobody answers at" in done.output
+    assert "the head does not answer at" in done.output
 
 
 def test_wrong_use_is_told_in_a_sentence(tmp_path: Path) -> None:
@@ -114,8 +161,8 @@ def test_a_bundle_that_cannot_be_written_comes_after_the_findings(tmp_path: Path
 @pytest.mark.parametrize(("verdict", "code"), [(Verdict.OK, 0), (Verdict.WARN, 1), (Verdict.WRONG, 3)])
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, verdict: Verdict, code: int) -> None:
     async def findings(self: Doctor) -> AsyncIterator[Finding]:
-        self.said = [Finding("ray", verdict, "it is so", "do something")]
-        yield self.said[0]
+        self.found = [Finding("ray", verdict, "it is so", "do something")]
+        yield self.found[0]
 
     monkeypatch.setattr(Doctor, "findings", findings)
     done = run()
@@ -136,58 +183,48 @@ def test_what_nobody_foresaw_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
 
 def look(head: str, *lends: str) -> dict[str, Finding]:
     async def found() -> list[Finding]:
-        return [each async for each in Doctor(load_settings(), head, lends).findings()]
+        doctor = Doctor(load_settings(), head, lends, cast(Any, NoCluster))
+        return [each async for each in doctor.findings()]
 
     return {each.name: each for each in asyncio.run(found())}
 
 
-def head_says(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-    ours = rooms.facts()
-    answer = {
-        "ray_version": ours["ray"],
-        "python_version": ours["python"],
-        "visited": {"7380": "", "7381": ""},
-        "clock_skew_s": 0.5,
-    } | changes
-    monkeypatch.setattr(rooms, "knock", lambda *_: "")
+@pytest.fixture
+def reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every port of every machine answers."""
+    monkeypatch.setattr(checks, "knock", lambda *_: "")
+    monkeypatch.setattr(checks, "own_address", lambda head: "10.0.0.2")
     monkeypatch.setattr(rooms, "knock_all", lambda host, ports: dict.fromkeys(ports, ""))
-    monkeypatch.setattr(rooms, "own_address", lambda head: "10.0.0.2")
-    monkeypatch.setattr(rooms.preflight, "ask_head", lambda *_: answer)
-
-    async def no_further(self: Doctor) -> AsyncIterator[Finding]:
-        yield ok("cluster", "not looked at")
-
-    monkeypatch.setattr(Doctor, "_cluster", no_further)
 
 
-def test_a_head_that_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    head_says(monkeypatch)
+@pytest.mark.usefixtures("reached")
+def test_a_head_that_is_well() -> None:
     found = look("10.0.0.1:6379", "cpu:77")
     assert {each.verdict for each in found.values()} == {Verdict.OK}
     assert {"head", "token of the head", "versions", "way back", "way there", "clock", "device"} <= set(found)
 
 
+@pytest.mark.usefixtures("reached")
 @pytest.mark.parametrize(
     ("changes", "name", "says"),
     [
         ({"clock_skew_s": -90.0}, "clock", "90 s behind the head's"),
         ({"visited": {"7380": "no answer", "7381": "no answer", "7384": ""}}, "way back", "7380-7381: no"),
-        ({"visited": None}, "way back", "it was not started by `rayface head`"),
+        ({"visited": None}, "way back", "was not started by `rayface head`"),
         ({"python_version": "3.99.0"}, "versions", "3.99.0 at the head"),
     ],
 )
-def test_a_head_with_something_wrong(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], name: str, says: str
-) -> None:
-    head_says(monkeypatch, **changes)
+def test_a_head_with_something_wrong(modules: Modules, changes: dict[str, Any], name: str, says: str) -> None:
+    assert modules.head is not None
+    modules.head |= changes
     found = look("10.0.0.1:6379", "cpu:77")[name]
     assert found.verdict is not Verdict.OK
     assert says in found.evidence
 
 
+@pytest.mark.usefixtures("reached")
 def test_ports_of_the_head_that_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that refuses has been reached: behind a process's port there need not be one now."""
-    head_says(monkeypatch)
+    """A port that refuses has been reached: perhaps no process listens there now."""
     said = {10002: "Connection refused", 10003: "no answer (a firewall drops it)"}
     monkeypatch.setattr(rooms, "knock_all", lambda host, ports: {port: said.get(port, "") for port in ports})
     found = look("10.0.0.1:6379", "cpu:77")["way there"]
@@ -196,33 +233,37 @@ def test_ports_of_the_head_that_are_dropped(monkeypatch: pytest.MonkeyPatch) -> 
     assert "10002" not in found.evidence
 
 
-def test_a_name_that_means_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a machine that would join; for a driver beside the head it is all right."""
-    head_says(monkeypatch)
+@pytest.mark.usefixtures("reached")
+def test_a_name_that_means_loopback() -> None:
+    """It is wrong for a machine that would join; for a driver beside the head it is all right."""
     assert look("127.0.0.1:6379", "cpu:77")["head"].verdict is Verdict.WRONG
     assert look("127.0.0.1:6379")["head"].verdict is Verdict.OK
 
 
-def test_a_token_that_the_head_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    head_says(monkeypatch)
-
-    def refused(*_: Any) -> Any:
-        raise ClusterUnavailable("The head at 10.0.0.1:6379 refuses our token.")
-
-    monkeypatch.setattr(rooms.preflight, "ask_head", refused)
-    assert look("10.0.0.1:6379", "cpu:77")["token of the head"].verdict is Verdict.WRONG
+@pytest.mark.usefixtures("reached")
+def test_a_token_that_the_head_refuses(modules: Modules) -> None:
+    modules.head = None
+    found = look("10.0.0.1:6379", "cpu:77")["token of the head"]
+    assert found.verdict is Verdict.WRONG
+    assert "refuses our token" in found.evidence
 
 
-def test_a_port_that_is_taken_is_not_the_heads_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    head_says(monkeypatch)
+@pytest.mark.usefixtures("reached")
+def test_without_a_token_the_head_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    assert "rayface token save" in look("10.0.0.1:6379", "cpu:77")["token of the head"].advice
 
-    def taken(*_: Any) -> Any:
-        raise ClusterUnavailable("Port 7380 of this machine is taken.")
 
-    monkeypatch.setattr(rooms.preflight, "listening", taken)
-    found = look("10.0.0.1:6379", "cpu:77")
+@pytest.mark.usefixtures("reached")
+def test_a_port_that_is_taken_is_not_the_heads_fault() -> None:
+    port = load_settings().join.first_port
+    with socket.create_server(("", port)):
+        found = look("10.0.0.1:6379", "cpu:77")
     assert found["ports"].verdict is Verdict.WRONG
+    assert f"port {port} of this machine is taken" in found["ports"].evidence
     assert found["head"].verdict is Verdict.OK
+    assert "way back" not in found, "nothing was tried"
 
 
 def test_the_ports_of_the_readme_are_knocked_at() -> None:
@@ -231,33 +272,37 @@ def test_the_ports_of_the_readme_are_knocked_at() -> None:
 
 
 def test_knocking_says_which_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {7381: "no answer"}
+    first = load_settings().join.first_port
+    said = {first + 1: "no answer"}
     monkeypatch.setattr(
         doctor_command, "knock_all", lambda host, ports: {port: said.get(port, "") for port in ports}
     )
     done = run("--knock", "win-host")
     assert done.exit_code == 3
-    assert "wrong win-host:7381 no answer" in done.output
-    assert "ok    win-host:7380 is reached" in done.output
+    assert f"wrong win-host:{first + 1} no answer" in done.output
+    assert f"ok    win-host:{first} is reached" in done.output
 
 
-def test_listening_tells_who_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With every port taken but one it still listens there."""
-    port, busy = closed_port(), socket.create_server(("", 0))
-    monkeypatch.setattr(doctor_command, "needed_ports", lambda node: [port, busy.getsockname()[1]])
-    real = doctor_command.select.select
+def test_listening_tells_who_came(capsys: pytest.CaptureFixture[str]) -> None:
+    """One port is taken, and the other is listened at; the time is over when the clock says so."""
+    port, busy = free_port(), socket.create_server(("", 0))
+    now = [0.0]
 
-    def knocked(reading: Any, *_: Any) -> Any:
+    def knocked(listeners: list[socket.socket], timeout_s: float) -> list[socket.socket]:
         socket.create_connection(("127.0.0.1", port)).close()
-        return real(reading, [], [], 1.0)
+        now[0] += timeout_s
+        return select.select(listeners, [], [], 10.0)[0]
 
-    monkeypatch.setattr(doctor_command.select, "select", knocked)
-    times = iter([0.0, 0.5, 2.0])
-    monkeypatch.setattr(doctor_command.time, "monotonic", lambda: next(times))
     with busy:
-        done = run("--listen", "1")
-    assert f"127.0.0.1 reached port {port}" in done.stdout
-    assert "is taken" in done.stderr
+        listen([port, busy.getsockname()[1]], 2.5, lambda: now[0], knocked)
+    out, err = capsys.readouterr()
+    assert out.count(f"127.0.0.1 reached port {port}.") == 3, "once a second, and in the last half"
+    assert "is taken" in err
+
+
+def test_listening_needs_a_free_port() -> None:
+    with socket.create_server(("", 0)) as busy, pytest.raises(ConfigurationError, match="--knock"):
+        listen([busy.getsockname()[1]], 1.0)
 
 
 def test_one_finding_a_line() -> None:
