@@ -20,10 +20,12 @@ from actors.drawing import draw_faces, write_jpeg
 from actors.errors import ImageFault, ModelUnavailable
 from actors.faces import Detected, Failed, Outcome, Rejected
 from actors.images import Limits, read_upright
+from cluster.background import repeat_async
 from cluster.cli.photo_paths import Photo
 from cluster.client.face_client import FaceClient
 from cluster.errors import ConfigurationError, DetectorNotReady
 from cluster.settings import Settings
+from cluster.telemetry.rate_limit import rate_limited_log
 
 #: How often it is looked whether photos wait for a detector.
 _LOOK_EVERY_S = 1.0
@@ -121,17 +123,20 @@ async def _following(client: FaceClient, photos: Iterable[Photo]) -> AsyncIterat
 async def _telling_pauses(client: FaceClient, notes: Console) -> AsyncIterator[None]:
     """Says when and why photos wait for a detector, and when they go on."""
 
-    async def watch() -> None:
-        told = False
-        while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            why = client.paused
-            if bool(why) is not told:
-                told = bool(why)
-                said = f"Waiting for a detector: {why}" if told else "Going on."
-                notes.print(Text(said, style="yellow"))
+    told = False
 
-    watching = asyncio.create_task(watch())
+    async def look() -> None:
+        nonlocal told
+        why = client.paused
+        if bool(why) is not told:
+            told = bool(why)
+            said = f"Waiting for a detector: {why}" if told else "Going on."
+            notes.print(Text(said, style="yellow"))
+
+    log = rate_limited_log("rayface.command")
+    watching = asyncio.create_task(
+        repeat_async(look, name="Telling of pauses", log=log, every_s=_LOOK_EVERY_S)
+    )
     try:
         yield
     finally:

@@ -82,9 +82,11 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
     beside.start()
     log.info("Dashboard: http://%s:%d", settings.dashboard_host, settings.dashboard_port)
     log.info("On the machine with the GPU: rayface join %s", home)
-    ray.run()
-    callback_probe.stop()
-    beside.join()
+    try:
+        ray.run()
+    finally:
+        callback_probe.stop()
+        beside.join()
 
 
 @click.command()

@@ -45,8 +45,10 @@ def answer_requests(
     """
     requests = client.internal_kv_keys(_REQUEST, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
     for key in requests:
-        request = json.loads(client.internal_kv_get(key, _NAMESPACE, timeout=_CALL_TIMEOUT_S) or b"{}")
+        asked = client.internal_kv_get(key, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
+        # Taken away first: one that cannot be answered ends this process, but not the next one too.
         client.internal_kv_del(key, False, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
+        request = json.loads(asked or b"{}")
         ports: list[int] = request.get("ports", [])
         found = knock_all(str(request.get("host")), ports)
         answer = _ANSWER + key.removeprefix(_REQUEST)

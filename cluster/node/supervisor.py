@@ -14,6 +14,7 @@ from typing import Protocol
 
 import platformdirs
 
+from cluster.background import repeat_blocking
 from cluster.backoff import Backoff
 from cluster.errors import RayfaceError
 from cluster.node.contract import DRAIN_NOTE
@@ -75,6 +76,7 @@ class Supervisor:
         self._clock = clock
         self._stopped = threading.Event()
         self._wait = wait or self._stopped.wait
+        self._node: Running | None = None
         self.num_starts = 0
 
     def stop(self) -> None:
@@ -82,41 +84,63 @@ class Supervisor:
         self._stopped.set()
 
     def run(self) -> None:
-        """Returns after `stop`, when nothing of the node is left."""
-        while not self._stopped.is_set():
-            begun = self._clock()
-            try:
-                self._may_start()
-                self._live_once()
-            except RayfaceError as error:
-                self._log.warning("%s", error, extra={"about": str(error)})
-            if self._stopped.is_set():
-                return
-            pause_s = self._backoff.pause_s(self._clock() - begun)
-            self._log.warning("Starting again in %.1f s.", pause_s)
-            self._wait(pause_s)
+        """Keep the node up; return after `stop`, when nothing of the node is left.
+
+        Raises:
+            OSError, subprocess.TimeoutExpired, psutil.Error: after `stop`, the system does not end the node.
+        """
+        repeat_blocking(
+            self._live_once,
+            name="Keeping Ray's node up",
+            log=self._log,
+            backoff=self._backoff,
+            is_over=self._stopped.is_set,
+            wait=self._pause,
+            clock=self._clock,
+        )
+        self._end_node()
+
+    def _pause(self, pause_s: float) -> None:
+        self._log.warning("Starting again in %.1f s.", pause_s)
+        self._wait(pause_s)
 
     def _live_once(self) -> None:
-        launch = self._launch()
-        self.num_starts += 1
-        self._log.info("Start %d: ray %s", self.num_starts, " ".join(launch.arguments))
-        node = self._start(launch)
+        # What the system did not let us end must be gone before the next start: a machine has one node.
+        self._end_node()
         try:
-            while node.exit_code() is None and not self._stopped.is_set():
-                self._wait(_LOOK_EVERY_S)
-                if self._changed(launch):
-                    self._log.warning("This machine's address has changed; Ray is started again with it.")
-                    break
-            if self._stopped.is_set() and node.exit_code() is None:
-                self._log.info("Stopping.")
-                self._drain()
+            self._may_start()
+            launch = self._launch()
+            self.num_starts += 1
+            self._log.info("Start %d: ray %s", self.num_starts, " ".join(launch.arguments))
+            self._node = self._start(launch)
+            self._watch(self._node, launch)
+        except RayfaceError as error:
+            self._log.warning("%s", error, extra={"about": str(error)})
         finally:
-            code = node.exit_code()
-            remains = node.end(_TERMINATE_S)
-            if code is not None:
-                self._log.warning("Ray ended by itself with code %s. %s", code, self._last_words())
-            if remains:
-                self._log.info("Ended what Ray had left behind: %s.", ", ".join(sorted(remains)))
+            self._end_node()
+
+    def _watch(self, node: Running, launch: Launch) -> None:
+        """Return when the node has ended or is to end; its detectors have finished then."""
+        while node.exit_code() is None and not self._stopped.is_set():
+            self._wait(_LOOK_EVERY_S)
+            if self._changed(launch):
+                self._log.warning("This machine's address has changed; Ray is started again with it.")
+                break
+        if self._stopped.is_set() and node.exit_code() is None:
+            self._log.info("Stopping.")
+            self._drain()
+
+    def _end_node(self) -> None:
+        """End the node with all that it started; it is forgotten only when that has worked."""
+        if self._node is None:
+            return
+        code = self._node.exit_code()
+        remains = self._node.end(_TERMINATE_S)
+        self._node = None
+        if code is not None:
+            self._log.warning("Ray ended by itself with code %s. %s", code, self._last_words())
+        if remains:
+            self._log.info("Ended what Ray had left behind: %s.", ", ".join(sorted(remains)))
 
 
 def start_process_tree(launch: Launch, output: Path) -> ProcessTree:

@@ -66,6 +66,17 @@ def test_an_answer_that_nobody_came_for_is_taken_away() -> None:
     assert (store.kept, answered) == ({}, {})
 
 
+def test_a_request_that_cannot_be_read_is_met_once() -> None:
+    """It ends the probe, which is started again; others are answered then."""
+    store = _Store()
+    store.kept[b"visit/bad"] = b"{"
+    store.kept[b"visit/good"] = json.dumps({"host": "127.0.0.1", "ports": [_free_port()]}).encode()
+    with pytest.raises(json.JSONDecodeError):
+        callback_probe.answer_requests(store, {})
+    assert callback_probe.answer_requests(store, {}) == 1
+    assert list(store.kept) == [b"visited/good"]
+
+
 def test_versions_alone_need_no_callback_probe() -> None:
     answer = callback_probe.ask(_Store(), "h", [])
     assert answer == {"ray_version": "", "python_version": "", "visited": None, "clock_skew_s": None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,12 +25,15 @@ class _Node:
     def __init__(self, looks: int) -> None:
         self.looks = looks
         self.ended = 0
+        self.cannot_end: list[Exception] = []
 
     def exit_code(self) -> int | None:
         self.looks -= 1
         return 1 if self.looks < 0 else None
 
     def end(self, grace_s: float) -> list[str]:
+        if self.cannot_end:
+            raise self.cannot_end.pop()
         self.ended += 1
         return []
 
@@ -44,9 +48,13 @@ class _World:
         self.started: list[float] = []
         self.pauses: list[float] = []
         self.drained = 0
+        self.cannot_start: list[Exception] = []
         self.keeper: Supervisor | None = None
 
     def start(self, launch: Launch) -> _Node:
+        assert all(node.ended for node in self.nodes[: len(self.started)]), "a second node beside the first"
+        if self.cannot_start:
+            raise self.cannot_start.pop()
         self.started.append(self.now)
         return self.nodes[len(self.started) - 1]
 
@@ -61,13 +69,14 @@ class _World:
     def drain(self) -> None:
         self.drained += 1
 
-    def run(self, may_start: Callable[[], None] = lambda: None) -> None:
+    def run(self, may_start: Callable[[], None] = lambda: None, **how: Any) -> None:
+        how.setdefault("drain", self.drain)
         self.keeper = Supervisor(
             lambda: LAUNCH,
             self.start,
             logging.getLogger("rayface.test"),
             may_start=may_start,
-            drain=self.drain,
+            **how,
             backoff=Backoff(jitter=lambda: 1.0),
             clock=lambda: self.now,
             wait=self.wait,
@@ -125,6 +134,56 @@ def test_half_an_hour_without_a_head_is_few_lines(caplog: pytest.LogCaptureFixtu
     world.keeper.run()
     assert attempts > 50
     assert 5 <= len(caplog.records) <= 50
+
+
+UNFORESEEN = [OSError("no more processes"), ZeroDivisionError("no number")]
+
+
+@pytest.mark.parametrize("error", UNFORESEEN, ids=repr)
+def test_an_unforeseen_error_at_a_start_is_told_and_the_next_start_comes(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = _World([10_000], stop_at_s=40.0)
+    world.cannot_start = [error] * 3
+    world.run()
+    assert len(world.started) == 1
+    assert world.pauses == [1.0, 2.0, 4.0]
+    assert "Keeping Ray's node up failed with an error that was not foreseen" in caplog.text
+    assert str(error) in caplog.text
+    assert world.nodes[0].ended == 1
+
+
+@pytest.mark.parametrize("error", UNFORESEEN, ids=repr)
+def test_an_unforeseen_error_while_watching_costs_one_node(error: Exception) -> None:
+    world = _World([10_000, 10_000], stop_at_s=40.0)
+
+    def changed(launch: Launch) -> bool:
+        if len(world.started) == 1:
+            raise error
+        return False
+
+    world.run(changed=changed)
+    assert len(world.started) == 2
+    assert [node.ended for node in world.nodes] == [1, 1]
+
+
+def test_a_node_that_cannot_be_ended_has_no_other_beside_it() -> None:
+    """The system refuses twice to end it; only then does the next start come."""
+    world = _World([0, 10_000], stop_at_s=40.0)
+    world.nodes[0].cannot_end = [*UNFORESEEN]
+    world.run()
+    assert len(world.started) == 2
+    assert [node.ended for node in world.nodes] == [1, 1]
+
+
+def test_a_drain_that_fails_leaves_no_node() -> None:
+    world = _World([10_000], stop_at_s=5.0)
+
+    def drain() -> None:
+        raise OSError("no space left for the note")
+
+    world.run(drain=drain)
+    assert world.nodes[0].ended == 1
 
 
 @given(st.lists(st.floats(0, 19), min_size=1, max_size=20), st.floats(0, 1))
