@@ -119,8 +119,10 @@ def seen(settings: Settings) -> dict[str, Any]:
     """
 
     async def look() -> dict[str, Any]:
-        async with _road(settings) as road:
-            return (await StatusView(road, DetectorPool(road, settings.circuit, only_look=True)).look())[0]
+        async with _joined(settings) as cluster:
+            return (
+                await StatusView(cluster, DetectorPool(cluster, settings.circuit, only_look=True)).look()
+            )[0]
 
     return asyncio.run(look())
 
@@ -135,7 +137,7 @@ def _settings(address: str | None, config: Path | None) -> Settings:
 
 
 @asynccontextmanager
-async def _road(settings: Settings) -> AsyncIterator[Connection]:
+async def _joined(settings: Settings) -> AsyncIterator[Connection]:
     connection = Connection(settings, rate_limited_log("rayface.command"))
     try:
         await connection.open()
@@ -146,14 +148,14 @@ async def _road(settings: Settings) -> AsyncIterator[Connection]:
 
 async def _place(settings: Settings) -> list[dict[str, Any]]:
     """Place what is missing, wait for every detector's start, and say how each is."""
-    async with _road(settings) as road:
-        pool = DetectorPool(road, settings.circuit)
+    async with _joined(settings) as cluster:
+        pool = DetectorPool(cluster, settings.circuit)
         try:
             with contextlib.suppress(DetectorNotReady):
                 await pool.start(settings.cluster.start_timeout_s)
             if not pool.detectors:
                 # Once more, for the reason.
-                await road.ask("find", timeout_s=_ANSWER_WITHIN_S)
+                await cluster.place_detectors(timeout_s=_ANSWER_WITHIN_S)
             return await asyncio.gather(*(_placed(pool, each) for each in pool.detectors.values()))
         except NotAnswered as error:
             raise DetectorNotReady(str(error), error.fault.failure) from error
@@ -172,8 +174,8 @@ async def _placed(pool: DetectorPool, detector: Detector) -> dict[str, Any]:
 
 
 async def _show(settings: Settings, console: Console, *, watch: bool, as_json: bool) -> dict[str, Any]:
-    async with _road(settings) as road:
-        view = StatusView(road, DetectorPool(road, settings.circuit, only_look=True))
+    async with _joined(settings) as cluster:
+        view = StatusView(cluster, DetectorPool(cluster, settings.circuit, only_look=True))
         what, shown = await view.look()
         if as_json:
             console.print(json.dumps(what, indent=None if watch else 2), markup=False)
@@ -196,22 +198,22 @@ async def _show(settings: Settings, console: Console, *, watch: bool, as_json: b
 
 
 async def _remove(name: str, settings: Settings) -> None:
-    async with _road(settings) as road:
+    async with _joined(settings) as cluster:
         try:
-            await road.ask("remove", name, timeout_s=_ANSWER_WITHIN_S)
+            await cluster.remove_detector(name, timeout_s=_ANSWER_WITHIN_S)
         except NotAnswered as error:
             raise DetectorNotReady(str(error), error.fault.failure) from error
 
 
 async def _reset(settings: Settings, detector: str | None) -> list[ClientEntry]:
-    async with _road(settings) as road:
+    async with _joined(settings) as cluster:
         try:
-            known: list[str] = await road.ask("known", timeout_s=_ANSWER_WITHIN_S)
+            known = await cluster.list_detectors(timeout_s=_ANSWER_WITHIN_S)
             if detector is not None and detector not in known:
                 raise ConfigurationError(
                     f"No detector here is called {detector!r}; there are {', '.join(known) or 'none'}."
                 )
-            await asyncio.sleep(await leave_reset(road, detector))
-            return await read_clients(road)
+            await asyncio.sleep(await leave_reset(cluster, detector))
+            return await read_clients(cluster)
         except NotAnswered as error:
-            raise ClusterUnavailable(f"The cluster at {road.address} took no note. {error}") from error
+            raise ClusterUnavailable(f"The cluster at {cluster.address} took no note. {error}") from error

@@ -15,8 +15,7 @@ from actors.faces import Health
 from cluster.client.detector import Detector
 from cluster.client.detector_pool import DetectorPool
 from cluster.client.registry import ClientEntry, read_clients
-from cluster.connection.connection import Connection
-from cluster.connection.messages import Node
+from cluster.connection.cluster_api import ClusterApi, Node
 from cluster.errors import ClusterUnavailable, NotAnswered
 from cluster.node.contract import RESOURCE
 
@@ -51,12 +50,12 @@ class StatusView:
     """Looks again and again; figures are of the time between two looks, the first's of the time since start.
 
     Args:
-        road: to the cluster.
-        fleet: that only looks.
+        cluster: asked for all of it.
+        pool: that only looks.
     """
 
-    def __init__(self, road: Connection, pool: DetectorPool) -> None:
-        self._road = road
+    def __init__(self, cluster: ClusterApi, pool: DetectorPool) -> None:
+        self._cluster = cluster
         self._pool = pool
         self._before: dict[str, Health] = {}
 
@@ -68,17 +67,17 @@ class StatusView:
         """
         try:
             await self._pool.look()
-            nodes: list[Node] = await self._road.ask("nodes", timeout_s=_ANSWER_WITHIN_S)
-            notes = await read_clients(self._road)
+            nodes = await self._cluster.nodes(timeout_s=_ANSWER_WITHIN_S)
+            notes = await read_clients(self._cluster)
         except NotAnswered as error:
             raise ClusterUnavailable(
-                f"The cluster at {self._road.address} does not say how it is. {error}"
+                f"The cluster at {self._cluster.address} does not say how it is. {error}"
             ) from error
         detectors = [self._row(each) for each in self._pool.detectors.values()]
         circuits = [each for note in notes for each in note.status["detectors"]]
         what = {
             "at": time.time(),
-            "address": self._road.address,
+            "address": self._cluster.address,
             "well": bool(detectors)
             and all(each["state"] == "ready" for each in detectors)
             and all(each["circuit"] == "closed" for each in circuits),
@@ -114,7 +113,7 @@ class StatusView:
     def _page(
         self, nodes: Sequence[Node], detectors: Sequence[dict[str, Any]], notes: Sequence[ClientEntry]
     ) -> RenderableType:
-        head = Text(f"cluster {self._road.address}", style="bold")
+        head = Text(f"cluster {self._cluster.address}", style="bold")
         machines = table(
             ("machine", "lends"), [{"machine": _name(each), "lends": _lent(each)} for each in nodes]
         )

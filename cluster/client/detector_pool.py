@@ -11,12 +11,12 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
 
 from actors.faces import Failure, Health, Outcome, Priority, State
 from actors.images import PreparedImage
 from cluster.client.circuit_breaker import CircuitState
 from cluster.client.detector import Detector, no_answer
+from cluster.connection.cluster_api import ClusterApi
 from cluster.errors import DetectorNotReady, Fault, NotAnswered, Refused
 from cluster.settings import CircuitSettings
 from cluster.telemetry.rate_limit import rate_limited_log
@@ -29,21 +29,11 @@ _ANSWER_WITHIN_S = 5.0
 _GRACE_S = 0.5
 
 
-class Road(Protocol):
-    """The way to the cluster, as far as a pool asks; `Connection` is one."""
-
-    why_not: str
-
-    async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
-        """The answer to a question, or NotAnswered."""
-        ...
-
-
 class DetectorPool:
     """All detectors of the cluster.
 
     Args:
-        road: to the cluster.
+        cluster: asked for its detectors.
         settings: of each detector's circuit.
         log: told of every circuit that opens or closes.
         clock: seconds; the event loop's own where None.
@@ -56,15 +46,15 @@ class DetectorPool:
 
     def __init__(
         self,
-        road: Road,
+        cluster: ClusterApi,
         settings: CircuitSettings,
         log: logging.Logger | None = None,
         clock: Callable[[], float] | None = None,
         *,
         only_look: bool = False,
     ) -> None:
-        self._road = road
-        self._find = "known" if only_look else "find"
+        self._cluster = cluster
+        self._find = cluster.list_detectors if only_look else cluster.place_detectors
         self._settings = settings
         self._log = log or rate_limited_log("rayface.client")
         self._clock = clock or asyncio.get_running_loop().time
@@ -149,7 +139,7 @@ class DetectorPool:
                 return Refused(first.cause, max(1.0, first.retry_after_s))
         if now - self._begun < self._settings.grace_s:
             return None
-        return Refused(Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._road.why_not), 10.0)
+        return Refused(Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._cluster.why_not), 10.0)
 
     async def choose(self, until: float, *, patient: bool) -> Detector:
         """The detector that would answer soonest, of those whose circuit is closed.
@@ -173,7 +163,7 @@ class DetectorPool:
             if refusal is not None and not patient:
                 raise refusal
             if now >= until:
-                too_early = Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._road.why_not)
+                too_early = Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._cluster.why_not)
                 raise refusal or Refused(too_early, 5.0)
             await self.changed(min(1.0, until - now))
 
@@ -200,10 +190,8 @@ class DetectorPool:
         left_s = max(0.0, until - self._clock())
         detector.num_in_flight += len(images)
         try:
-            # Left out where it says nothing, so that a detector of an older version understands the call.
-            traced = (trace,) if trace else ()
-            outcomes: list[Outcome] = await self._road.ask(
-                "detect", detector.name, images, priority.value, left_s, *traced, timeout_s=left_s + _GRACE_S
+            outcomes = await self._cluster.detect(
+                detector.name, images, priority, left_s, trace, timeout_s=left_s + _GRACE_S
             )
         except NotAnswered as error:
             detector.missed(self._clock(), error.fault)
@@ -245,12 +233,11 @@ class DetectorPool:
             DetectorNotReady: it does not answer within `timeout_s`.
         """
         try:
-            health: Health = await self._road.ask("health", name, wait_s, timeout_s=timeout_s)
+            return await self._cluster.health(name, wait_s, timeout_s=timeout_s)
         except NotAnswered as error:
             raise DetectorNotReady(
                 f"The detector does not answer. {error.fault.detail}", error.fault.failure
             ) from error
-        return health
 
     async def _watch(self) -> None:
         while True:
@@ -261,7 +248,7 @@ class DetectorPool:
             await asyncio.sleep(max(0.0, _LOOK_EVERY_S - (self._clock() - begun)))
 
     async def _update(self, timeout_s: float) -> None:
-        names: list[str] = await self._road.ask(self._find, timeout_s=timeout_s)
+        names = await self._find(timeout_s=timeout_s)
         for name in names:
             if name not in self.detectors:
                 self.detectors[name] = Detector(name, self._settings, self._clock())
@@ -283,7 +270,7 @@ class DetectorPool:
         wait_s = self._settings.probe_timeout_s
         cause: Fault | None = None
         try:
-            health: Health = await self._road.ask("check", detector.name, wait_s - 1.0, timeout_s=wait_s)
+            health = await self._cluster.self_test(detector.name, wait_s - 1.0, timeout_s=wait_s)
         except NotAnswered as error:
             cause = no_answer(
                 Fault.of(error.fault.failure, f"The detector does not answer. {error.fault.detail}")

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
 
 from actors.faces import Detected, Failed, Outcome, Priority, Rejected
 from cluster.client.status import ClientStatus
+from cluster.connection.cluster_api import ClusterApi
 from cluster.errors import NotAnswered
 from cluster.telemetry.metrics import CIRCUIT_VALUES, Observation
 
@@ -21,27 +21,19 @@ _MOST_DURATIONS = 10_000
 Labels = tuple[tuple[str, str], ...]
 
 
-class Road(Protocol):
-    """The way to the cluster, as far as metrics need it; `Connection` is one."""
-
-    async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
-        """The answer to a question, or NotAnswered."""
-        ...
-
-
 class ClientMetrics:
     """Counts; what was counted while the cluster was away is there when it is back.
 
     Args:
-        road: to the driver process.
+        cluster: takes what was counted.
         status: how the client is.
 
     Attributes:
         outcomes: images so far by detected, rejected and failed.
     """
 
-    def __init__(self, road: Road, status: Callable[[], ClientStatus]) -> None:
-        self._road = road
+    def __init__(self, cluster: ClusterApi, status: Callable[[], ClientStatus]) -> None:
+        self._cluster = cluster
         self._standing = status
         self._counted: Counter[tuple[str, Labels]] = Counter()
         self._durations: deque[Observation] = deque(maxlen=_MOST_DURATIONS)
@@ -99,7 +91,7 @@ class ClientMetrics:
             *durations,
             *_as_it_is(status),
         ]
-        await self._road.ask("observe", bundle, timeout_s=timeout_s)
+        await self._cluster.record_metrics(bundle, timeout_s=timeout_s)
         self._counted -= Counter(counted)
         self._told.update(grown)
         for _ in durations:

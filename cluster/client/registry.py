@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cluster.client.status import ClientStatus
+from cluster.connection.cluster_api import ClusterApi
 from cluster.errors import NotAnswered
 
 _CLIENTS = "client/"
@@ -27,14 +28,6 @@ _LOOK_EVERY_S = 2.0
 _RENEW_EVERY_S = 10.0
 _FORGOTTEN_S = 60.0
 _TIMEOUT_S = 4.0
-
-
-class Store(Protocol):
-    """Where notes are kept; `Connection` is one."""
-
-    async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
-        """The answer to a question, or NotAnswered."""
-        ...
 
 
 class Circuits(Protocol):
@@ -64,13 +57,13 @@ class ClientRegistry:
     """A client's end of it.
 
     Args:
-        store: of the cluster.
+        cluster: its key-value store is where notes are kept.
         circuits: of this client.
         status: how this client is.
     """
 
-    def __init__(self, store: Store, circuits: Circuits, status: Callable[[], ClientStatus]) -> None:
-        self._store = store
+    def __init__(self, cluster: ClusterApi, circuits: Circuits, status: Callable[[], ClientStatus]) -> None:
+        self._cluster = cluster
         self._circuits = circuits
         self._standing = status
         self._name = f"{platform.node()} pid {os.getpid()}"
@@ -90,7 +83,7 @@ class ClientRegistry:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         with contextlib.suppress(NotAnswered):
-            await self._store.ask("forget", self._key, timeout_s=1.0)
+            await self._cluster.delete_value(self._key, timeout_s=1.0)
 
     async def look(self) -> None:
         """Write what has changed, and act on what was left here.
@@ -103,9 +96,9 @@ class ClientRegistry:
         written_at, was = self._written
         if gist != was or now - written_at >= _RENEW_EVERY_S:
             note = json.dumps({"client": self._name, "at": time.time(), "status": status.as_dict()})
-            await self._store.ask("keep", self._key, note.encode(), timeout_s=_TIMEOUT_S)
+            await self._cluster.put_value(self._key, note.encode(), timeout_s=_TIMEOUT_S)
             self._written = (now, gist)
-        left = await self._store.ask("kept", _RESET, timeout_s=_TIMEOUT_S)
+        left = await self._cluster.get_values(_RESET, timeout_s=_TIMEOUT_S)
         reset = json.loads(left[_RESET]) if _RESET in left else {"id": ""}
         if self._reset_seen not in (None, reset["id"]):
             self._circuits.reset(reset["detector"])
@@ -118,13 +111,13 @@ class ClientRegistry:
             await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def read_clients(store: Store) -> list[ClientEntry]:
+async def read_clients(cluster: ClusterApi) -> list[ClientEntry]:
     """What the clients of the cluster wrote lately.
 
     Raises:
         NotAnswered: the store cannot be reached.
     """
-    kept: dict[str, bytes] = await store.ask("kept", _CLIENTS, timeout_s=_TIMEOUT_S)
+    kept = await cluster.get_values(_CLIENTS, timeout_s=_TIMEOUT_S)
     notes = []
     for key, value in kept.items():
         note = json.loads(value)
@@ -133,11 +126,11 @@ async def read_clients(store: Store) -> list[ClientEntry]:
             notes.append(ClientEntry(note["client"], round(age_s, 1), note["status"]))
         else:
             # Its client ended without taking it away.
-            await store.ask("forget", key, timeout_s=_TIMEOUT_S)
+            await cluster.delete_value(key, timeout_s=_TIMEOUT_S)
     return sorted(notes, key=lambda note: note.client)
 
 
-async def leave_reset(store: Store, detector: str | None) -> float:
+async def leave_reset(cluster: ClusterApi, detector: str | None) -> float:
     """Ask every client to close its circuits, or the one of a detector.
 
     Returns:
@@ -147,5 +140,5 @@ async def leave_reset(store: Store, detector: str | None) -> float:
         NotAnswered: the store cannot be reached.
     """
     note = json.dumps({"id": uuid.uuid4().hex, "detector": detector})
-    await store.ask("keep", _RESET, note.encode(), timeout_s=_TIMEOUT_S)
+    await cluster.put_value(_RESET, note.encode(), timeout_s=_TIMEOUT_S)
     return 2 * _LOOK_EVERY_S + 1.0

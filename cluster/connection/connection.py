@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from actors.faces import Failure
 from cluster.background import repeat_async
 from cluster.backoff import Backoff
+from cluster.connection.cluster_client import ClusterClient
 from cluster.connection.driver_process import DriverProcess
-from cluster.connection.messages import Pulse
 from cluster.errors import Fault, NotAnswered, RayfaceError
 from cluster.settings import Settings
 
@@ -27,8 +27,8 @@ _HUNG_AFTER_S = 20.0
 _FINISH_WITHIN_S = 30.0
 
 
-class Driver(Protocol):
-    """What a connection needs of a driver process; `DriverProcess` is one."""
+class JoinedProcess(Protocol):
+    """A driver process that has joined, as a connection watches it; `DriverProcess` is one."""
 
     address: str
     ended: asyncio.Future[str]
@@ -38,7 +38,7 @@ class Driver(Protocol):
         """Questions without an answer so far."""
         ...
 
-    async def ask(self, verb: str, *arguments: Any) -> Any:
+    async def ask(self, question: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
         """The answer to a question, or NotAnswered."""
         ...
 
@@ -47,8 +47,8 @@ class Driver(Protocol):
         ...
 
 
-class Connection:
-    """The way to the cluster; open or not, it can be asked.
+class Connection(ClusterClient):
+    """The cluster, for a backend: answers every question of `ClusterApi`, and waits while there is no way.
 
     Args:
         settings: whose cluster to join.
@@ -60,28 +60,37 @@ class Connection:
         self,
         settings: Settings,
         log: logging.Logger,
-        start: Callable[[Settings], Awaitable[Driver]] = DriverProcess.start,
+        start: Callable[[Settings], Awaitable[JoinedProcess]] = DriverProcess.start,
         backoff: Backoff | None = None,
     ) -> None:
+        super().__init__(self._carry)
         self._settings = settings
         self._log = log
         self._start = start
         self._backoff = backoff or Backoff(most_s=10.0)
-        self._driver_process: Driver | None = None
+        self._driver_process: JoinedProcess | None = None
         #: Has joined, and is not taken yet.
-        self._next: Driver | None = None
+        self._next: JoinedProcess | None = None
         self._came = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
-        #: Driver processes that joined so far.
-        self.num_joined = 0
-        #: Why there is no way; for whoever asks meanwhile.
-        self.why_not = "The cluster is being joined."
+        self._num_joined = 0
+        self._why_not = "The cluster is being joined."
 
     @property
     def address(self) -> str:
-        """Of the cluster that is joined; empty while none is."""
+        """The joined cluster's address, HOST:PORT; empty while none is joined."""
         return self._driver_process.address if self._driver_process else ""
+
+    @property
+    def why_not(self) -> str:
+        """Why no cluster is joined at the moment, in a sentence."""
+        return self._why_not
+
+    @property
+    def num_joined(self) -> int:
+        """How often a cluster was joined so far; each time by another driver process."""
+        return self._num_joined
 
     async def open(self, *, wait: bool = True) -> None:
         """Join the cluster, and keep the way open from now on.
@@ -102,22 +111,6 @@ class Connection:
             )
         )
 
-    async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
-        """The cluster's answer to a question; where there is no way, it is waited for.
-
-        Raises:
-            NotAnswered: there is none, or it did not come in time.
-        """
-        try:
-            async with asyncio.timeout(timeout_s):
-                while (driver_process := self._driver_process) is None:
-                    await self._came.wait()
-                return await driver_process.ask(verb, *arguments)
-        except TimeoutError:
-            if driver_process is None:
-                raise NotAnswered(Fault.of(Failure.NO_CLUSTER, self.why_not)) from None
-            raise NotAnswered(Fault.of(Failure.DEADLINE, "No answer came in time.")) from None
-
     async def close(self) -> None:
         """Leave the cluster; an embedded one ends."""
         if self._keeping is not None:
@@ -130,6 +123,18 @@ class Connection:
             if driver_process is not None:
                 await driver_process.end()
         self._driver_process = self._next = None
+
+    async def _carry(self, question: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
+        """Ask the driver process of the moment; wait for one, within the time, where there is none."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        try:
+            async with asyncio.timeout_at(until):
+                while (driver_process := self._driver_process) is None:
+                    await self._came.wait()
+        except TimeoutError:
+            raise NotAnswered(Fault.of(Failure.NO_CLUSTER, self._why_not)) from None
+        return await driver_process.ask(question, arguments, until - loop.time())
 
     async def _live_once(self) -> None:
         """Join, and watch the driver process until it is of no more use."""
@@ -153,11 +158,11 @@ class Connection:
 
     def _cannot_join(self, why: str) -> None:
         if self._driver_process is None:
-            self.why_not = why
+            self._why_not = why
 
-    def _take(self, driver_process: Driver) -> None:
+    def _take(self, driver_process: JoinedProcess) -> None:
         old, self._driver_process = self._driver_process, driver_process
-        self.num_joined += 1
+        self._num_joined += 1
         driver_process.ended.add_done_callback(lambda ended: self._drop(driver_process, ended.result()))
         self._came.set()
         self._log.info("Joined the cluster at %s.", driver_process.address)
@@ -166,13 +171,13 @@ class Connection:
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
-    def _drop(self, driver_process: Driver, why: str) -> None:
+    def _drop(self, driver_process: JoinedProcess, why: str) -> None:
         if self._driver_process is driver_process:
             self._driver_process = None
             self._came.clear()
-            self.why_not = f"The connection to the cluster was lost: {why}."
+            self._why_not = f"The connection to the cluster was lost: {why}."
 
-    async def _retire(self, driver_process: Driver) -> None:
+    async def _retire(self, driver_process: JoinedProcess) -> None:
         """Let it bring the answers that it was sent for."""
         try:
             async with asyncio.timeout(_FINISH_WITHIN_S):
@@ -183,16 +188,15 @@ class Connection:
         finally:
             await driver_process.end()
 
-    async def _watched(self, driver_process: Driver) -> str:
+    async def _watched(self, driver_process: JoinedProcess) -> str:
         """Until it is of no more use; why."""
         heard = asyncio.get_running_loop().time()
         while True:
             await asyncio.wait([driver_process.ended], timeout=_PULSE_EVERY_S)
             if driver_process.ended.done():
                 return driver_process.ended.result()
-            with contextlib.suppress(NotAnswered, TimeoutError):
-                async with asyncio.timeout(_PULSE_WITHIN_S):
-                    pulse: Pulse = await driver_process.ask("pulse")
+            with contextlib.suppress(NotAnswered):
+                pulse = await ClusterClient(driver_process.ask).pulse(timeout_s=_PULSE_WITHIN_S)
                 heard = asyncio.get_running_loop().time()
                 if pulse.stranded:
                     return pulse.stranded

@@ -80,24 +80,28 @@ class DriverProcess:
         """Questions without an answer so far."""
         return len(self._waiting)
 
-    async def ask(self, verb: str, *arguments: Any) -> Any:
-        """The answer to a question; cancelled, the driver process is told that nobody waits any more.
+    async def ask(self, question: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
+        """The answer to a question of `ClusterApi`.
+
+        On cancellation, and when the time is up, the driver process is told that nobody waits any more.
 
         Raises:
-            NotAnswered: there is none; says why.
+            NotAnswered: no answer came within `timeout_s` seconds; says why.
         """
         if self.ended.done():
             raise NotAnswered(_lost(self.ended.result()))
         number = next(self._numbers)
         answer = self._waiting[number] = self._loop.create_future()
-        self._put(Ask(number, verb, arguments))
+        self._put(Ask(number, question, arguments))
         try:
-            return await answer
-        except asyncio.CancelledError:
-            self._put(Drop(number))
-            raise
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError:
+            raise NotAnswered(Fault.of(Failure.DEADLINE, "No answer came in time.")) from None
         finally:
             self._waiting.pop(number, None)
+            if answer.cancelled():
+                self._put(Drop(number))
 
     async def end(self) -> None:
         """Hang up, and wait until it is gone; one that does not go is killed.

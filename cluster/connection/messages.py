@@ -10,7 +10,7 @@ import contextlib
 import os
 import pickle
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, Any
 
 from cluster.errors import Fault
@@ -21,13 +21,13 @@ class Ask:
     """A question.
 
     Attributes:
-        number: of the question, by which its answer is known.
-        verb: which of the driver process's, for example "detect".
-        arguments: of that.
+        number: the answer carries it too.
+        question: a method of `ClusterApi`, for example "detect".
+        arguments: the method's, without `timeout_s`: the backend keeps the time, and drops the question.
     """
 
     number: int
-    verb: str
+    question: str
     arguments: tuple[Any, ...]
 
 
@@ -63,72 +63,6 @@ class NotJoined:
     """It could not become one; says why. It ends after this."""
 
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """How a driver process's own connection to the cluster is.
-
-    Attributes:
-        head_answers: whether the cluster's store answered it just now.
-        stranded: why this driver process is of no more use although the cluster may be well; empty if it is.
-    """
-
-    head_answers: bool
-    stranded: str
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A machine of the cluster.
-
-    Attributes:
-        node_id: Ray's, in hex.
-        address: by which the others reach it.
-        name: as it calls itself.
-        resources: what it offers, by Ray's names.
-        ports: of its own, that every other machine must reach, by what listens there.
-    """
-
-    node_id: str
-    address: str
-    name: str
-    resources: dict[str, float]
-    ports: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ActorEntry:
-    """A detector in Ray's own table.
-
-    Attributes:
-        state: as Ray has it: ALIVE, RESTARTING, PENDING_CREATION, DEAD.
-        num_restarts: since it was placed.
-        address: of the machine where it is, or was last.
-        port: of its process; 0 while it has none.
-        cause: why its last process ended, by Ray; empty if Ray does not say.
-    """
-
-    state: str
-    num_restarts: int
-    address: str
-    port: int = 0
-    cause: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DriverAddress:
-    """The driver process's own place in the cluster.
-
-    Attributes:
-        node_id: of the machine that it belongs to.
-        address: by which others reach it.
-        port: of its process, at which detectors and tasks answer; 0 if it cannot be told.
-    """
-
-    node_id: str
-    address: str
-    port: int
 
 
 class Channel:

@@ -9,15 +9,14 @@ from typing import Any
 from actors import golden
 from actors.errors import DetectorFault
 from actors.face_model import FaceModel
-from actors.faces import Detected, Failed, Failure, Health, Outcome, State
+from actors.faces import Detected, Failed, Failure, Health, Priority, State
 from actors.guard import Guard
 from actors.images import PreparedImage
 from actors.models import ready_model
 from actors.session import OnnxSessionOpener, ProviderNames
 from actors.settings import DetectorSettings
 from cluster.client.registry import ClientEntry, read_clients
-from cluster.connection.connection import Connection
-from cluster.connection.messages import ActorEntry, Node
+from cluster.connection.cluster_api import ActorEntry, ClusterApi, Node
 from cluster.errors import NotAnswered
 from cluster.node.checks import REMEDIES
 from cluster.node.contract import RESOURCE
@@ -36,7 +35,7 @@ class Detectors:
 
     Args:
         settings: of whoever asks.
-        connection: to the cluster.
+        cluster: asked for them.
         nodes: its machines.
         cpu: this machine's own answer for the golden photo.
     """
@@ -44,13 +43,13 @@ class Detectors:
     def __init__(
         self,
         settings: Settings,
-        connection: Connection,
+        cluster: ClusterApi,
         nodes: Sequence[Node],
         cpu: Callable[[DetectorSettings, PreparedImage], Mapping[str, Any]] | None = None,
     ) -> None:
         self._settings = settings
         self._cpu = cpu or on_cpu
-        self._connection = connection
+        self._cluster = cluster
         self._nodes = nodes
 
     async def findings(self) -> AsyncIterator[Finding]:
@@ -59,8 +58,8 @@ class Detectors:
         Raises:
             NotAnswered: the cluster does not answer.
         """
-        names: list[str] = await self._connection.ask("known", timeout_s=_ANSWER_WITHIN_S)
-        entries: dict[str, ActorEntry] = await self._connection.ask("actors", timeout_s=_ANSWER_WITHIN_S)
+        names = await self._cluster.list_detectors(timeout_s=_ANSWER_WITHIN_S)
+        entries = await self._cluster.actor_entries(timeout_s=_ANSWER_WITHIN_S)
         num_units = int(sum(each.resources.get(RESOURCE, 0) for each in self._nodes))
         for each in self._placed(names, num_units):
             yield each
@@ -87,7 +86,7 @@ class Detectors:
                 "; ".join(f"{name} has {model}" for name, model in models.items()),
                 "Give all the same: `rayface remove` the odd one; it is placed anew by your settings.",
             )
-        for each in _circuits(await read_clients(self._connection)):
+        for each in _circuits(await read_clients(self._cluster)):
             yield each
 
     def _placed(self, names: Sequence[str], num_units: int) -> Iterator[Finding]:
@@ -108,27 +107,25 @@ class Detectors:
 
     async def _health(self, name: str) -> Health | None:
         try:
-            health: Health = await self._connection.ask("health", name, 0.0, timeout_s=_ANSWER_WITHIN_S)
+            return await self._cluster.health(name, 0.0, timeout_s=_ANSWER_WITHIN_S)
         except NotAnswered:
             return None
-        return health
 
     async def _tried_again(self, health: Health) -> Health:
         """After the device was opened anew and has tried the golden photo."""
         wait_s = _PROVE_WITHIN_S - 1.0
         try:
-            now: Health = await self._connection.ask("check", health.name, wait_s, timeout_s=_PROVE_WITHIN_S)
+            return await self._cluster.self_test(health.name, wait_s, timeout_s=_PROVE_WITHIN_S)
         except NotAnswered:
             return health
-        return now
 
     async def _golden(self, health: Health) -> list[Finding]:
         """The golden photo on the device and on this machine's CPU: the same face, and how long each took."""
         name = "golden photo"
         image = golden.photos(1, health.shapes[0])[0]
         try:
-            answers: list[Outcome] = await self._connection.ask(
-                "detect", health.name, [image], "interactive", _PROVE_WITHIN_S, timeout_s=_PROVE_WITHIN_S
+            answers = await self._cluster.detect(
+                health.name, [image], Priority.INTERACTIVE, _PROVE_WITHIN_S, timeout_s=_PROVE_WITHIN_S
             )
         except NotAnswered as error:
             return [wrong(name, f"{health.name} did not answer it: {error}", "See above.")]

@@ -14,7 +14,6 @@ from actors.device import Device
 from actors.errors import DetectorFault
 from actors.ownership import DeviceLock
 from cluster.connection.connection import Connection
-from cluster.connection.messages import Node
 from cluster.deployment import placement
 from cluster.doctor.detectors import Detectors, agreement, on_cpu
 from cluster.doctor.host import examine, facts
@@ -208,7 +207,7 @@ class Doctor:
                 yield wrong("cluster", str(error), "See what is wrong above.")
             return
         try:
-            nodes: list[Node] = await connection.ask("nodes", timeout_s=10.0)
+            nodes = await connection.nodes(timeout_s=10.0)
             machines = Machines(connection, nodes, settings.detector, self._ours, self.found)
             async for each in machines.findings():
                 yield each

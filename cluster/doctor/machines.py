@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import permutations
 from typing import Any
 
 from actors.settings import DetectorSettings
-from cluster.connection.connection import Connection
-from cluster.connection.messages import ActorEntry, DriverAddress, Node
+from cluster.connection.cluster_api import ActorEntry, ClusterApi, DriverAddress, Node
 from cluster.doctor.host import examine_here
 from cluster.errors import NotAnswered
 from cluster.node.addresses import knock_all
@@ -27,7 +27,7 @@ class Machines:
     """Every machine of a cluster.
 
     Args:
-        connection: to the cluster.
+        cluster: asked for them.
         nodes: its machines.
         detector: what a detector is placed with, which is up to who asks.
         ours: facts of this machine.
@@ -37,14 +37,14 @@ class Machines:
 
     def __init__(
         self,
-        connection: Connection,
+        cluster: ClusterApi,
         nodes: Sequence[Node],
         detector: DetectorSettings,
         ours: Mapping[str, Any],
         said: Collection[Finding] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._connection = connection
+        self._cluster = cluster
         self._nodes = nodes
         self._detector = detector
         self._ours = ours
@@ -65,8 +65,8 @@ class Machines:
     async def _examined(self, node: Node) -> list[Finding]:
         asked_at = self._now()
         try:
-            known: dict[str, Any] = await self._connection.ask(
-                "run_on", node.node_id, examine_here, self._detector, timeout_s=_EXAMINE_TIMEOUT_S
+            known = await self._cluster.run_on(
+                node.node_id, partial(examine_here, self._detector), timeout_s=_EXAMINE_TIMEOUT_S
             )
         except NotAnswered as error:
             return [
@@ -94,8 +94,8 @@ class Machines:
         if not pairs:
             return []
         try:
-            driver: DriverAddress = await self._connection.ask("driver", timeout_s=_ANSWER_WITHIN_S)
-            entries: dict[str, ActorEntry] = await self._connection.ask("actors", timeout_s=_ANSWER_WITHIN_S)
+            driver = await self._cluster.driver_address(timeout_s=_ANSWER_WITHIN_S)
+            entries = await self._cluster.actor_entries(timeout_s=_ANSWER_WITHIN_S)
         except NotAnswered as error:
             return [warn("way", f"the ports could not be found out: {error}", "See what is wrong above.")]
         return await asyncio.gather(
@@ -105,8 +105,8 @@ class Machines:
     async def _way(self, one: Node, other: Node, ports: Mapping[int, str]) -> Finding:
         there = other.address if other.name == other.address else f"{other.name} ({other.address})"
         try:
-            found: dict[int, str] = await self._connection.ask(
-                "run_on", one.node_id, knock_all, other.address, list(ports), timeout_s=_EXAMINE_TIMEOUT_S
+            found = await self._cluster.run_on(
+                one.node_id, partial(knock_all, other.address, list(ports)), timeout_s=_EXAMINE_TIMEOUT_S
             )
         except NotAnswered as error:
             return warn("way", f"to {there} could not be tried: {error}", "See what is wrong above.").at(

@@ -17,7 +17,7 @@ from cluster.settings import load_settings
 from cluster.telemetry.otel import SpanTracer
 from cluster.telemetry.tracing import Tracer
 from tests.fakes import prepared
-from tests.unit.road import Road, health, quiet
+from tests.unit.fake_cluster import FakeCluster, health, quiet
 from tests.virtual_time import run
 
 
@@ -65,16 +65,16 @@ class Clients:
         self._tracer = tracer
         self._settings = load_settings(**sections)
 
-    def made(self, road: Road) -> FaceClient:
+    def made(self, cluster: FakeCluster) -> FaceClient:
         log = quiet(asyncio.get_running_loop().time)
-        pool = DetectorPool(road, self._settings.circuit, log)
+        pool = DetectorPool(cluster, self._settings.circuit, log)
         pool.detectors["FaceDetector"] = known = Detector("FaceDetector", self._settings.circuit, 0.0)
         known.hear(asyncio.get_running_loop().time(), health())
-        return FaceClient(road, pool, self._settings, log, self._tracer)  # type: ignore[arg-type]  # a road
+        return FaceClient(cluster, pool, self._settings, log, self._tracer)  # type: ignore[arg-type]  # a fake
 
-    def ask(self, road: Road, num: int = 1, **options: Any) -> list[Outcome]:
+    def ask(self, cluster: FakeCluster, num: int = 1, **options: Any) -> list[Outcome]:
         async def story() -> list[Outcome]:
-            client = self.made(road)
+            client = self.made(cluster)
             outcomes = await client.detect([prepared(each) for each in range(num)], **options)
             await client._fallback.close()
             return outcomes

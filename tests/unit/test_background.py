@@ -12,7 +12,7 @@ import pytest
 
 from cluster.background import in_thread, repeat_async, repeat_blocking
 from cluster.backoff import Backoff
-from tests.unit.road import quiet
+from tests.unit.fake_cluster import quiet
 from tests.virtual_time import run
 
 

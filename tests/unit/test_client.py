@@ -17,7 +17,7 @@ from cluster.client.detector import Detector
 from cluster.client.detector_pool import DetectorPool
 from cluster.client.face_client import FaceClient
 from cluster.settings import load_settings
-from tests.unit.road import Road, detected, failed, health, lost
+from tests.unit.fake_cluster import FakeCluster, detected, failed, health, lost
 
 
 async def collected(answers: AsyncIterator[Outcome]) -> list[Outcome]:
@@ -28,19 +28,19 @@ def photo(width: int) -> np.ndarray[Any, Any]:
     return np.zeros((1, width, 3), np.uint8)
 
 
-def client(road: Road, **changes: Any) -> FaceClient:
+def client(cluster: FakeCluster, **changes: Any) -> FaceClient:
     """Made inside a running loop; `changes` are of the settings of clients."""
     settings = load_settings(client={"num_prepare_threads": 1, **changes})
     log = logging.getLogger("test")
-    pool = DetectorPool(road, settings.circuit, log)
+    pool = DetectorPool(cluster, settings.circuit, log)
     pool.detectors["FaceDetector"] = known = Detector("FaceDetector", settings.circuit, 0.0)
     known.hear(asyncio.get_running_loop().time(), health())
-    return FaceClient(road, pool, settings, log)  # type: ignore[arg-type]  # a road in place of a connection
+    return FaceClient(cluster, pool, settings, log)  # type: ignore[arg-type]  # a fake in place of a connection
 
 
-async def asking(road: Road, images: Any, **options: Any) -> list[Outcome]:
+async def asking(cluster: FakeCluster, images: Any, **options: Any) -> list[Outcome]:
     """One call of a client of its own."""
-    return await client(road).detect(images, **options)
+    return await client(cluster).detect(images, **options)
 
 
 def widths(outcomes: Sequence[Outcome]) -> list[Any]:
@@ -58,7 +58,7 @@ def run(story: Any) -> Any:
 def test_outcomes_come_in_order_whatever_happens_to_each(tmp_path: Path) -> None:
     """I1, I3: refused here, answered there, failed there: each at its own place."""
 
-    class Mixed(Road):
+    class Mixed(FakeCluster):
         def answer(self, images: Sequence[Any]) -> Any:
             return [failed(Failure.DEVICE_FAILED) if i.width == 3 else detected(i.width) for i in images]
 
@@ -75,7 +75,7 @@ def test_outcomes_come_in_order_whatever_happens_to_each(tmp_path: Path) -> None
 
 def test_many_images_travel_in_bounded_calls() -> None:
     """I6: never more images in a call, nor calls under way, than the settings say."""
-    detector = Road(seconds=0.001)
+    detector = FakeCluster(seconds=0.001)
 
     async def story() -> None:
         outcomes = await client(detector, images_per_call=4, max_calls_in_flight=3).detect(
@@ -99,7 +99,7 @@ def test_a_stream_is_read_no_further_than_it_is_answered() -> None:
             yield photo(num_read)
 
     async def story() -> None:
-        answers = client(Road(), images_per_call=4, max_calls_in_flight=2).stream(source())
+        answers = client(FakeCluster(), images_per_call=4, max_calls_in_flight=2).stream(source())
         for number in range(1, 101):
             assert widths([await anext(answers)]) == [number]
             await asyncio.sleep(0)
@@ -119,7 +119,7 @@ def test_an_answer_does_not_wait_for_a_source_that_stalls() -> None:
             while True:
                 yield await asked.get()
 
-        answers = client(Road()).stream(source())
+        answers = client(FakeCluster()).stream(source())
         for number in range(1, 6):
             asked.put_nowait(photo(number))
             assert widths([await anext(answers)]) == [number]
@@ -137,7 +137,7 @@ def test_a_source_that_fails_says_so_after_what_it_gave() -> None:
 
     async def story() -> None:
         with pytest.raises(OSError, match="the disk is gone"):
-            await collected(client(Road()).stream(source()))
+            await collected(client(FakeCluster()).stream(source()))
 
     run(story())
 
@@ -147,7 +147,7 @@ def test_busy_images_are_asked_for_again_and_only_those() -> None:
 
     asked: Counter[int] = Counter()
 
-    class OddOnesBusyAtFirst(Road):
+    class OddOnesBusyAtFirst(FakeCluster):
         def answer(self, images: Sequence[Any]) -> Any:
             asked.update(image.width for image in images)
             return [
@@ -165,7 +165,7 @@ def test_busy_images_are_asked_for_again_and_only_those() -> None:
 def test_busy_beyond_the_deadline_is_said() -> None:
     """I6: no waiting for what cannot come in time."""
 
-    class Busy(Road):
+    class Busy(FakeCluster):
         def answer(self, images: Sequence[Any]) -> Any:
             return [failed(Failure.BUSY, 60.0) for _ in images]
 
@@ -176,7 +176,7 @@ def test_busy_beyond_the_deadline_is_said() -> None:
 
 def test_a_deadline_ends_a_call_that_hangs() -> None:
     """I6: the caller gets an outcome, whatever the cluster does."""
-    outcomes = run(asking(Road(seconds=1000), [photo(1), photo(2)], deadline_s=0.05))
+    outcomes = run(asking(FakeCluster(seconds=1000), [photo(1), photo(2)], deadline_s=0.05))
     assert widths(outcomes) == [Failure.DEADLINE, Failure.DEADLINE]
 
 
@@ -191,14 +191,14 @@ def test_a_deadline_ends_a_call_that_hangs() -> None:
 )
 def test_a_fault_of_the_cluster_is_an_outcome(answer: Any, failure: Failure) -> None:
     """I1: nothing is raised once images are on their way, and nobody gets another's answer."""
-    detector = Road()
-    detector.answer = lambda images: answer  # type: ignore[method-assign]
+    detector = FakeCluster()
+    detector.script = lambda images: answer
     assert widths(run(asking(detector, [photo(1), b"", photo(2)]))) == [failure, "zero_sized", failure]
 
 
 def test_who_leaves_a_stream_leaves_no_call_behind() -> None:
     """The calls under way are cancelled, so that the detector does not work for nobody."""
-    detector = Road(seconds=1000)
+    detector = FakeCluster(seconds=1000)
 
     async def story() -> None:
         answers = client(detector).stream(photo(n) for n in range(1, 100))
@@ -218,6 +218,6 @@ def test_wrong_use_is_an_error_of_the_caller() -> None:
     """One image instead of a list, or a priority that does not exist."""
     for one in (b"x", "a.jpg", photo(1), Path("a.jpg")):
         with pytest.raises(TypeError, match="list"):
-            run(asking(Road(), one))
+            run(asking(FakeCluster(), one))
     with pytest.raises(ValueError, match="urgent"):
-        run(asking(Road(), [photo(1)], priority="urgent"))
+        run(asking(FakeCluster(), [photo(1)], priority="urgent"))

@@ -10,40 +10,47 @@ import pytest
 
 from actors.faces import Failure
 from cluster.backoff import Backoff
+from cluster.connection.cluster_api import Pulse
 from cluster.connection.connection import Connection
-from cluster.connection.messages import Pulse
 from cluster.errors import ClusterUnavailable, Fault, NotAnswered
 from cluster.settings import Settings, load_settings
-from tests.unit.road import quiet
+from tests.unit.fake_cluster import quiet
 from tests.virtual_time import run
 
 
 class Driver:
-    """One that answers with its number, until it is told otherwise."""
+    """One that answers with its number as a name, until it is told otherwise."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.address = f"head:{number}"
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.pulse = Pulse(True, "")
+        self.pulse = Pulse("")
         self.hangs = False
         self.seconds = 0.0
         self.num_asked = 0
         self.was_ended_at: float | None = None
 
-    async def ask(self, verb: str, *arguments: Any) -> Any:
+    async def ask(self, question: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._answered(question)
+        except TimeoutError:
+            raise NotAnswered(Fault.of(Failure.DEADLINE, "No answer came in time.")) from None
+
+    async def _answered(self, question: str) -> Any:
         if self.ended.done():
             raise NotAnswered(Fault.of(Failure.NO_CLUSTER, "gone"))
         if self.hangs:
             await asyncio.sleep(1e6)
-        if verb == "pulse":
+        if question == "pulse":
             return self.pulse
         self.num_asked += 1
         try:
             await asyncio.wait([self.ended], timeout=self.seconds)
             if self.ended.done():
                 raise NotAnswered(Fault.of(Failure.NO_CLUSTER, self.ended.result()))
-            return self.number
+            return [str(self.number)]
         finally:
             self.num_asked -= 1
 
@@ -101,7 +108,8 @@ def story(told: Callable[[Cluster, Connection], Any], address: str | None = "hea
 async def ask(made: Connection, timeout_s: float = 5.0) -> Any:
     """Which driver process answered, or the failure."""
     try:
-        return await made.ask("detect", timeout_s=timeout_s)
+        (name,) = await made.list_detectors(timeout_s=timeout_s)
+        return int(name)
     except NotAnswered as error:
         return error.fault.failure
 
@@ -122,7 +130,7 @@ def test_without_waiting_it_joins_when_it_can() -> None:
         cluster.away = "nobody answers at head:6379"
         await made.open(wait=False)
         with pytest.raises(NotAnswered, match="nobody answers") as unanswered:
-            await made.ask("detect", timeout_s=3.0)
+            await made.list_detectors(timeout_s=3.0)
         assert unanswered.value.fault.failure is Failure.NO_CLUSTER
         asking = asyncio.create_task(ask(made, 60.0))
         await asyncio.sleep(20.0)
@@ -142,7 +150,7 @@ def test_an_unforeseen_error_while_joining_is_told_and_joining_goes_on(
         cluster.unforeseen = error
         await made.open(wait=False)
         with pytest.raises(NotAnswered, match=f"cannot be joined: {type(error).__name__}: {error}"):
-            await made.ask("detect", timeout_s=30.0)
+            await made.list_detectors(timeout_s=30.0)
         assert cluster.num_attempts > 3
         cluster.unforeseen = None
         assert await ask(made, 60.0) == 1
@@ -198,7 +206,7 @@ def test_a_stranded_driver_process_finishes_while_another_takes_over() -> None:
         first.seconds = 10.0
         asking = asyncio.create_task(ask(made, 60.0))
         await asyncio.sleep(1.0)
-        first.pulse = Pulse(True, "the node that it belonged to is gone")
+        first.pulse = Pulse("the node that it belonged to is gone")
         await asyncio.sleep(6.0)
         assert await ask(made) == 2
         assert await asking == 1
@@ -214,7 +222,7 @@ def test_a_stranded_driver_process_stays_while_there_is_no_other() -> None:
     async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
         cluster.away = "nobody answers"
-        cluster.driver_processes[0].pulse = Pulse(True, "the head answers others, and not this process")
+        cluster.driver_processes[0].pulse = Pulse("the head answers others, and not this process")
         await asyncio.sleep(60.0)
         assert await ask(made) == 1
         cluster.away = ""
@@ -229,7 +237,7 @@ def test_a_head_that_is_away_costs_no_driver_process() -> None:
 
     async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
-        cluster.driver_processes[0].pulse = Pulse(False, "")
+        cluster.driver_processes[0].pulse = Pulse("")
         await asyncio.sleep(600.0)
         assert len(cluster.driver_processes) == 1
         assert await ask(made) == 1
@@ -251,7 +259,7 @@ def test_a_driver_process_that_has_hung_is_replaced() -> None:
 def test_an_embedded_cluster_ends_before_the_next_begins() -> None:
     async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
-        cluster.driver_processes[0].pulse = Pulse(False, "the head answers others, and not this process")
+        cluster.driver_processes[0].pulse = Pulse("the head answers others, and not this process")
         await asyncio.sleep(20.0)
         assert await ask(made) == 2
         assert cluster.driver_processes[0].was_ended_at is not None

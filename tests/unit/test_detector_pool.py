@@ -15,20 +15,20 @@ from cluster.client.detector import Detector
 from cluster.client.detector_pool import DetectorPool
 from cluster.errors import DetectorNotReady, Fault, NotAnswered, Refused
 from cluster.settings import CircuitSettings
-from tests.unit.road import Road, detected, failed, health, lost
+from tests.unit.fake_cluster import FakeCluster, detected, failed, health, lost
 from tests.virtual_time import run
 
 SETTINGS = CircuitSettings(jitter=0.0)
 CLOSED, OPEN, HALF_OPEN = CircuitState
 
 
-def pool(road: Road, **changes: Any) -> DetectorPool:
+def pool(cluster: FakeCluster, **changes: Any) -> DetectorPool:
     settings = SETTINGS.model_copy(update=changes)
-    return DetectorPool(road, settings, logging.getLogger("test"))
+    return DetectorPool(cluster, settings, logging.getLogger("test"))
 
 
-async def started(road: Road, **changes: Any) -> DetectorPool:
-    made = pool(road, **changes)
+async def started(cluster: FakeCluster, **changes: Any) -> DetectorPool:
+    made = pool(cluster, **changes)
     await made.start(5.0)
     await made.look()
     made.watch()
@@ -55,9 +55,9 @@ async def chosen(pool: DetectorPool) -> str:
 
 def test_the_least_busy_of_the_ready_is_chosen() -> None:
     async def story() -> None:
-        road = Road("a", "b", "c")
-        road.healths["c"] = health(name="c", state=State.STARTING)
-        made = await started(road)
+        cluster = FakeCluster("a", "b", "c")
+        cluster.healths["c"] = health(name="c", state=State.STARTING)
+        made = await started(cluster)
         made.detectors["a"].num_in_flight = 8
         assert await chosen(made) == "b"
         made.detectors["b"].num_in_flight = 16
@@ -69,14 +69,14 @@ def test_the_least_busy_of_the_ready_is_chosen() -> None:
 
 def test_one_that_left_is_passed_over_until_it_is_back() -> None:
     async def story() -> None:
-        road = Road("a", "b")
-        made = await started(road)
+        cluster = FakeCluster("a", "b")
+        made = await started(cluster)
         made.detectors["b"].num_in_flight = 100
-        road.silent.add("a")
+        cluster.silent.add("a")
         await asyncio.sleep(10.0)
         assert await chosen(made) == "b"
         assert state(made, "a") is CLOSED, "a blip opens nothing"
-        road.silent.clear()
+        cluster.silent.clear()
         await asyncio.sleep(10.0)
         assert await chosen(made) == "a"
         await made.close()
@@ -86,13 +86,13 @@ def test_one_that_left_is_passed_over_until_it_is_back() -> None:
 
 def test_a_new_machine_is_found_by_itself_and_one_of_another_cluster_is_forgotten() -> None:
     async def story() -> None:
-        road = Road("a")
-        made = await started(road)
-        road.healths["b"] = health(name="b")
+        cluster = FakeCluster("a")
+        made = await started(cluster)
+        cluster.healths["b"] = health(name="b")
         await asyncio.sleep(10.0)
         made.detectors["a"].num_in_flight = 1
         assert await chosen(made) == "b"
-        del road.healths["a"]
+        del cluster.healths["a"]
         await asyncio.sleep(10.0)
         assert list(made.detectors) == ["b"]
         await made.close()
@@ -102,10 +102,10 @@ def test_a_new_machine_is_found_by_itself_and_one_of_another_cluster_is_forgotte
 
 def test_none_ready_says_why() -> None:
     async def story() -> None:
-        road = Road("a")
-        road.healths["a"] = health(state=State.FAULTY, detail="It lies.", failure=Failure.DEVICE_LIES)
+        cluster = FakeCluster("a")
+        cluster.healths["a"] = health(state=State.FAULTY, detail="It lies.", failure=Failure.DEVICE_LIES)
         with pytest.raises(DetectorNotReady, match="It lies"):
-            await pool(road).start(5.0)
+            await pool(cluster).start(5.0)
 
     run(story())
 
@@ -129,9 +129,9 @@ def test_a_device_that_fails_call_after_call_opens_the_circuit(failure: Failure)
     """Ten of ten, not nine; then nobody is let through, with the reason."""
 
     async def story() -> None:
-        road = Road()
-        made = await started(road)
-        road.answer = lambda images: [failed(failure) for _ in images]  # type: ignore[method-assign]
+        cluster = FakeCluster()
+        made = await started(cluster)
+        cluster.script = lambda images: [failed(failure) for _ in images]
         for _ in range(9):
             await ask(made)
         assert state(made) is CLOSED
@@ -154,9 +154,9 @@ def test_what_says_nothing_about_the_device_opens_nothing(failure: Failure) -> N
     """I3: a bad image, a full queue, an impatient caller, a restart."""
 
     async def story() -> None:
-        road = Road()
-        made = await started(road)
-        road.answer = lambda images: [failed(failure) for _ in images]  # type: ignore[method-assign]
+        cluster = FakeCluster()
+        made = await started(cluster)
+        cluster.script = lambda images: [failed(failure) for _ in images]
         for _ in range(100):
             await ask(made)
         assert state(made) is CLOSED
@@ -179,9 +179,9 @@ def test_a_lasting_fault_opens_the_circuit_at_once(failure: Failure) -> None:
     """Found by a call; asking ten times would not help."""
 
     async def story() -> None:
-        road = Road()
-        made = await started(road)
-        road.answer = lambda images: lost(failure)  # type: ignore[method-assign]
+        cluster = FakeCluster()
+        made = await started(cluster)
+        cluster.script = lambda images: lost(failure)
         await ask(made)
         assert state(made) is OPEN
         await made.close()
@@ -193,20 +193,22 @@ def test_a_faulty_detector_opens_it_without_any_call_and_a_proof_closes_it() -> 
     """What it says of itself is enough; when it is well again, two golden photos close it, within seconds."""
 
     async def story() -> None:
-        road = Road()
-        made = await started(road)
-        road.healths["FaceDetector"] = health(state=State.FAULTY, detail="zeros", failure=Failure.DEVICE_LIES)
+        cluster = FakeCluster()
+        made = await started(cluster)
+        cluster.healths["FaceDetector"] = health(
+            state=State.FAULTY, detail="zeros", failure=Failure.DEVICE_LIES
+        )
         await asyncio.sleep(3.0)
         assert state(made) is not CLOSED
         await asyncio.sleep(600.0)
         assert state(made) is not CLOSED
-        assert road.probes["FaceDetector"] >= 5
-        road.healths["FaceDetector"] = health()
+        assert cluster.probes["FaceDetector"] >= 5
+        cluster.healths["FaceDetector"] = health()
         before = asyncio.get_running_loop().time()
         while state(made) is not CLOSED:
             await asyncio.sleep(0.1)
         assert asyncio.get_running_loop().time() - before < 10
-        assert road.calls == []
+        assert cluster.calls == []
         await made.close()
 
     run(story())
@@ -216,9 +218,9 @@ def test_silence_is_waited_for_and_then_opens_the_circuit() -> None:
     """A restart takes its time; longer than the grace is not a restart any more."""
 
     async def story() -> None:
-        road = Road()
-        made = await started(road, grace_s=30.0)
-        road.silent.add("FaceDetector")
+        cluster = FakeCluster()
+        made = await started(cluster, grace_s=30.0)
+        cluster.silent.add("FaceDetector")
         await asyncio.sleep(25.0)
         assert state(made) is CLOSED
         await asyncio.sleep(15.0)
@@ -227,7 +229,7 @@ def test_silence_is_waited_for_and_then_opens_the_circuit() -> None:
         assert refused is not None
         assert refused.fault.failure is Failure.DETECTOR_LOST
         assert "not been heard" in refused.fault.detail
-        road.silent.clear()
+        cluster.silent.clear()
         await asyncio.sleep(12.0)
         assert state(made) is CLOSED
         await made.close()
@@ -237,9 +239,9 @@ def test_silence_is_waited_for_and_then_opens_the_circuit() -> None:
 
 def test_a_start_that_never_ends_opens_it_too() -> None:
     async def story() -> None:
-        road = Road()
-        made = await started(road, grace_s=30.0)
-        road.healths["FaceDetector"] = health(state=State.STARTING, detail="warming up")
+        cluster = FakeCluster()
+        made = await started(cluster, grace_s=30.0)
+        cluster.healths["FaceDetector"] = health(state=State.STARTING, detail="warming up")
         await asyncio.sleep(25.0)
         assert state(made) is CLOSED
         await asyncio.sleep(15.0)
@@ -253,8 +255,8 @@ def test_a_detector_that_answers_everything_but_photos_is_at_fault() -> None:
     """Calls without an answer count while it is heard; while it is not, silence alone is judged."""
 
     async def story() -> None:
-        road = Road(seconds=1e6)
-        made = await started(road)
+        cluster = FakeCluster(seconds=1e6)
+        made = await started(cluster)
         for _ in range(9):
             await ask(made, deadline_s=1.0)
         assert state(made) is CLOSED
@@ -262,7 +264,7 @@ def test_a_detector_that_answers_everything_but_photos_is_at_fault() -> None:
         assert state(made) is not CLOSED
         await made.close()
 
-        silent = Road(seconds=1e6)
+        silent = FakeCluster(seconds=1e6)
         other = await started(silent, grace_s=300.0)
         silent.silent.add("FaceDetector")
         await asyncio.sleep(20.0)
@@ -277,9 +279,9 @@ def test_slow_runs_open_it() -> None:
     """A device that answers everything much too late."""
 
     async def story() -> None:
-        road = Road()
-        made = await started(road, slow_run_s=1.0)
-        road.answer = lambda images: [detected(1, run_ms=1500.0)]  # type: ignore[method-assign]
+        cluster = FakeCluster()
+        made = await started(cluster, slow_run_s=1.0)
+        cluster.script = lambda images: [detected(1, run_ms=1500.0)]
         for _ in range(10):
             await ask(made)
         assert state(made) is OPEN
@@ -309,14 +311,14 @@ def test_a_silent_probe_is_a_failed_one() -> None:
     """And the next waits longer."""
 
     async def story() -> None:
-        road = Road()
-        made = await started(road)
-        road.silent.add("FaceDetector")
+        cluster = FakeCluster()
+        made = await started(cluster)
+        cluster.silent.add("FaceDetector")
         await asyncio.sleep(300.0)
         assert state(made) is not CLOSED
         view = made.detectors["FaceDetector"].circuit.view(asyncio.get_running_loop().time())
         assert view.num_opened == 1
-        assert 2 <= road.probes["FaceDetector"] <= 12
+        assert 2 <= cluster.probes["FaceDetector"] <= 12
         await made.close()
 
     run(story())
@@ -324,17 +326,17 @@ def test_a_silent_probe_is_a_failed_one() -> None:
 
 def test_who_is_patient_waits_for_the_circuit_to_close() -> None:
     async def story() -> None:
-        road = Road()
-        made = await started(road)
-        road.healths["FaceDetector"] = health(state=State.FAULTY, failure=Failure.DEVICE_LIES)
+        cluster = FakeCluster()
+        made = await started(cluster)
+        cluster.healths["FaceDetector"] = health(state=State.FAULTY, failure=Failure.DEVICE_LIES)
         await asyncio.sleep(3.0)
         loop = asyncio.get_running_loop()
         waiting = asyncio.create_task(made.choose(loop.time() + 100.0, patient=True))
         await asyncio.sleep(20.0)
         assert not waiting.done()
-        road.healths["FaceDetector"] = health()
+        cluster.healths["FaceDetector"] = health()
         assert (await waiting).name == "FaceDetector"
-        road.healths["FaceDetector"] = health(state=State.FAULTY, failure=Failure.DEVICE_LIES)
+        cluster.healths["FaceDetector"] = health(state=State.FAULTY, failure=Failure.DEVICE_LIES)
         await asyncio.sleep(3.0)
         begun = loop.time()
         with pytest.raises(Refused):
@@ -349,9 +351,9 @@ def test_a_cluster_that_was_never_there_is_waited_for_and_then_said() -> None:
     """Without any detector: within the grace a call waits, after it the reason is given at once."""
 
     async def story() -> None:
-        road = Road()
-        road.healths.clear()
-        made = pool(road, grace_s=30.0)
+        cluster = FakeCluster()
+        cluster.healths.clear()
+        made = pool(cluster, grace_s=30.0)
         made.watch()
         loop = asyncio.get_running_loop()
         with pytest.raises(Refused, match="away"):
@@ -362,7 +364,7 @@ def test_a_cluster_that_was_never_there_is_waited_for_and_then_said() -> None:
         with pytest.raises(Refused, match="away"):
             await made.choose(begun + 4.0, patient=False)
         assert loop.time() == begun
-        road.healths["FaceDetector"] = health()
+        cluster.healths["FaceDetector"] = health()
         await asyncio.sleep(3.0)
         assert await chosen(made) == "FaceDetector"
         await made.close()
@@ -372,8 +374,8 @@ def test_a_cluster_that_was_never_there_is_waited_for_and_then_said() -> None:
 
 def test_a_person_may_close_it() -> None:
     async def story() -> None:
-        road = Road("a", "b")
-        made = await started(road)
+        cluster = FakeCluster("a", "b")
+        made = await started(cluster)
         for each in made.detectors.values():
             each.circuit.trip(0.0, _CAUSE)
         made.reset("a")

@@ -14,18 +14,18 @@ import pytest
 from actors import golden
 from actors.errors import ModelUnavailable
 from actors.faces import Detected, Face, Failure, Health, State
-from cluster.connection.messages import ActorEntry, Node
+from cluster.connection.cluster_api import ActorEntry, Node
 from cluster.doctor.detectors import Detectors, agreement
 from cluster.node.findings import Finding, Verdict
 from cluster.settings import load_settings
-from tests.unit.road import STAMP, Road, failed, health, lost
+from tests.unit.fake_cluster import STAMP, FakeCluster, failed, health, lost
 
 GPU = Node("bb", "10.0.0.2", "gpu", {"directml": 1.0})
 FACE = Face(golden.BOX, 0.9, golden.LANDMARKS)  # type: ignore[arg-type]  # five pairs
 CPU = {"provider": "CPUExecutionProvider", "ms": 70.0, "box": golden.BOX, "score": 0.9}
 
 
-class Site(Road):
+class Site(FakeCluster):
     """Detectors that find the golden face, unless told otherwise."""
 
     def __init__(self, *names: str) -> None:
@@ -39,21 +39,15 @@ class Site(Road):
         times = replace(Detected(stamp=STAMP, faces=(), width=1, height=1).times, run_ms=4.0)
         return [Detected(stamp=STAMP, times=times, faces=faces, width=320, height=320)]
 
-    async def _known(self) -> list[str]:
-        return list(self.healths)
-
-    async def _actors(self) -> dict[str, ActorEntry]:
-        return self.entries
-
-    async def _health(self, name: str, wait_s: float) -> Health:
-        if name in self.gone:
+    async def health(self, detector: str, wait_s: float, *, timeout_s: float) -> Health:
+        if detector in self.gone:
             raise lost()
-        return await super()._health(name, wait_s)
+        return await super().health(detector, wait_s, timeout_s=timeout_s)
 
 
 def look(site: Site, *nodes: Node, cpu: Any = lambda settings, image: CPU) -> list[Finding]:
     async def found() -> list[Finding]:
-        made = Detectors(load_settings(), site, nodes or (GPU,), cpu)  # type: ignore[arg-type]  # a road
+        made = Detectors(load_settings(), site, nodes or (GPU,), cpu)
         return [each async for each in made.findings()]
 
     return asyncio.run(found())
@@ -202,7 +196,7 @@ def test_circuits_and_the_fallback_of_clients() -> None:
         "fallback": {"circuit open": 3},
     }
     note = {"client": "backend pid 7", "at": time.time(), "status": status}
-    site.notes["client/1"] = json.dumps(note).encode()
+    site.values["client/1"] = json.dumps(note).encode()
     found = look(site)
     assert "backend pid 7 does not ask FaceDetector: it was silent" in one(found, "circuit").evidence
     assert "3 for circuit open" in one(found, "fallback").evidence
@@ -216,12 +210,12 @@ def test_a_faulty_detector_is_asked_to_try_again() -> None:
         mended, state=State.FAULTY, failure=Failure.DEVICE_LIES, detail="It gave zeros."
     )
 
-    async def opened_anew(name: str, wait_s: float) -> Health:
-        site.probes[name] += 1
-        site.healths[name] = mended
+    async def opened_anew(detector: str, wait_s: float, *, timeout_s: float) -> Health:
+        site.probes[detector] += 1
+        site.healths[detector] = mended
         return mended
 
-    site._check = opened_anew  # type: ignore[method-assign]  # its script
+    site.self_test = opened_anew  # type: ignore[method-assign]  # its script
     assert "ready on" in one(look(site), "detector").evidence
     assert site.probes["FaceDetector"] == 1
     look(site)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 
 from actors.settings import DetectorSettings
-from cluster.connection.messages import ActorEntry, DriverAddress, Node
+from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node
 from cluster.doctor.host import examine_here
 from cluster.doctor.machines import Machines, compared, ports_of
 from cluster.node.addresses import knock_all
 from cluster.node.findings import Finding, Verdict, ok
-from tests.unit.road import Road, lost
+from tests.unit.fake_cluster import FakeCluster, lost
 
 OURS: dict[str, Any] = {
     "host": "backend",
@@ -85,7 +86,7 @@ def test_where_a_machine_has_to_be_reached() -> None:
     assert set(ports_of(HEAD, driver, ENTRIES)) == {6380, 6381, 10004}
 
 
-class Site(Road):
+class Site(FakeCluster):
     """Machines that are told what they find."""
 
     def __init__(self) -> None:
@@ -93,39 +94,33 @@ class Site(Road):
         self.closed: dict[tuple[str, str], str] = {}
         self.visits: list[tuple[str, str, list[int]]] = []
         self.mute: set[str] = set()
+        self.entries = ENTRIES
 
-    async def _run_on(self, node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def run_on(self, node_id: str, work: partial[Any], *, timeout_s: float) -> Any:
         answers: dict[Callable[..., Any], Callable[..., Any]] = {
             examine_here: self._examine,
             knock_all: self._visit,
         }
-        asked = answers[function]
-        return await asked(node_id, *arguments)
+        return answers[work.func](node_id, *work.args)
 
-    async def _examine(self, node_id: str, detector: DetectorSettings) -> dict[str, Any]:
+    def _examine(self, node_id: str, detector: DetectorSettings) -> dict[str, Any]:
         if node_id in self.mute:
             raise lost()
         host = "backend" if node_id == "aa" else "gpu"
         return {"facts": OURS | {"host": host}, "findings": [ok("ray", "Ray 2.60.0").as_dict()]}
 
-    async def _visit(self, node_id: str, host: str, ports: Sequence[int]) -> dict[int, str]:
+    def _visit(self, node_id: str, host: str, ports: Sequence[int]) -> dict[int, str]:
         if node_id in self.mute:
             raise lost()
         self.visits.append((node_id, host, list(ports)))
         return {port: self.closed.get((node_id, host), "") for port in ports}
-
-    async def _driver(self) -> DriverAddress:
-        return DriverAddress("aa", "10.0.0.1", 10004)
-
-    async def _actors(self) -> dict[str, ActorEntry]:
-        return ENTRIES
 
 
 def look(site: Site, *nodes: Node) -> list[Finding]:
     said = [ok("ray", "Ray 2.60.0")]
 
     async def found() -> list[Finding]:
-        machines = Machines(site, nodes, DetectorSettings(), OURS, said, lambda: 1000.0)  # type: ignore[arg-type]  # a road
+        machines = Machines(site, nodes, DetectorSettings(), OURS, said, lambda: 1000.0)
         return [each async for each in machines.findings()]
 
     return asyncio.run(found())

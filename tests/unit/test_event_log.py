@@ -8,7 +8,7 @@ import pytest
 
 from actors.faces import Failure, Priority
 from cluster.telemetry.event_log import DetectorLog, line
-from tests.unit.road import detected, failed, health, quiet
+from tests.unit.fake_cluster import detected, failed, health, quiet
 
 
 def test_a_line_is_read_by_people_and_programs() -> None:

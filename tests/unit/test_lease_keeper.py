@@ -12,7 +12,7 @@ from actors.device import Lease
 from actors.errors import LeaseOver
 from cluster.deployment.lease import LeaseKeeper
 from cluster.node.contract import DRAIN_NOTE
-from tests.unit.road import quiet
+from tests.unit.fake_cluster import quiet
 
 EPOCH = 100
 

@@ -20,7 +20,7 @@ from cluster.deployment.ray_metrics import RayMetrics
 from cluster.errors import NotAnswered
 from cluster.telemetry.event_log import DetectorLog
 from cluster.telemetry.metrics import ALL_METRICS, CIRCUIT_VALUES, DetectorMetrics
-from tests.unit.road import Road, detected, failed, health, lost, quiet
+from tests.unit.fake_cluster import FakeCluster, detected, failed, health, quiet
 from tests.virtual_time import run
 
 
@@ -180,33 +180,26 @@ def status(**changes: Any) -> ClientStatus:
 def test_what_a_client_counts_is_sent_once_and_kept_until_it_is() -> None:
     """An outage loses no count."""
 
-    class Broken(Road):
-        is_away = True
-
-        async def ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
-            if self.is_away:
-                raise lost()
-            return await super().ask(verb, *arguments, timeout_s=timeout_s)
-
     async def story() -> None:
-        road = Broken()
-        metrics = ClientMetrics(road, status)
+        cluster = FakeCluster()
+        cluster.is_away = True
+        metrics = ClientMetrics(cluster, status)
         metrics.call([detected(1), failed(Failure.BUSY)], Priority.INTERACTIVE, 0.2)
         with pytest.raises(NotAnswered):
             await metrics.flush()
-        road.is_away = False
+        cluster.is_away = False
         metrics.call([detected(1)], Priority.INTERACTIVE, 0.3)
         await metrics.flush()
         await metrics.flush()
         images: Counter[str] = Counter()
-        for name, value, tags in road.observed:
+        for name, value, tags in cluster.observed:
             if name == "rayface_client_images_total":
                 images[tags["outcome"]] += int(value)
         assert images == {"detected": 2, "failed": 1}
-        calls = [value for name, value, _ in road.observed if name == "rayface_client_call_seconds"]
+        calls = [value for name, value, _ in cluster.observed if name == "rayface_client_call_seconds"]
         assert calls == [0.2, 0.3]
         connections = [
-            value for name, value, _ in road.observed if name == "rayface_client_connections_total"
+            value for name, value, _ in cluster.observed if name == "rayface_client_connections_total"
         ]
         assert connections == [1]
 
@@ -218,9 +211,9 @@ def test_a_circuit_that_opens_is_counted_with_its_reason() -> None:
         return DetectorStatus("a", "ready", circuit, reason, "", 0, 0, 0, 0, 0, num_opened, 0, "")
 
     async def story() -> None:
-        road = Road()
+        cluster = FakeCluster()
         now = [status(detectors=(of("closed", "", 0),))]
-        metrics = ClientMetrics(road, lambda: now[0])
+        metrics = ClientMetrics(cluster, lambda: now[0])
         for circuit, reason, num in (
             ("closed", "", 0),
             ("open", "device_lies", 1),
@@ -232,11 +225,11 @@ def test_a_circuit_that_opens_is_counted_with_its_reason() -> None:
             await metrics.flush()
         opened = [
             (value, tags["reason"])
-            for name, value, tags in road.observed
+            for name, value, tags in cluster.observed
             if name == "rayface_client_circuit_opened_total"
         ]
         assert opened == [(1, "device_lies"), (1, "detector_lost")]
-        states = [v for name, v, _ in road.observed if name == "rayface_client_circuit_state"]
+        states = [v for name, v, _ in cluster.observed if name == "rayface_client_circuit_state"]
         assert states == [0, 2, 0, 2, 1]
 
     run(story())
@@ -246,7 +239,7 @@ def test_durations_are_bounded_while_nobody_takes_them() -> None:
     """I6."""
 
     async def story() -> None:
-        metrics = ClientMetrics(Road(), status)
+        metrics = ClientMetrics(FakeCluster(), status)
         for _ in range(30_000):
             metrics.call([detected(1)], Priority.BULK, 0.1)
         assert len(metrics._durations) <= 10_000

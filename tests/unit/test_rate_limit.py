@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cluster.telemetry.rate_limit import RateLimitFilter
-from tests.unit.road import quiet
+from tests.unit.fake_cluster import quiet
 
 
 class Clock:

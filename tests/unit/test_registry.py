@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.client.registry import ClientRegistry, leave_reset, read_clients
 from cluster.client.status import ClientStatus
-from tests.unit.road import Road
+from tests.unit.fake_cluster import FakeCluster
 from tests.virtual_time import run
 
 
@@ -28,15 +28,15 @@ def status() -> ClientStatus:
 
 def test_a_client_is_read_while_it_lives_and_not_after_it() -> None:
     async def story() -> None:
-        road = Road()
-        board = ClientRegistry(road, Circuits(), status)
+        cluster = FakeCluster()
+        board = ClientRegistry(cluster, Circuits(), status)
         board.open()
         await board.look()
-        (note,) = await read_clients(road)
+        (note,) = await read_clients(cluster)
         assert "pid" in note.client
         assert note.status["address"] == "head:1"
         await board.close()
-        assert await read_clients(road) == []
+        assert await read_clients(cluster) == []
 
     run(story())
 
@@ -45,23 +45,23 @@ def test_a_note_that_nobody_renews_is_taken_away() -> None:
     """Its client was killed."""
 
     async def story() -> None:
-        road = Road()
+        cluster = FakeCluster()
         old: dict[str, Any] = {"client": "x", "at": time.time() - 100, "status": {}}
-        road.notes["client/x"] = json.dumps(old).encode()
-        assert await read_clients(road) == []
-        assert road.notes == {}
+        cluster.values["client/x"] = json.dumps(old).encode()
+        assert await read_clients(cluster) == []
+        assert cluster.values == {}
 
     run(story())
 
 
 def test_a_reset_is_acted_on_once_and_an_old_one_never() -> None:
     async def story() -> None:
-        road, circuits = Road(), Circuits()
-        await leave_reset(road, None)
-        board = ClientRegistry(road, circuits, status)
+        cluster, circuits = FakeCluster(), Circuits()
+        await leave_reset(cluster, None)
+        board = ClientRegistry(cluster, circuits, status)
         await board.look()
         assert circuits.resets == [], "it was left before this client came"
-        await leave_reset(road, "FaceDetector")
+        await leave_reset(cluster, "FaceDetector")
         await board.look()
         await board.look()
         assert circuits.resets == ["FaceDetector"]
@@ -71,10 +71,10 @@ def test_a_reset_is_acted_on_once_and_an_old_one_never() -> None:
 
 def test_the_first_reset_of_a_cluster_is_seen() -> None:
     async def story() -> None:
-        road, circuits = Road(), Circuits()
-        board = ClientRegistry(road, circuits, status)
+        cluster, circuits = FakeCluster(), Circuits()
+        board = ClientRegistry(cluster, circuits, status)
         await board.look()
-        await leave_reset(road, None)
+        await leave_reset(cluster, None)
         await board.look()
         assert circuits.resets == [None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -13,33 +13,19 @@ from actors.faces import Health, State
 from cluster.cli.status_view import StatusView, clients, rates
 from cluster.client.detector_pool import DetectorPool
 from cluster.client.registry import ClientEntry
-from cluster.connection.connection import Connection
-from cluster.connection.messages import Node
+from cluster.connection.cluster_api import Node
 from cluster.errors import ClusterUnavailable
 from cluster.settings import CircuitSettings
-from tests.unit.road import STAMP, Road, health, lost
+from tests.unit.fake_cluster import STAMP, FakeCluster, health
 from tests.virtual_time import run
 
 _NODE = Node("0" * 56, "10.0.0.2", "gpu", {"directml": 1.0}, {})
 
 
-class Cluster(Road):
-    """One that tells its nodes as well."""
-
-    is_gone = False
-
-    async def _known(self) -> list[str]:
-        if self.is_gone:
-            raise lost()
-        return list(self.healths)
-
-    async def _nodes(self) -> list[Node]:
-        if self.is_gone:
-            raise lost()
-        return [_NODE]
-
-    async def _kept(self, prefix: str) -> dict[str, bytes]:
-        return {}
+def _cluster() -> FakeCluster:
+    made = FakeCluster()
+    made.node_list = [_NODE]
+    return made
 
 
 def _text(page: RenderableType) -> str:
@@ -48,10 +34,10 @@ def _text(page: RenderableType) -> str:
     return out.getvalue()
 
 
-def _looked(road: Cluster, num_looks: int = 1) -> tuple[dict[str, Any], str]:
+def _looked(cluster: FakeCluster, num_looks: int = 1) -> tuple[dict[str, Any], str]:
     async def story() -> tuple[dict[str, Any], str]:
-        pool = DetectorPool(road, CircuitSettings(), only_look=True)
-        view = StatusView(cast(Connection, road), pool)
+        pool = DetectorPool(cluster, CircuitSettings(), only_look=True)
+        view = StatusView(cluster, pool)
         for _ in range(num_looks):
             what, page = await view.look()
         return what, _text(page)
@@ -82,7 +68,7 @@ def test_a_device_that_did_nothing_has_no_fill() -> None:
 
 
 def test_all_is_well() -> None:
-    what, page = _looked(Cluster())
+    what, page = _looked(_cluster())
     assert what["well"]
     assert what["nodes"][0]["name"] == "gpu"
     for said in ("FaceDetector", "ready", "CPUExecutionProvider", "1 directml", "gpu (10.0.0.2)"):
@@ -97,9 +83,9 @@ def test_all_is_well() -> None:
     ],
 )
 def test_what_is_not_ready_is_not_well_and_says_why(changes: dict[str, Any]) -> None:
-    road = Cluster()
-    road.healths["FaceDetector"] = health(**changes)
-    what, page = _looked(road)
+    cluster = _cluster()
+    cluster.healths["FaceDetector"] = health(**changes)
+    what, page = _looked(cluster)
     assert not what["well"]
     assert what["detectors"][0]["detail"] == changes["detail"]
     assert changes["detail"] in page
@@ -107,12 +93,12 @@ def test_what_is_not_ready_is_not_well_and_says_why(changes: dict[str, Any]) -> 
 
 def test_one_that_does_not_answer_is_away_with_its_last_figures() -> None:
     """It was heard once; then it is silent."""
-    road = Cluster()
+    cluster = _cluster()
 
     async def story() -> tuple[dict[str, Any], str]:
-        view = StatusView(cast(Connection, road), DetectorPool(road, CircuitSettings(), only_look=True))
+        view = StatusView(cluster, DetectorPool(cluster, CircuitSettings(), only_look=True))
         await view.look()
-        road.silent.add("FaceDetector")
+        cluster.silent.add("FaceDetector")
         what, page = await view.look()
         return what, _text(page)
 
@@ -125,16 +111,16 @@ def test_one_that_does_not_answer_is_away_with_its_last_figures() -> None:
 
 
 def test_how_the_last_process_ended_is_said() -> None:
-    road = Cluster()
-    road.healths["FaceDetector"] = health(last_words="hung: 12 s on 8 images")
-    assert "hung: 12 s on 8 images" in _looked(road)[1]
+    cluster = _cluster()
+    cluster.healths["FaceDetector"] = health(last_words="hung: 12 s on 8 images")
+    assert "hung: 12 s on 8 images" in _looked(cluster)[1]
 
 
 def test_without_a_cluster_it_is_an_error_and_no_empty_page() -> None:
-    road = Cluster()
-    road.is_gone = True
+    cluster = _cluster()
+    cluster.is_away = True
     with pytest.raises(ClusterUnavailable, match="does not say how it is"):
-        _looked(road)
+        _looked(cluster)
 
 
 def test_a_client_is_shown_with_its_circuits_and_what_its_cpu_did() -> None:

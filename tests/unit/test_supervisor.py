@@ -14,7 +14,7 @@ from cluster.backoff import Backoff
 from cluster.errors import ClusterUnavailable
 from cluster.node.ray_start import Launch
 from cluster.node.supervisor import Supervisor
-from tests.unit.road import quiet
+from tests.unit.fake_cluster import quiet
 
 LAUNCH = Launch(("start",), {})
 

@@ -16,7 +16,7 @@ from cluster.client.detector_pool import DetectorPool
 from cluster.client.face_client import FaceClient
 from cluster.settings import Settings, load_settings
 from tests.fakes import prepared
-from tests.unit.road import Road, failed, health, lost, quiet
+from tests.unit.fake_cluster import FakeCluster, failed, health, lost, quiet
 from tests.virtual_time import run
 
 LIES = {"state": State.FAULTY, "detail": "zeros", "failure": Failure.DEVICE_LIES}
@@ -64,13 +64,13 @@ def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "Preprocessor", Preprocessor)
 
 
-async def made(road: Road, **sections: dict[str, Any]) -> FaceClient:
+async def made(cluster: FakeCluster, **sections: dict[str, Any]) -> FaceClient:
     """A client whose fleet has found what there is."""
     circuit = {"jitter": 0.0, **sections.pop("circuit", {})}
     settings: Settings = load_settings(circuit=circuit, **sections)
     log = quiet(asyncio.get_running_loop().time)
-    pool = DetectorPool(road, settings.circuit, log)
-    client = FaceClient(road, pool, settings, log)  # type: ignore[arg-type]  # a road in place of a connection
+    pool = DetectorPool(cluster, settings.circuit, log)
+    client = FaceClient(cluster, pool, settings, log)  # type: ignore[arg-type]  # a fake in place of a connection
     await pool.look()
     pool.watch()
     return client
@@ -85,8 +85,8 @@ def seen(outcomes: Sequence[Outcome]) -> list[str]:
     return [str(each.reason) if isinstance(each, Failed) else each.stamp.served_by for each in outcomes]
 
 
-def faulty(road: Road) -> None:
-    road.healths["FaceDetector"] = health(**LIES)
+def faulty(cluster: FakeCluster) -> None:
+    cluster.healths["FaceDetector"] = health(**LIES)
 
 
 async def close(client: FaceClient) -> None:
@@ -98,16 +98,16 @@ def test_without_a_fallback_a_person_is_told_at_once_and_why() -> None:
     """I1: the reason of the circuit, and when to come again; the detector is not asked."""
 
     async def story() -> None:
-        road = Road()
-        faulty(road)
-        client = await made(road)
+        cluster = FakeCluster()
+        faulty(cluster)
+        client = await made(cluster)
         begun = asyncio.get_running_loop().time()
         (outcome,) = await client.detect(photos(1))
         assert isinstance(outcome, Failed)
         assert (outcome.reason, outcome.detail) == (Failure.DEVICE_LIES, "zeros")
         assert outcome.retry_after_s
         assert asyncio.get_running_loop().time() == pytest.approx(begun, abs=0.001)
-        assert road.calls == []
+        assert cluster.calls == []
         await close(client)
 
     run(story())
@@ -117,15 +117,15 @@ def test_with_an_open_circuit_the_cpu_answers_and_says_so_and_ends_by_itself() -
     """I5: counted, with the reason on each outcome; when the circuit is closed, the detector answers."""
 
     async def story() -> None:
-        road = Road()
-        faulty(road)
-        client = await made(road, fallback={"policy": "when_open", "idle_s": 60.0})
+        cluster = FakeCluster()
+        faulty(cluster)
+        client = await made(cluster, fallback={"policy": "when_open", "idle_s": 60.0})
         outcomes = await client.detect(photos(3))
         assert seen(outcomes) == ["fallback on CPU"] * 3
         assert {each.stamp.fallback for each in outcomes} == {"circuit open: device_lies"}
         assert outcomes[0].as_dict()["fallback"] == "circuit open: device_lies"
         assert client.status().fallback == {"circuit open: device_lies": 3}
-        road.healths["FaceDetector"] = health()
+        cluster.healths["FaceDetector"] = health()
         await asyncio.sleep(10.0)
         assert seen(await client.detect(photos(2))) == ["FaceDetector on a test"] * 2
         assert Cpu.made[0].is_open
@@ -141,10 +141,10 @@ def test_when_open_gives_the_cpu_nothing_while_the_circuit_is_closed() -> None:
     """A failure, a restart or a full queue is no reason yet: the old client fell back all the time."""
 
     async def story() -> None:
-        road = Road()
-        client = await made(road, fallback={"policy": "when_open"})
+        cluster = FakeCluster()
+        client = await made(cluster, fallback={"policy": "when_open"})
         for answer in (lost(), [failed(Failure.DEVICE_FAILED)], [failed(Failure.BUSY, 1e6)]):
-            road.answer = lambda images, answer=answer: answer  # type: ignore[method-assign,misc]
+            cluster.script = lambda images, answer=answer: answer
             assert not isinstance((await client.detect(photos(1)))[0], Detected)
         assert Cpu.made == []
         await close(client)
@@ -156,14 +156,14 @@ def test_after_s_gives_the_cpu_what_a_detector_did_not_answer_in_time() -> None:
     """And the detector is told that nobody waits any more."""
 
     async def story() -> None:
-        road = Road(seconds=1e6)
-        client = await made(road, fallback={"policy": "after_s", "after_s": 2.0})
+        cluster = FakeCluster(seconds=1e6)
+        client = await made(cluster, fallback={"policy": "after_s", "after_s": 2.0})
         begun = asyncio.get_running_loop().time()
         outcomes = await client.detect(photos(2), deadline_s=10.0)
         assert seen(outcomes) == ["fallback on CPU"] * 2
         assert {each.stamp.fallback for each in outcomes} == {"no answer: deadline"}
         assert asyncio.get_running_loop().time() - begun == pytest.approx(2.6, abs=0.1)
-        assert road.deadlines == [pytest.approx(2.0)]
+        assert cluster.deadlines == [pytest.approx(2.0)]
         await close(client)
 
     run(story())
@@ -172,9 +172,9 @@ def test_after_s_gives_the_cpu_what_a_detector_did_not_answer_in_time() -> None:
 @pytest.mark.parametrize("failure", [Failure.DEVICE_FAILED, Failure.BUSY, Failure.DETECTOR_LOST])
 def test_after_s_gives_the_cpu_what_failed(failure: Failure) -> None:
     async def story() -> None:
-        road = Road()
-        road.answer = lambda images: [failed(failure, 1e6)] * len(images)  # type: ignore[method-assign]
-        client = await made(road, fallback={"policy": "after_s"})
+        cluster = FakeCluster()
+        cluster.script = lambda images: [failed(failure, 1e6)] * len(images)
+        client = await made(cluster, fallback={"policy": "after_s"})
         (outcome,) = await client.detect(photos(1))
         assert outcome.stamp.fallback == f"no answer: {failure}"
         await close(client)
@@ -187,9 +187,9 @@ def test_what_must_not_run_here_never_does(failure: Failure) -> None:
     """I3: a photo that ended a detector's process is not run in the backend's."""
 
     async def story() -> None:
-        road = Road()
-        road.answer = lambda images: [failed(failure)] * len(images)  # type: ignore[method-assign]
-        client = await made(road, fallback={"policy": "after_s"})
+        cluster = FakeCluster()
+        cluster.script = lambda images: [failed(failure)] * len(images)
+        client = await made(cluster, fallback={"policy": "after_s"})
         assert seen(await client.detect(photos(1))) == [str(failure)]
         assert Cpu.made == []
         await close(client)
@@ -201,9 +201,9 @@ def test_the_budget_bounds_it_and_says_so() -> None:
     """I5: so many a minute; the rest fail with the detector's own reason, and later there is more."""
 
     async def story() -> None:
-        road = Road()
-        faulty(road)
-        client = await made(road, fallback={"policy": "when_open", "max_images_per_minute": 30})
+        cluster = FakeCluster()
+        faulty(cluster)
+        client = await made(cluster, fallback={"policy": "when_open", "max_images_per_minute": 30})
         outcomes = await client.detect(photos(40))
         assert seen(outcomes).count("fallback on CPU") == 30
         assert seen(outcomes).count("device_lies") == 10
@@ -228,10 +228,10 @@ def test_a_cpu_that_cannot_stand_in_hides_nothing(answer: Outcome) -> None:
     """I1: the detector's reason stays, and a photo that was good enough is not refused now."""
 
     async def story() -> None:
-        road = Road()
-        faulty(road)
+        cluster = FakeCluster()
+        faulty(cluster)
         Cpu.answer = staticmethod(lambda image: answer)
-        client = await made(road, fallback={"policy": "when_open"})
+        client = await made(cluster, fallback={"policy": "when_open"})
         (outcome,) = await client.detect(photos(1))
         assert isinstance(outcome, Failed)
         assert outcome.reason is Failure.DEVICE_LIES
@@ -246,17 +246,17 @@ def test_a_scan_pauses_says_why_and_goes_on() -> None:
     """Half an hour without a detector costs a scan no photo, although each call has two minutes."""
 
     async def story() -> None:
-        road = Road()
-        client = await made(road, fallback={"policy": "when_open"}, client={"stream_deadline_s": 120.0})
+        cluster = FakeCluster()
+        client = await made(cluster, fallback={"policy": "when_open"}, client={"stream_deadline_s": 120.0})
         answers = client.stream(photos(100))
         got = [await anext(answers) for _ in range(10)]
-        faulty(road)
+        faulty(cluster)
         await asyncio.sleep(5.0)
         going_on = asyncio.create_task(_all(answers))
         await asyncio.sleep(1800.0)
         assert not going_on.done()
         assert client.paused == "zeros"
-        road.healths["FaceDetector"] = health()
+        cluster.healths["FaceDetector"] = health()
         got += await going_on
         assert seen(got) == ["FaceDetector on a test"] * 100
         assert client.paused == ""
@@ -274,9 +274,9 @@ def test_a_pause_has_an_end() -> None:
     """Then every image that is left fails with the reason, at once and not after a pause of its own."""
 
     async def story() -> None:
-        road = Road()
-        faulty(road)
-        client = await made(road, client={"max_pause_s": 600.0, "stream_deadline_s": 5.0})
+        cluster = FakeCluster()
+        faulty(cluster)
+        client = await made(cluster, client={"max_pause_s": 600.0, "stream_deadline_s": 5.0})
         begun = asyncio.get_running_loop().time()
         got = await _all(client.stream(photos(100)))
         assert seen(got) == ["device_lies"] * 100
@@ -288,10 +288,10 @@ def test_a_pause_has_an_end() -> None:
 
 def test_bulk_images_may_be_given_to_the_cpu_by_those_who_want_that() -> None:
     async def story() -> None:
-        road = Road()
-        faulty(road)
+        cluster = FakeCluster()
+        faulty(cluster)
         client = await made(
-            road, fallback={"policy": "when_open", "bulk": True, "max_images_per_minute": 1000}
+            cluster, fallback={"policy": "when_open", "bulk": True, "max_images_per_minute": 1000}
         )
         assert seen(await _all(client.stream(photos(20)))) == ["fallback on CPU"] * 20
         await close(client)
@@ -303,9 +303,9 @@ def test_bulk_images_with_a_deadline_wait_until_it() -> None:
     """`detect` with bulk priority: patient, but not longer than it was told."""
 
     async def story() -> None:
-        road = Road()
-        faulty(road)
-        client = await made(road)
+        cluster = FakeCluster()
+        faulty(cluster)
+        client = await made(cluster)
         begun = asyncio.get_running_loop().time()
         assert seen(await client.detect(photos(1), priority="bulk", deadline_s=20.0)) == ["device_lies"]
         assert asyncio.get_running_loop().time() - begun == pytest.approx(20.0, abs=0.2)
@@ -318,8 +318,8 @@ def test_a_client_holds_no_more_images_than_it_has_places() -> None:
     """I6: ten times more than fit; interactive calls before bulk ones; the queue is bounded too."""
 
     async def story() -> None:
-        road = Road(seconds=1.0)
-        client = await made(road, client={"max_images_in_flight": 16, "max_waiting_calls": 30})
+        cluster = FakeCluster(seconds=1.0)
+        client = await made(cluster, client={"max_images_in_flight": 16, "max_waiting_calls": 30})
         most = 0
         order: list[str] = []
 
@@ -333,7 +333,7 @@ def test_a_client_holds_no_more_images_than_it_has_places() -> None:
         await asyncio.sleep(0)
         calls += [asyncio.create_task(call("interactive")) for _ in range(24)]
         while not all(each.done() for each in calls):
-            most = max(most, sum(road.calls[-road.under_way :]) if road.under_way else 0)
+            most = max(most, sum(cluster.calls[-cluster.under_way :]) if cluster.under_way else 0)
             await asyncio.sleep(0.05)
         outcomes = [each.result() for each in calls]
         assert most <= 16
@@ -350,17 +350,17 @@ def test_a_half_hour_of_outage_writes_few_lines(caplog: pytest.LogCaptureFixture
     """Constant calls of people and a scan, a detector that is away: at most 100 lines."""
 
     async def story() -> None:
-        road = Road()
-        client = await made(road, fallback={"policy": "when_open"})
+        cluster = FakeCluster()
+        client = await made(cluster, fallback={"policy": "when_open"})
         scan = asyncio.create_task(_all(client.stream(photos(1000))))
-        road.silent.add("FaceDetector")
+        cluster.silent.add("FaceDetector")
         num_asked = 0
         while asyncio.get_running_loop().time() < 1800:
             await client.detect(photos(1), deadline_s=5.0)
             num_asked += 1
             await asyncio.sleep(0.5)
         assert num_asked > 2000
-        road.silent.clear()
+        cluster.silent.clear()
         assert len(await scan) == 1000
         await close(client)
 

@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from actors import model_life
 from actors.face_detector import FaceDetector
 from actors.faces import Detected, Failure, Outcome, Priority
+from actors.images import PreparedImage
 from actors.observer import Call, ImageTrace, Observer, Run
 from actors.settings import DetectorSettings
 from cluster.client import face_client as client_module
@@ -24,7 +24,7 @@ from cluster.settings import TracingSettings, load_settings
 from cluster.telemetry.setup import span_listeners, tracer_of
 from tests.fakes import MODEL, FakeDevice, prepared
 from tests.unit import test_surviving
-from tests.unit.road import Road, detected, failed
+from tests.unit.fake_cluster import FakeCluster, detected, failed
 from tests.unit.spans import Clients, Spans, facts, reason
 
 SETTINGS = DetectorSettings(batch_sizes=(1, 2, 4), num_lanes=1, num_prepare_threads=1, input_size=320)
@@ -43,11 +43,18 @@ def test_a_detector_goes_on_below_who_asked_it() -> None:
     listener = there.tracer.listener("FaceDetector")
     detector = FaceDetector("FaceDetector", SETTINGS, FakeDevice(), observer=listener)
 
-    class ToDetector(Road):
-        async def _detect(
-            self, name: str, images: Sequence[Any], priority: str, deadline_s: float, *trace: str
-        ) -> Any:
-            return await detector.detect(images, priority, deadline_s, *trace)
+    class ToDetector(FakeCluster):
+        async def detect(
+            self,
+            name: str,
+            images: Sequence[PreparedImage],
+            priority: Priority,
+            deadline_s: float,
+            traceparent: str = "",
+            *,
+            timeout_s: float,
+        ) -> list[Outcome]:
+            return await detector.detect(images, priority, deadline_s, traceparent)
 
     async def story() -> list[Outcome]:
         photos = [prepared(each, (320, 320)) for each in range(3)]
@@ -186,7 +193,7 @@ def test_an_address_that_is_none_is_said() -> None:
 def test_a_folder_holds_a_span_a_line(tmp_path: Path) -> None:
     """Of each process a file; each line with the process that it is of."""
     tracer = tracer_of(TracingSettings(folder=tmp_path / "spans"), "rayface-client")
-    Clients(tracer).ask(Road(), 2)
+    Clients(tracer).ask(FakeCluster(), 2)
     tracer.close()
     (file,) = (tmp_path / "spans").iterdir()
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -22,7 +22,7 @@ from cluster.telemetry.setup import tracer_of
 from cluster.telemetry.tracing import OFF
 from tests.fakes import prepared
 from tests.unit import test_surviving
-from tests.unit.road import Road, detected, failed, health, lost
+from tests.unit.fake_cluster import FakeCluster, detected, failed, health, lost
 from tests.unit.spans import Clients, Spans, facts, reason
 from tests.virtual_time import run
 
@@ -39,8 +39,8 @@ def test_off_nothing_of_opentelemetry_is_imported() -> None:
     program = (
         "import asyncio, sys\n"
         "from tests.unit.test_client import asking, photo\n"
-        "from tests.unit.road import Road\n"
-        "(outcome,) = asyncio.run(asking(Road(), [photo(3)]))\n"
+        "from tests.unit.fake_cluster import FakeCluster\n"
+        "(outcome,) = asyncio.run(asking(FakeCluster(), [photo(3)]))\n"
         "assert outcome.width == 3\n"
         "print(*(name for name in sys.modules if 'opentelemetry' in name or name.endswith('telemetry.otel')))"
     )
@@ -63,15 +63,15 @@ def test_off_there_is_one_span_for_everything_and_it_does_nothing() -> None:
     assert entered is span
     assert span.traceparent == ""
     assert tracer.listener("FaceDetector") is None
-    road = Road()
-    Clients(OFF).ask(road, 2)
-    assert (road.calls, road.traces) == ([2], [])
+    cluster = FakeCluster()
+    Clients(OFF).ask(cluster, 2)
+    assert (cluster.calls, cluster.traces) == ([2], [])
 
 
 def test_the_stages_of_a_call_are_below_it() -> None:
     """With counts and names, and nothing of the photos."""
-    spans, road = Spans(), Road()
-    Clients(spans.tracer).ask(road, 3, priority="bulk", deadline_s=7)
+    spans, cluster = Spans(), FakeCluster()
+    Clients(spans.tracer).ask(cluster, 3, priority="bulk", deadline_s=7)
     assert spans.parents() == {
         "rayface.detect": None,
         "wait for room": "rayface.detect",
@@ -83,7 +83,7 @@ def test_the_stages_of_a_call_are_below_it() -> None:
     assert facts(spans.one("rayface.detect")) == {"priority": "bulk", "deadline_s": 7.0, **counts}
     asked = spans.one("ask detector")
     assert facts(asked) == {"detector": "FaceDetector", "incarnation": "life-1", **counts}
-    (sent,) = road.traces
+    (sent,) = cluster.traces
     assert sent.startswith(f"00-{asked.context.trace_id:032x}-{asked.context.span_id:016x}-")
     assert all(reason(each) is None for each in spans.all)
 
@@ -93,7 +93,7 @@ def test_each_call_of_a_stream_is_a_trace_of_its_own() -> None:
     spans = Spans()
 
     async def story() -> None:
-        client = Clients(spans.tracer, client={"images_per_call": 2}).made(Road())
+        client = Clients(spans.tracer, client={"images_per_call": 2}).made(FakeCluster())
         assert len([each async for each in client.stream(prepared(n) for n in range(6))]) == 6
 
     asyncio.run(story())
@@ -106,7 +106,7 @@ def test_each_call_of_a_stream_is_a_trace_of_its_own() -> None:
 def test_what_was_busy_is_another_attempt() -> None:
     """Each with its own outcome; the call itself went well."""
 
-    class BusyAtFirst(Road):
+    class BusyAtFirst(FakeCluster):
         def answer(self, images: Sequence[Any]) -> Any:
             return [failed(Failure.BUSY, 0.5) if len(self.calls) == 1 else detected(1) for _ in images]
 
@@ -127,13 +127,13 @@ def test_what_was_busy_is_another_attempt() -> None:
 )
 def test_what_failed_is_marked_with_its_reason(answer: Any, said: str) -> None:
     """The attempt, and the call that had nothing better; in a word, never in the error's own text."""
-    spans, road = Spans(), Road()
-    road.answer = lambda images: answer  # type: ignore[method-assign]  # its script
+    spans, cluster = Spans(), FakeCluster()
+    cluster.script = lambda images: answer
     if isinstance(answer, RuntimeError):
         with pytest.raises(RuntimeError):
-            Clients(spans.tracer).ask(road)
+            Clients(spans.tracer).ask(cluster)
     else:
-        Clients(spans.tracer).ask(road)
+        Clients(spans.tracer).ask(cluster)
     assert reason(spans.one("ask detector")) == reason(spans.one("rayface.detect")) == said
     assert not any(each.events for each in spans.all)
     assert "secret" not in "".join(each.to_json() for each in spans.all)
@@ -144,7 +144,7 @@ def test_a_call_that_nobody_may_be_asked_for_says_why() -> None:
     spans = Spans()
 
     async def story() -> None:
-        client = Clients(spans.tracer).made(Road())
+        client = Clients(spans.tracer).made(FakeCluster())
         lying = health(state="faulty", detail="zeros", failure=Failure.DEVICE_LIES)
         client._pool.detectors["FaceDetector"].hear(0.0, lying)
         await client.detect([prepared()])
@@ -160,7 +160,7 @@ def test_no_room_is_a_busy_place() -> None:
 
     async def story() -> None:
         bounds = {"max_images_in_flight": 1, "max_waiting_calls": 1}
-        client = Clients(spans.tracer, client=bounds).made(Road(seconds=1.0))
+        client = Clients(spans.tracer, client=bounds).made(FakeCluster(seconds=1.0))
         await asyncio.gather(*(client.detect([prepared()]) for _ in range(3)))
 
     run(story())
@@ -170,9 +170,9 @@ def test_no_room_is_a_busy_place() -> None:
 def test_the_cpu_that_stands_in_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the number of its images; what the detector did not answer stays marked."""
     monkeypatch.setattr(fallback_module, "FaceDetector", test_surviving.Cpu)
-    spans, road = Spans(), Road()
-    road.answer = lambda images: lost()  # type: ignore[method-assign]  # its script
-    Clients(spans.tracer, fallback={"policy": "after_s"}).ask(road, 2)
+    spans, cluster = Spans(), FakeCluster()
+    cluster.script = lambda images: lost()
+    Clients(spans.tracer, fallback={"policy": "after_s"}).ask(cluster, 2)
     assert spans.parents()["fallback"] == "rayface.detect"
     assert facts(spans.one("fallback"))["num_detected"] == 2
     assert reason(spans.one("ask detector")) == "detector_lost"
@@ -182,14 +182,14 @@ def test_the_cpu_that_stands_in_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_trace_of_the_backend_goes_on_in_ours() -> None:
     """Whatever it traces with; and what it does not sample, we do not, nor does the detector hear of it."""
-    spans, road = Spans(), Road()
+    spans, cluster = Spans(), FakeCluster()
     for flags in (TraceFlags.SAMPLED, TraceFlags.DEFAULT):
         above = SpanContext(0xAB, 0xCD, is_remote=False, trace_flags=TraceFlags(flags))
         with trace.use_span(NonRecordingSpan(above)):
-            Clients(spans.tracer).ask(road)
+            Clients(spans.tracer).ask(cluster)
     root = spans.one("rayface.detect")
     assert root.parent is not None
     assert (root.context.trace_id, root.parent.span_id) == (0xAB, 0xCD)
-    assert len(road.traces) == 1
-    Clients(Spans(sampler=ALWAYS_OFF).tracer).ask(road)
-    assert len(road.traces) == 1
+    assert len(cluster.traces) == 1
+    Clients(Spans(sampler=ALWAYS_OFF).tracer).ask(cluster)
+    assert len(cluster.traces) == 1

@@ -1,0 +1,216 @@
+"""A cluster that is told what to answer, without Ray and without a process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from actors.faces import Detected, Failed, Failure, Health, Outcome, Priority, Stamp, State
+from actors.images import PreparedImage
+from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
+from cluster.errors import Fault, NotAnswered
+from cluster.telemetry.metrics import Observation
+from cluster.telemetry.rate_limit import RateLimitFilter
+
+STAMP = Stamp("FaceDetector on a test", "fake@0", "life-1")
+
+
+def health(**changes: Any) -> Health:
+    """Of a detector that is well, but for the changes."""
+    known = Health(
+        name="FaceDetector",
+        state=State.READY,
+        detail="",
+        failure=None,
+        provider="CPUExecutionProvider",
+        provider_requested="CPUExecutionProvider",
+        device="cpu:0",
+        owner_since=None,
+        stamp=STAMP,
+        host="here",
+        pid=1,
+        uptime_s=0,
+        golden_age_s=0,
+        shapes=((64, 64),),
+        buckets=(),
+        num_lanes=1,
+        start_ms={},
+        num_queued=0,
+        num_running=0,
+        num_detected=0,
+        num_rejected=0,
+        num_failed=0,
+    )
+    return replace(known, **changes)
+
+
+def detected(width: int, epoch: int = 0, run_ms: float = 1.0) -> Outcome:
+    """No faces, on a photo so wide, by an owner of that epoch."""
+    times = replace(Detected(stamp=STAMP, faces=(), width=0, height=0).times, run_ms=run_ms)
+    return Detected(stamp=replace(STAMP, epoch=epoch), times=times, faces=(), width=width, height=1)
+
+
+def failed(failure: Failure, retry_after_s: float | None = None) -> Outcome:
+    """Ours, for that reason."""
+    return Failed(stamp=STAMP, reason=failure, detail=f"{failure} it was", retry_after_s=retry_after_s)
+
+
+def lost(failure: Failure = Failure.DETECTOR_LOST) -> NotAnswered:
+    """No answer, for that reason."""
+    return NotAnswered(Fault.of(failure, f"{failure} it was"))
+
+
+class FakeCluster:
+    """A `ClusterApi` whose detectors follow a script; a test may change everything at any time.
+
+    Attributes:
+        seconds: what a call takes.
+        silent: names of the detectors that do not answer at all.
+        healths: what each detector says of itself, by name.
+        calls: how many images each call so far carried.
+        probes: how often each detector was asked for its self-test.
+        node_list, entries: what Ray's tables say.
+        values: the key-value store.
+        script: what a detector says of images; None takes `answer`.
+        is_away: whether every question comes back without an answer.
+    """
+
+    def __init__(self, *names: str, seconds: float = 0.0) -> None:
+        self.why_not = "The cluster is away."
+        self.address = "here:1"
+        self.num_joined = 1
+        self.observed: list[Observation] = []
+        self.seconds = seconds
+        self.silent: set[str] = set()
+        self.healths: dict[str, Health] = {name: health(name=name) for name in names or ("FaceDetector",)}
+        self.calls: list[int] = []
+        self.probes: Counter[str] = Counter()
+        self.node_list: list[Node] = []
+        self.entries: dict[str, ActorEntry] = {}
+        self.values: dict[str, bytes] = {}
+        self.script: Callable[[Sequence[PreparedImage]], list[Outcome] | Exception] | None = None
+        self.is_away = False
+        self.under_way = self.most_under_way = self.num_cancelled = 0
+        self.deadlines: list[float] = []
+        self.traces: list[str] = []
+
+    def answer(self, images: Sequence[PreparedImage]) -> list[Outcome] | Exception:
+        """What a detector says of images, where there is no script; an error is raised."""
+        return [detected(image.width) for image in images]
+
+    async def place_detectors(self, *, timeout_s: float) -> list[str]:
+        async with self._answering(timeout_s):
+            return list(self.healths)
+
+    async def list_detectors(self, *, timeout_s: float) -> list[str]:
+        async with self._answering(timeout_s):
+            return list(self.healths)
+
+    async def remove_detector(self, detector: str, *, timeout_s: float) -> None:
+        async with self._answering(timeout_s):
+            del self.healths[detector]
+
+    async def detect(
+        self,
+        detector: str,
+        images: Sequence[PreparedImage],
+        priority: Priority,
+        deadline_s: float,
+        traceparent: str = "",
+        *,
+        timeout_s: float,
+    ) -> list[Outcome]:
+        self.calls.append(len(images))
+        self.traces += [traceparent] if traceparent else []
+        self.deadlines.append(deadline_s)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            async with self._answering(timeout_s):
+                await self._heard(detector)
+                await asyncio.sleep(self.seconds)
+                answer = (self.script or self.answer)(images)
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+        except asyncio.CancelledError:
+            self.num_cancelled += 1
+            raise
+        finally:
+            self.under_way -= 1
+
+    async def health(self, detector: str, wait_s: float, *, timeout_s: float) -> Health:
+        async with self._answering(timeout_s):
+            await self._heard(detector)
+            return self.healths[detector]
+
+    async def self_test(self, detector: str, wait_s: float, *, timeout_s: float) -> Health:
+        self.probes[detector] += 1
+        async with self._answering(timeout_s):
+            await self._heard(detector)
+            return self.healths[detector]
+
+    async def nodes(self, *, timeout_s: float) -> list[Node]:
+        async with self._answering(timeout_s):
+            return self.node_list
+
+    async def actor_entries(self, *, timeout_s: float) -> dict[str, ActorEntry]:
+        async with self._answering(timeout_s):
+            return self.entries
+
+    async def driver_address(self, *, timeout_s: float) -> DriverAddress:
+        async with self._answering(timeout_s):
+            return DriverAddress("aa", "10.0.0.1", 10004)
+
+    async def pulse(self, *, timeout_s: float) -> Pulse:
+        async with self._answering(timeout_s):
+            return Pulse("")
+
+    async def run_on(self, node_id: str, work: partial[Value], *, timeout_s: float) -> Value:
+        async with self._answering(timeout_s):
+            return work()
+
+    async def record_metrics(self, observations: Sequence[Observation], *, timeout_s: float) -> None:
+        async with self._answering(timeout_s):
+            self.observed += observations
+
+    async def put_value(self, key: str, value: bytes, *, timeout_s: float) -> None:
+        async with self._answering(timeout_s):
+            self.values[key] = value
+
+    async def get_values(self, prefix: str, *, timeout_s: float) -> dict[str, bytes]:
+        async with self._answering(timeout_s):
+            return {key: value for key, value in self.values.items() if key.startswith(prefix)}
+
+    async def delete_value(self, key: str, *, timeout_s: float) -> None:
+        async with self._answering(timeout_s):
+            self.values.pop(key, None)
+
+    @asynccontextmanager
+    async def _answering(self, timeout_s: float) -> AsyncIterator[None]:
+        if self.is_away:
+            raise lost()
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError:
+            raise NotAnswered(Fault.of(Failure.DEADLINE, "No answer came in time.")) from None
+
+    async def _heard(self, detector: str) -> None:
+        if detector in self.silent:
+            await asyncio.sleep(1e6)
+
+
+def quiet(clock: Callable[[], float]) -> logging.Logger:
+    """A sparing log on that clock."""
+    log = logging.getLogger("test")
+    log.filters.clear()
+    log.addFilter(RateLimitFilter(clock))
+    log.setLevel(logging.INFO)
+    return log
