@@ -1,4 +1,7 @@
-"""One `Settings` out of `configs/*.toml` and `RAYFACE_…` variables over it."""
+"""`Settings`: everything that can be set, from a file `configs/*.toml` and from variables `RAYFACE_…`.
+
+Each `Attributes:` entry below is one sentence or more; docs/settings.md is made of them.
+"""
 
 from __future__ import annotations
 
@@ -22,26 +25,30 @@ from actors.settings import DetectorSettings
 from cluster.errors import ConfigurationError
 
 _PREFIX = "RAYFACE_"
-#: Variables of ours that are no settings: where the settings file and the model cache are; what tests need.
+#: Variables of ours that are no settings: they name the settings file and the folder of the models, and
+#: `rayface join` sets two for the detectors of its machine.
 _OTHER_VARIABLES = frozenset(
     {"RAYFACE_CONFIG", "RAYFACE_CACHE_DIR", "RAYFACE_NODE_DEVICES", "RAYFACE_NODE_NOTES"}
 )
-#: Of tests, and of the backend: none of this room's business.
+#: Variables of the tests and of the backend in `app/`.
 _NOT_OURS = ("RAYFACE_TEST_", "RAYFACE_APP_")
 
 
 class ClusterSettings(BaseModel):
-    """Where the cluster is and how the detector is placed on it.
+    """Which cluster is used, and how a detector is placed on it.
 
     Attributes:
-        address: of a running Ray ("auto", or "HOST:PORT"); None starts an embedded one for this program.
-        namespace: Ray's, in which the detector has its name.
-        detector_name: what `ray.get_actor` finds it by.
-        dashboard: of an embedded Ray; a running one has its own.
-        object_store_bytes: of an embedded Ray.
-        max_task_retries: Ray's; nobody else repeats a call. Detection is pure, so repeating is harmless. A
-            photo that ends the detector's process is found out after two; one more for other accidents.
-        start_timeout_s: how long a detector may take to become ready (the first start fetches the model).
+        address: The address of a running Ray, "HOST:PORT" or "auto". None starts an embedded Ray for this
+            program alone.
+        namespace: Ray's namespace, in which the detectors have their names.
+        detector_name: The name of the first detector, as `ray.get_actor` takes it; further ones get a number.
+        dashboard: Whether an embedded Ray has its dashboard; a running Ray decides that for itself.
+        object_store_bytes: Size of the object store of an embedded Ray, in bytes.
+        max_task_retries: How often Ray repeats a call whose detector's process ended; nobody else repeats a
+            call. Detection changes nothing, so a repeated call does no harm. A photo that ends the process is
+            recognised after two attempts; the third is for other accidents. -1 repeats without end.
+        start_timeout_s: How long a detector may take to become ready, in seconds. The first start fetches
+            the model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,19 +63,19 @@ class ClusterSettings(BaseModel):
 
 
 class ClientSettings(BaseModel):
-    """How calls are made.
+    """How a client makes its calls.
 
     Attributes:
-        deadline_s: of a call by `detect`, for all its images together.
-        stream_deadline_s: of each call that `stream` makes.
-        images_per_call: images that travel together.
-        max_calls_in_flight: calls under way at once; bounds the memory of a stream.
-        max_images_in_flight: images that are prepared or asked for at once, by all calls of a client
-            together; others wait their turn, interactive before bulk. Bounds the memory of a client.
-        max_waiting_calls: calls that wait for their turn; more are answered `busy`.
-        max_pause_s: how long a stream of bulk images waits for a detector when there is none to be asked,
-            before its images fail with the reason.
-        num_prepare_threads: for shrinking photos; None takes one a core.
+        deadline_s: Deadline of one call by `detect`, for all its images together, in seconds.
+        stream_deadline_s: Deadline of each call that `stream` makes, in seconds.
+        images_per_call: How many images travel together.
+        max_calls_in_flight: How many calls of one stream are under way at once; bounds its memory.
+        max_images_in_flight: How many images all calls of a client together prepare or ask for at once; more
+            images wait, interactive ones before bulk ones. Bounds the memory of a client.
+        max_waiting_calls: How many calls of a client may wait for their turn; further ones fail as `busy`.
+        max_pause_s: How long a stream of bulk images waits while no detector can be asked, in seconds; then
+            its images fail with the reason.
+        num_prepare_threads: How many threads make photos small. None takes one for each core.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,20 +91,21 @@ class ClientSettings(BaseModel):
 
 
 class CircuitSettings(BaseModel):
-    """When calls to a detector are stopped for a while, and how it is tried again.
+    """When a client stops calling a detector for a while, and how it tries the detector again.
 
     Attributes:
-        window_s: calls older than this are forgotten.
-        min_calls: in the window; fewer are not judged by rate.
-        max_failure_rate: share of failed calls at which it opens, 0..1.
-        max_slow_rate: share of slow calls at which it opens, 0..1.
-        slow_run_s: a call is slow whose run on the device took longer.
-        grace_s: how long a detector may be silent (a restart, a broken link) before it opens.
-        open_s: how long it is open the first time; doubled each time, up to `max_open_s`.
-        max_open_s: the longest.
-        jitter: share of that time that chance may take away, so that clients do not probe together.
-        num_probes: golden photos in a row that close it.
-        probe_timeout_s: a probe without an answer for so long has failed.
+        window_s: Calls older than this many seconds are forgotten.
+        min_calls: With fewer calls than this in the window, no rate is judged.
+        max_failure_rate: The circuit opens when this share of the calls has failed, 0..1.
+        max_slow_rate: The circuit opens when this share of the calls was slow, 0..1.
+        slow_run_s: A call is slow if its run on the device took longer than this, in seconds.
+        grace_s: How long a detector may be silent (a restart, a broken link) before the circuit opens, in
+            seconds.
+        open_s: How long the circuit stays open the first time, in seconds; twice as long each further time.
+        max_open_s: The longest time that it stays open, in seconds.
+        jitter: Share of that time that is taken away at random, so that clients do not probe together.
+        num_probes: How many golden photos in a row must be found to close the circuit.
+        probe_timeout_s: A probe has failed if it is not answered within this time, in seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,18 +124,18 @@ class CircuitSettings(BaseModel):
 
 
 class FallbackSettings(BaseModel):
-    """When the caller's own CPU stands in for a detector. Whoever wants it says so; the default is never.
+    """When the CPU of the client's own machine answers in place of a detector. By default it never does.
 
     Attributes:
-        policy: "never"; "when_open": while the circuit of every detector is open; "after_s": then, and for
-            a call that a detector did not answer within `after_s` or failed.
-        after_s: for that policy.
-        bulk: whether bulk images are given to the CPU too; else they wait for a detector.
-        max_threads: of the CPU that it takes at once.
-        max_images_per_minute: the budget; beyond it, images fail with the detector's reason.
-        max_queued_images: waiting for the CPU; more fail with the detector's reason.
-        idle_s: the model is closed when it was not asked for so long.
-        opener: in place of ONNX Runtime on the CPU, as `detector.opener` is.
+        policy: "never"; "when_open": while the circuits of all detectors are open; "after_s": then too, and
+            for a call that a detector failed or did not answer within `after_s`.
+        after_s: How long the policy "after_s" waits for a detector, in seconds.
+        bulk: Whether the CPU also answers for bulk images; if not, they wait for a detector.
+        max_threads: How many threads of the CPU it uses at once.
+        max_images_per_minute: Its budget; beyond it, images fail with the detector's reason.
+        max_queued_images: How many images may wait for the CPU; further ones fail with the detector's reason.
+        idle_s: The model is closed if nobody has asked for it for this long, in seconds.
+        opener: What opens the model in place of ONNX Runtime; see `detector.opener`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -143,15 +151,16 @@ class FallbackSettings(BaseModel):
 
 
 class TracingSettings(BaseModel):
-    """Where OpenTelemetry spans of calls go; nowhere by default, and then they cost nothing.
+    """Where OpenTelemetry spans of calls go. By default they go nowhere, and then they cost nothing.
 
-    A detector is placed with those of whoever asks first; `RAYFACE_TRACING__…` variables of its own machine
-    come before them. Sampling, headers and the like are OpenTelemetry's own `OTEL_…` variables.
+    A detector is placed with the settings of the client that asks first; variables `RAYFACE_TRACING__…` on
+    the detector's machine win over them. Sampling and headers are OpenTelemetry's own `OTEL_…` variables.
 
     Attributes:
-        endpoint: of a collector that takes OTLP over HTTP, for example "http://127.0.0.1:4318"; empty: none.
-            Needs `rayface[tracing]` on each machine.
-        folder: in which each process writes its spans, one a line, as JSON; for a look without a collector.
+        endpoint: The address of a collector that takes OTLP over HTTP, for example "http://127.0.0.1:4318";
+            empty for none. It needs `rayface[tracing]` on each machine.
+        folder: A folder in which each process writes its spans, one a line, as JSON; for a look without a
+            collector.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -172,7 +181,7 @@ class TracingSettings(BaseModel):
     @field_validator("folder", mode="before")
     @classmethod
     def _whole_path(cls, folder: str | Path | None) -> Path | None:
-        # The processes of Ray have working directories of their own.
+        # Ray's processes have other working directories, so a relative path would mean another folder there.
         return Path(folder).expanduser().absolute() if folder else None
 
     @property
@@ -182,20 +191,22 @@ class TracingSettings(BaseModel):
 
 
 class NodeSettings(BaseModel):
-    """What a head and a machine that joins have in common.
+    """What the settings of a head and of a machine that joins have in common.
 
     Attributes:
-        address: of this machine, or its name, as every other machine of the cluster reaches it.
-        first_port: of eight in a row: node manager, object manager, runtime environment, agent, metrics,
-            logs, two more for the node manager; of nine on a head: Ray Client instead of these, and metrics
-            of autoscaler and dashboard.
-        first_worker_port: of those that processes of this machine are reached at, drivers too.
-        num_worker_ports: how many of them; must not overlap another machine's where both share an address.
-        num_cpus: for Ray's bookkeeping; detectors ask for none.
-        object_store_bytes: of this machine.
-        temp_dir: for Ray's session, logs and sockets; a short path.
-        log_folder: for the supervisor's own log; None takes the user's log folder.
-        drain_s: how long detectors may take to finish what they have accepted.
+        address: The address or name of this machine by which every other machine of the cluster reaches it.
+            None takes this machine's address on the way out, or on the way to the head.
+        first_port: The first of eight ports in a row: node manager, object manager, runtime environment,
+            agent, metrics, logs, and two more for the node manager. On a head it is the first of nine: Ray
+            Client and the metrics of autoscaler and dashboard take the place of the last two.
+        first_worker_port: The first port at which processes of this machine are reached, drivers too.
+        num_worker_ports: How many such ports there are. They must not overlap another machine's if both
+            machines share an address.
+        num_cpus: What Ray counts as CPUs of this machine; detectors ask for none.
+        object_store_bytes: Size of Ray's object store on this machine, in bytes.
+        temp_dir: The folder of Ray's session, logs and sockets; its path must be short. None takes Ray's own.
+        log_folder: The folder of the command's own log. None takes the user's log folder.
+        drain_s: How long detectors may take to finish the images that they have accepted, in seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -212,14 +223,15 @@ class NodeSettings(BaseModel):
 
 
 class HeadSettings(NodeSettings):
-    """The head.
+    """The head (`rayface head`).
 
     Attributes:
-        gcs_port: where everybody finds the cluster.
-        dashboard_host: loopback: who may see the dashboard may run code.
-        dashboard_port: of Ray's own pages.
-        storage: a folder in which the head remembers its detectors across a restart (Ray's RocksDB
-            storage: alpha, Linux only, one writer); None forgets.
+        gcs_port: The port at which everybody finds the cluster.
+        dashboard_host: The address at which Ray's dashboard listens. It is loopback, because everybody who
+            can see the dashboard can run code.
+        dashboard_port: The port of Ray's dashboard.
+        storage: A folder in which the head remembers its detectors across a restart (Ray's RocksDB storage:
+            alpha, Linux only, one writer). None remembers nothing.
     """
 
     first_port: Annotated[int, Field(gt=0, lt=65000)] = 6380
@@ -231,11 +243,13 @@ class HeadSettings(NodeSettings):
 
 
 class JoinSettings(NodeSettings):
-    """A machine that lends its devices.
+    """A machine that lends its devices (`rayface join`).
 
     Attributes:
-        devices: what it lends, one detector each: "directml:0" is the first adapter; "cpu" for a trial.
-        node_lock: of the machine; another name lets a second node live on one machine, for tests.
+        devices: The devices that it lends, one detector for each: "directml:0" is the first adapter; "cpu" is
+            for a trial.
+        node_lock: The name of the lock that lets one node run on a machine. Tests use another name to run a
+            second node on the same machine.
     """
 
     devices: tuple[str, ...] = ("directml:0",)
@@ -251,7 +265,18 @@ class JoinSettings(NodeSettings):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; `RAYFACE_CLUSTER__ADDRESS=auto` sets `cluster.address`."""
+    """Everything that can be set; `RAYFACE_CLUSTER__ADDRESS=auto` sets `cluster.address`.
+
+    Attributes:
+        detector: What a detector is made of.
+        cluster: Which cluster is used, and how a detector is placed on it.
+        client: How a client makes its calls.
+        circuit: When a client stops calling a detector for a while.
+        fallback: When the CPU of the client's own machine answers.
+        tracing: Where OpenTelemetry spans go.
+        head: The head's machine.
+        join: A machine that lends its devices.
+    """
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__", toml_file=None
@@ -268,18 +293,20 @@ class Settings(BaseSettings):
 
 
 def load_settings(config: str | Path | None = None, **overrides: dict[str, Any]) -> Settings:
-    """Read the settings: overrides beat variables, variables beat the file, the file beats the defaults.
+    """Read the settings: overrides win over variables, variables over the file, the file over the defaults.
 
     Args:
-        config: a TOML file; None takes `RAYFACE_CONFIG`, or else our own `local.toml`.
+        config: a TOML file; None takes the file that `RAYFACE_CONFIG` names, or else our own `local.toml`.
         overrides: by section, for example `detector={"model": "yunet"}`.
 
     Raises:
-        ConfigurationError: a file or a value cannot be used; says which, and what is expected.
+        ConfigurationError: a file or a value cannot be used; says which one, and what is expected.
     """
     path = Path(config or os.environ.get("RAYFACE_CONFIG") or own_config("local.toml")).expanduser()
     if not path.is_file():
-        raise ConfigurationError(f"There is no settings file at {path}. Check --config or RAYFACE_CONFIG.")
+        raise ConfigurationError(
+            f"There is no settings file at {path}. Check the path in --config or RAYFACE_CONFIG."
+        )
     _refuse_unknown_variables()
 
     class FromFile(Settings):
@@ -302,20 +329,21 @@ def load_settings(config: str | Path | None = None, **overrides: dict[str, Any])
             for each in error.errors()
         )
         raise ConfigurationError(
-            f"The settings cannot be used: {problems}. They come from {path} and {_PREFIX}… variables."
+            f"The settings cannot be used: {problems}. They come from {path} and from variables {_PREFIX}…; "
+            "docs/settings.md lists them all."
         ) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is not valid TOML: {error}.") from None
+        raise ConfigurationError(f"{path} is not valid TOML: {error}. Correct that line.") from None
 
 
 def own_config(name: str) -> Path:
-    """In an installed wheel beside this module, in a checkout at its top level."""
+    """The path of a settings file that we ship: beside this module in a wheel, at the top in a checkout."""
     shipped = Path(__file__).parent / "configs" / name
     return shipped if shipped.exists() else Path(__file__).parent.parent / "configs" / name
 
 
 def _refuse_unknown_variables() -> None:
-    """A misspelt variable would otherwise be ignored without a word."""
+    """Refuse a variable that is misspelt: pydantic would ignore it without a word."""
     known = [f"{_PREFIX}{section.upper()}" for section in Settings.model_fields]
     for variable in sorted(os.environ):
         if not variable.startswith(_PREFIX) or variable.startswith(_NOT_OURS):
@@ -323,5 +351,7 @@ def _refuse_unknown_variables() -> None:
         if variable in _OTHER_VARIABLES or variable.split("__")[0] in known:
             continue
         near = difflib.get_close_matches(variable.split("__")[0], [*known, *_OTHER_VARIABLES], n=1)
-        hint = f"did you mean {near[0]}…?" if near else f"sections are {', '.join(Settings.model_fields)}."
-        raise ConfigurationError(f"The variable {variable} is no setting of rayface; {hint}")
+        hint = (
+            f"Did you mean {near[0]}…?" if near else f"The sections are {', '.join(Settings.model_fields)}."
+        )
+        raise ConfigurationError(f"The variable {variable} is no setting of rayface. {hint}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from cluster.errors import ConfigurationError
-from cluster.settings import load_settings
+from cluster.settings import Settings, load_settings
 
 
 def test_the_default_serves_a_newcomer() -> None:
@@ -66,3 +69,23 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
     """The path is in the message."""
     with pytest.raises(ConfigurationError, match=r"nowhere\.toml"):
         load_settings(tmp_path / "nowhere.toml")
+
+
+def _described(cls: type[BaseModel]) -> dict[str, str]:
+    """The fields that the docstrings of a class and of its bases describe, each with its sentences."""
+    found: dict[str, str] = {}
+    for each in (cls, *cls.__bases__):
+        _, _, attributes = inspect.cleandoc(each.__doc__ or "").partition("Attributes:\n")
+        for name, text in re.findall(r"^    (\w+): ((?:.+\n?)(?: {8}.+\n?)*)", attributes, re.MULTILINE):
+            found[name] = " ".join(text.split())
+    return found
+
+
+@pytest.mark.parametrize("section", ["", *Settings.model_fields])
+def test_every_setting_is_described(section: str) -> None:
+    """docs/settings.md is made of these sentences."""
+    cls: type[BaseModel] = type(getattr(load_settings(), section)) if section else Settings
+    described = _described(cls)
+    assert set(cls.model_fields) <= set(described)
+    for name, text in described.items():
+        assert text.endswith("."), f"{name}: {text}"
