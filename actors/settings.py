@@ -14,33 +14,40 @@ class DetectorSettings(BaseModel):
     """What one detector is made of. Small and plain, because it travels as the actor's argument.
 
     Attributes:
-        model: a name from the catalogue (`rayface models`).
-        model_path: a file of a known family, used instead of `model`.
-        provider: what the session must run on; it never falls back by itself.
-        device_id: the adapter's number, for DirectML.
-        exclusive: whether one process of this machine at a time may have the device open; None: a GPU
-            yes, the CPU no. On a machine that joined with `rayface join` it is always so.
-        lease_s: how long it uses the device without having heard from the cluster.
-        opener: "module:name" of a `SessionOpener` of your own, made with (provider, device_id); for another
-            runtime, or for a simulated device.
-        score_threshold: least score of a face, 0..1; None takes the family's own.
-        nms_threshold: greatest IoU of two faces that are both kept; None takes the family's own.
-        max_faces: kept per image, best first.
-        input_size: longer side of the tensor, in pixels, a multiple of 32.
-        max_enlargement: a small photo is enlarged at most this much to fill the tensor.
-        batch_sizes: images in a run that may be tried; what is used is measured at start.
-        warm_up_s: what the measuring may cost at start, after each shape has run once.
-        num_lanes: runs on the device at once; None takes one for a GPU, one a core for the CPU.
-        max_image_pixels: width times height of a photo, as declared; more is rejected unread.
-        max_image_bytes: of an encoded photo; more is rejected unread.
-        max_queued_images: waiting, of both priorities together; more is answered `busy`. A quarter of it is
-            kept for interactive ones.
-        max_queued_bytes: of the images waiting, as they were sent; more is answered `busy`.
-        num_prepare_threads: for callers that send encoded photos; None takes one a core.
-        golden_interval_s: how often the device proves itself again, busy or idle.
-        max_run_s: a run that takes longer means a device that hangs: the process ends and is started again.
-        max_first_run_s: the same for opening a session and for the first run of each bucket, which compiles.
-        quarantine_s: how long an image that ended the detector's process twice is not run again.
+        model: The model's name in the catalogue (`rayface models`).
+        model_path: A file of a known family, used instead of `model`.
+        provider: What the session must run on. The session never falls back to another by itself.
+        device_id: The adapter's number, for DirectML.
+        exclusive: Whether only one process of this machine at a time may have the device open.
+            Without it: a GPU yes, the CPU no. On a machine that joined with `rayface join` it is
+            always so.
+        lease_s: Seconds that the detector uses the device without having heard from the cluster.
+        opener: "module:name" of a `SessionOpener` of your own, which is made with (provider,
+            device_id): for another runtime, or for a simulated device.
+        score_threshold: The least score of a face, 0..1. Without it, the model family's own.
+        nms_threshold: The greatest IoU of two faces that are both kept. Without it, the model
+            family's own.
+        max_faces: Faces kept for each image, best first.
+        input_size: The longer side of the tensor in pixels, a multiple of 32.
+        max_enlargement: A small photo is enlarged at most this many times to fill the tensor.
+        batch_sizes: Batch sizes that may be tried. The one that is used is measured at start.
+        warm_up_s: Seconds that the measuring may take at start, after each shape has run once.
+        num_lanes: Runs on the device at once. Without it: one for a GPU, one for each core of a CPU.
+        max_image_pixels: Width times height of a photo, as its header declares. A larger photo is
+            rejected unread.
+        max_image_bytes: Size of an encoded photo. A larger one is rejected unread.
+        max_queued_images: Images that wait, of both priorities together. More are answered `busy`. A
+            quarter is kept for interactive images.
+        max_queued_bytes: Bytes of the images that wait, as they were sent. More are answered `busy`.
+        num_prepare_threads: Threads that prepare photos for callers that send them encoded. Without
+            it, one for each core.
+        golden_interval_s: Seconds between two golden photos, busy or idle.
+        max_run_s: A run that takes longer means that the device hangs: the process ends and is
+            started again.
+        max_first_run_s: The same for opening a session and for the first run of each bucket, which
+            compiles.
+        quarantine_s: Seconds for which an image that ended the detector's process twice is not run
+            again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
