@@ -189,15 +189,22 @@ def rows(text: str) -> list[list[str]]:
     return found
 
 
-def has_function(file: Path, name: str) -> bool:
-    """Whether a Python file defines a function, a class or a method; `Class.method` names a method."""
+def defines(file: Path, name: str) -> bool:
+    """Whether a Python file defines a function, a class, a method (`Class.method`) or a constant."""
     if not file.is_file():
         return False
     body: list[ast.stmt] = ast.parse(file.read_text(encoding="utf-8")).body
     for part in name.split("."):
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        found = [each for each in body if isinstance(each, kinds) and each.name == part]
+        found = [each for each in body if part in _names(each)]
         if not found:
             return False
-        body = found[0].body
+        body = getattr(found[0], "body", [])
     return True
+
+
+def _names(statement: ast.stmt) -> list[str]:
+    """What a statement gives a name to."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [statement.name]
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    return [each.id for each in targets if isinstance(each, ast.Name)]

@@ -1,0 +1,158 @@
+"""The documents' examples on one real Ray of this machine: commands, Python, the HTTP door."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from actors.faces import State
+from cluster import BlockingFaceClient
+from tests.conftest import PHOTOS
+from tests.documents import HERE, Block, blocks, blocks_to, rows, section
+
+_TIMEOUT_S = 180
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a person would stand: beside a folder of photos, with the photos that the examples name."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "photos").symlink_to(PHOTOS)
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(PHOTOS / "astronaut.jpg", tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def variables(client: BlockingFaceClient) -> dict[str, str]:
+    """Of a person whose settings name the cluster that all examples share."""
+    address = client.status().address
+    return os.environ | {
+        "RAYFACE_CLUSTER__ADDRESS": address,
+        "RAY_ADDRESS": address,
+        "RAY_AUTH_MODE": "token",
+        # The cluster is known by a loopback address.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+
+
+def run(words: list[str], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.parametrize("block", blocks_to("live"), ids=str)
+def test_examples_run(block: Block, folder: Path, variables: dict[str, str]) -> None:
+    """Each command ends with an exit code that its document names, says something, and shows no traceback."""
+    assert block.marker is not None
+    if block.language == "python":
+        programs = [["-c", block.text]]
+    else:
+        programs = [["-m", "cluster", *words[1:]] for words in block.commands if words[0] == "rayface"]
+        assert len(programs) == len(block.commands), "this test runs nothing but rayface"
+    for program in programs:
+        done = run(program, folder, variables)
+        assert done.returncode in block.marker.exit_codes, (program, done.stdout, done.stderr)
+        assert done.stdout.strip()
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_readme_shows_what_a_person_sees(folder: Path, variables: dict[str, str]) -> None:
+    """The table as it stands there, but for scores and times, which are the machine's own."""
+    (shown,) = (each.text for each in blocks(HERE / "README.md") if each.language == "text")
+    done = run(["-m", "cluster", "detect", "tests/photos"], folder, variables)
+    assert done.returncode == 0, done.stderr
+    assert _without_figures(done.stdout) == _without_figures(shown)
+
+
+def test_the_door_answers_as_its_table_says(
+    client: BlockingFaceClient, folder: Path, variables: dict[str, str]
+) -> None:
+    """Every row: what is asked, and with which code it answers."""
+    table = rows(section(HERE / "docs" / "python.md", "Over HTTP"))
+    asked = [cells[0].split("`")[1] for cells in table if re.match(r"`(GET|POST) ", cells[0])]
+    assert len(asked) == 6
+    with _door(variables) as address:
+        for each in asked:
+            method, path = each.split()
+            photo = (folder / "a.jpg").read_bytes() if method == "POST" else None
+            status, said = _ask(f"{address}{path}", photo)
+            assert status == 200, (each, said)
+        assert json.loads(_ask(f"{address}/faces", (folder / "a.jpg").read_bytes())[1])["faces"]
+        assert json.loads(_ask(f"{address}/status")[1])["detectors"][0]["circuit"] == "closed"
+        assert _ask(f"{address}/faces", b"no photo")[0] == 422
+
+
+def test_a_detector_is_removed_and_placed_again(
+    client: BlockingFaceClient, folder: Path, variables: dict[str, str]
+) -> None:
+    """Last, because it takes the detector away that the others ask."""
+    before = client.health().stamp.incarnation
+    (example,) = (each for each in blocks_to("tested") if each.text == "rayface remove FaceDetector\n")
+    done = run(["-m", "cluster", *example.commands[0][1:]], folder, variables)
+    assert done.returncode == 0, done.stderr
+    done = run(["-m", "cluster", "place", "--json"], folder, variables)
+    assert done.returncode == 0, done.stderr
+    (placed,) = json.loads(done.stdout)
+    assert placed["state"] == State.READY
+    assert client.health(60.0).stamp.incarnation != before
+
+
+def _without_figures(text: str) -> list[str]:
+    return [
+        re.sub(r"\s+", " ", re.sub(r"\d+\.\d+", "0.0", line)).strip() for line in text.strip().splitlines()
+    ]
+
+
+@contextmanager
+def _door(variables: dict[str, str]) -> Iterator[str]:
+    """`python -m app.web` on a free port; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    address = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.web"],
+        cwd=HERE,
+        env=variables | {"RAYFACE_APP_HOST": "127.0.0.1", "RAYFACE_APP_PORT": str(port)},
+    )
+    try:
+        until = time.monotonic() + 60
+        # Its client joins in the background: at first there is no detector to speak of.
+        while time.monotonic() < until and _ask(f"{address}/health")[0] != 200:
+            time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _ask(url: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """Status and body of an answer; 0 where nobody answers."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=60) as answer:
+            return int(answer.status), answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+    except OSError:
+        return 0, b""
