@@ -24,14 +24,14 @@ from actors.observer import Observer, Run
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ImageResult:
     """The faces of one image, and the run that it was part of."""
 
     faces: tuple[Face, ...]
     run: Run
 
 
-Answer = Found | DetectorFault
+ResultOrFault = ImageResult | DetectorFault
 
 #: Images that may be run again at first, and for each that was answered since.
 _RERUNS_AT_FIRST = 64.0
@@ -67,7 +67,7 @@ class BatchRunner:
         self._observer = observer
         self._num_reruns_left = _RERUNS_AT_FIRST
 
-    async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[Answer]:
+    async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[ResultOrFault]:
         """Run one batch; `first` before others that wait for the device.
 
         Raises:
@@ -76,7 +76,7 @@ class BatchRunner:
         if (fault := self._fault()) is not None:
             raise fault
         try:
-            answers: Sequence[Answer] = await self._on_device(batch, first)
+            answers: Sequence[ResultOrFault] = await self._on_device(batch, first)
         except OutOfMemory as full:
             return await self._smaller(batch, first, full)
         except DeviceRemoved as gone:
@@ -87,28 +87,28 @@ class BatchRunner:
         self._num_reruns_left = min(_RERUNS_AT_FIRST, self._num_reruns_left + len(batch) * _RERUNS_PER_ANSWER)
         return answers
 
-    async def _on_device(self, batch: Sequence[PreparedImage], first: bool) -> list[Found]:
-        work = partial(self._model.answer, batch, first=first)
+    async def _on_device(self, batch: Sequence[PreparedImage], first: bool) -> list[ImageResult]:
+        work = partial(self._model.run_batch, batch, first=first)
         faces, run = await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        return [Found(each, run) for each in faces]
+        return [ImageResult(each, run) for each in faces]
 
     async def _smaller(
         self, batch: Sequence[PreparedImage], first: bool, full: OutOfMemory
-    ) -> Sequence[Answer]:
+    ) -> Sequence[ResultOrFault]:
         if len(batch) == 1:
             # Not this image's doing: it is as large as every other of its shape.
             await self._self_test()
             return [full]
         size = self._model.limit_batch(len(batch))
         self._observer.trouble("out_of_memory", num_images=len(batch), max_batch=size)
-        answers: list[Answer] = []
+        answers: list[ResultOrFault] = []
         for begin in range(0, len(batch), size):
             answers += await self._each_or_all(batch[begin : begin + size], first)
         return answers
 
     async def _one_by_one(
         self, batch: Sequence[PreparedImage], first: bool, failed: DetectorFault
-    ) -> Sequence[Answer]:
+    ) -> Sequence[ResultOrFault]:
         # After any doubt the device has to prove itself before the next photo is trusted to it.
         self._observer.trouble(
             "run_failed", num_images=len(batch), reason=failed.failure, detail=failed.detail
@@ -120,12 +120,12 @@ class BatchRunner:
         if self._num_reruns_left < len(batch):
             raise DeviceFailed(f"{failed.detail} It fails too often for its photos to be tried one by one.")
         self._num_reruns_left -= len(batch)
-        answers: list[Answer] = []
+        answers: list[ResultOrFault] = []
         for image in batch:
             answers += await self._each_or_all([image], first)
         return answers
 
-    async def _each_or_all(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[Answer]:
+    async def _each_or_all(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[ResultOrFault]:
         """As part of a larger batch: a fault of all of it must not cost the others their answers."""
         try:
             return await self(batch, first)

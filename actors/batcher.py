@@ -18,7 +18,7 @@ from actors.errors import ActorError, Busy, DeadlineMissed, DetectorFault, Devic
 from actors.faces import Priority
 from actors.images import PreparedImage
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Shape = tuple[int, int]
 
 #: Bulk images ride along with a person's while the run takes no longer than this many times as long.
@@ -29,25 +29,25 @@ _LEAST_WAIT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Answered(Generic[Answer]):
+class TimedResult(Generic[Result]):
     """One image's answer and where its time went, in milliseconds."""
 
-    value: Answer
+    value: Result
     queue_ms: float
     run_ms: float
 
 
 @dataclass(slots=True, eq=False)
-class _Entry(Generic[Answer]):
+class _Entry(Generic[Result]):
     image: PreparedImage
     priority: Priority
     deadline: float
     arrived: float
-    answer: asyncio.Future[Answered[Answer]] = field(repr=False)
+    answer: asyncio.Future[TimedResult[Result]] = field(repr=False)
 
 
 @dataclass(slots=True, eq=False)
-class _Run:
+class _BatchUnderWay:
     """A batch under way, and when it should end."""
 
     ends: float
@@ -55,7 +55,7 @@ class _Run:
     is_bulk: bool
 
 
-class Batcher(Generic[Answer]):
+class Batcher(Generic[Result]):
     """Collects images of many callers into batches of one shape.
 
     Args:
@@ -72,7 +72,7 @@ class Batcher(Generic[Answer]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[PreparedImage], bool], Awaitable[Sequence[Answer | DetectorFault]]],
+        run: Callable[[Sequence[PreparedImage], bool], Awaitable[Sequence[Result | DetectorFault]]],
         *,
         best_batch: Callable[[Shape], int],
         expected_s: Callable[[int, Shape], float],
@@ -88,9 +88,9 @@ class Batcher(Generic[Answer]):
         self._num_assembling = num_assembling
         self._max_queued = max_queued
         self._is_alone = is_alone
-        self._queues: dict[Priority, dict[Shape, deque[_Entry[Answer]]]] = {each: {} for each in Priority}
+        self._queues: dict[Priority, dict[Shape, deque[_Entry[Result]]]] = {each: {} for each in Priority}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._running: set[_Run] = set()
+        self._running: set[_BatchUnderWay] = set()
         self._closed = False
 
     @property
@@ -105,7 +105,7 @@ class Batcher(Generic[Answer]):
 
     async def submit(
         self, image: PreparedImage, priority: Priority = Priority.INTERACTIVE, deadline: float = math.inf
-    ) -> Answered[Answer]:
+    ) -> TimedResult[Result]:
         """Wait for one image's answer.
 
         Args:
@@ -179,7 +179,7 @@ class Batcher(Generic[Answer]):
         """Images of one priority waiting for a place on the device."""
         return sum(len(queue) for queue in self._queues[priority].values())
 
-    def _forget(self, entry: _Entry[Answer]) -> None:
+    def _forget(self, entry: _Entry[Result]) -> None:
         """Drop an entry that nobody waits for any more from its queue, if it is still there."""
         queue = self._queues[entry.priority].get(entry.image.shape)
         if queue and entry in queue:
@@ -193,7 +193,7 @@ class Batcher(Generic[Answer]):
             shape = batch[0].image.shape
             begins = asyncio.get_running_loop().time() + self._until_lane_s()
             is_bulk = batch[0].priority is Priority.BULK
-            under_way = _Run(begins + self._expected_s(len(batch), shape), len(batch), is_bulk)
+            under_way = _BatchUnderWay(begins + self._expected_s(len(batch), shape), len(batch), is_bulk)
             self._running.add(under_way)
             task = asyncio.get_running_loop().create_task(self._run_batch(batch))
             self._tasks.add(task)
@@ -205,17 +205,17 @@ class Batcher(Generic[Answer]):
             return any(each.is_bulk for each in self._running)
         return len(self._running) < places
 
-    def _lane_is_free(self, run: _Run, task: asyncio.Task[None]) -> None:
-        self._running.discard(run)
+    def _lane_is_free(self, batch: _BatchUnderWay, task: asyncio.Task[None]) -> None:
+        self._running.discard(batch)
         self._tasks.discard(task)
         self._fill_lanes()
 
-    def _next_batch(self) -> list[_Entry[Answer]]:
+    def _next_batch(self) -> list[_Entry[Result]]:
         """The longest waiting interactive image, or else bulk one, with as many of its shape as fit."""
         begins = asyncio.get_running_loop().time() + self._until_lane_s()
         while (first := self._first()) is not None:
             shape = first.image.shape
-            batch: list[_Entry[Answer]] = []
+            batch: list[_Entry[Result]] = []
             if self._is_alone(first.image):
                 self._queues[first.priority][shape].popleft()
                 self._take(batch, first, begins)
@@ -231,7 +231,7 @@ class Batcher(Generic[Answer]):
                 return batch
         return []
 
-    def _first(self) -> _Entry[Answer] | None:
+    def _first(self) -> _Entry[Result] | None:
         for priority in (Priority.INTERACTIVE, Priority.BULK):
             heads = [queue[0] for queue in self._queues[priority].values() if queue]
             if heads:
@@ -239,14 +239,14 @@ class Batcher(Generic[Answer]):
         return None
 
     def _take_from(
-        self, priority: Priority, shape: Shape, size: int, batch: list[_Entry[Answer]], begins: float
+        self, priority: Priority, shape: Shape, size: int, batch: list[_Entry[Result]], begins: float
     ) -> None:
         """Fill the batch up to `size` from one queue, as far as there is nothing that must be alone."""
         queue = self._queues[priority].get(shape)
         while queue and len(batch) < size and not self._is_alone(queue[0].image):
             self._take(batch, queue.popleft(), begins)
 
-    def _take(self, batch: list[_Entry[Answer]], entry: _Entry[Answer], begins: float) -> None:
+    def _take(self, batch: list[_Entry[Result]], entry: _Entry[Result], begins: float) -> None:
         if entry.answer.done():
             return
         if begins + self._expected_s(len(batch) + 1, entry.image.shape) > entry.deadline:
@@ -257,7 +257,7 @@ class Batcher(Generic[Answer]):
             return
         batch.append(entry)
 
-    async def _run_batch(self, batch: list[_Entry[Answer]]) -> None:
+    async def _run_batch(self, batch: list[_Entry[Result]]) -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         first = any(entry.priority is Priority.INTERACTIVE for entry in batch)
@@ -267,6 +267,9 @@ class Batcher(Generic[Answer]):
                 raise DeviceFailed(f"A batch of {len(batch)} images got {len(answers)} answers.")
         except ActorError as error:
             self._fail(batch, error)
+        except asyncio.CancelledError:
+            self._fail(batch, NotReady("The run was given up because the detector is stopping; ask again."))
+            raise
         except Exception as error:
             self._fail(batch, DetectorFault(f"A run failed in an unforeseen way: {error!r}"))
         else:
@@ -275,10 +278,10 @@ class Batcher(Generic[Answer]):
                 if isinstance(answer, DetectorFault):
                     self._fail([entry], answer)
                 elif not entry.answer.done():
-                    entry.answer.set_result(Answered(answer, (begun - entry.arrived) * 1000, run_ms))
+                    entry.answer.set_result(TimedResult(answer, (begun - entry.arrived) * 1000, run_ms))
 
     @staticmethod
-    def _fail(batch: Sequence[_Entry[Answer]], error: ActorError) -> None:
+    def _fail(batch: Sequence[_Entry[Result]], error: ActorError) -> None:
         for entry in batch:
             if not entry.answer.done():
                 entry.answer.set_exception(error)

@@ -44,6 +44,11 @@ class Device:
         return f"{self.provider}:{self.number}"
 
     @property
+    def is_gpu(self) -> bool:
+        """Whether it is a GPU, and not the CPU."""
+        return self.provider != "cpu"
+
+    @property
     def provider_name(self) -> str:
         """What ONNX Runtime calls the provider."""
         return ProviderNames[self.provider]

@@ -12,7 +12,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.batch_runner import BatchRunner, Found
+from actors.batch_runner import BatchRunner, ImageResult
 from actors.batcher import Batcher
 from actors.device import Device
 from actors.errors import DetectorFault, ImageFault, NotReady, Quarantined
@@ -38,9 +38,9 @@ from actors.faces import (
     Times,
 )
 from actors.images import PreparedImage
-from actors.intake import Encoded, ImageIntake, num_cores
+from actors.intake import Encoded, ImageIntake
 from actors.model_life import START_AGAIN_S, ModelLife
-from actors.observer import Call, ImageTrace, Observer, Observers, Tally
+from actors.observer import Call, ImageTrace, Observer, Tally
 from actors.session import SessionOpener
 from actors.settings import DetectorSettings
 
@@ -57,80 +57,45 @@ def new_incarnation() -> str:
 
 
 class FaceDetector:
-    """Owns one model on one device and answers for it.
+    """Owns one model on one device, and answers for it once it is started.
 
     Args:
-        name: how it calls itself on outcomes.
-        settings: `DetectorSettings`, or the same as a mapping (what travels through Ray).
-        opener: opens sessions; None takes what the settings say.
-        clock: seconds, for durations.
-        devices: those of this machine that may be owned, the first free one is; None takes the settings'.
-        cluster: which one it serves, in words, for whoever finds the device taken.
-        records: a folder in which is noted what is on the device, for the process after this one; None: no
-            process comes after this one.
-        end: ends the process, told why, when only a new one gets the device back (removed, or hung); None:
-            the process is not the detector's to end, and such a device is faulty until somebody ends it.
-        observer: told of what happens.
-        incarnation: names this life of the process; None makes one.
+        life: of the model; not started yet.
+        incarnation: names this life of the process; None makes a name.
+
+    Attributes:
+        epoch: of this life, from the cluster; 0 outside any cluster.
+        lease: how long the device may be used without news of the cluster.
     """
 
-    def __init__(
-        self,
-        name: str = "FaceDetector",
-        settings: DetectorSettings | Mapping[str, Any] | None = None,
-        opener: SessionOpener | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        devices: Sequence[Device] | None = None,
-        cluster: str = "",
-        records: Path | None = None,
-        end: Callable[[str], None] | None = None,
-        observer: Observer | None = None,
-        incarnation: str | None = None,
-    ) -> None:
-        self._name = name
-        self._settings = (
-            settings
-            if isinstance(settings, DetectorSettings)
-            else DetectorSettings.model_validate(settings or {})
-        )
-        self._clock = clock
-        self._born = clock()
+    def __init__(self, life: ModelLife, incarnation: str | None = None) -> None:
+        self._life = life
+        self._name = life.name
+        self._settings = life.settings
+        self._clock = life.clock
+        self._born = life.clock()
         self._host = platform.node()
         self._incarnation = incarnation or new_incarnation()
         self.epoch = 0
-        wanted = devices or [Device(self._settings.provider, self._settings.device_id)]
-        on_gpu = wanted[0].provider != "cpu"
-        exclusive = on_gpu if self._settings.exclusive is None else self._settings.exclusive
-        self._num_lanes = self._settings.num_lanes or (1 if on_gpu else num_cores())
+        self.lease = life.lease
         # On a GPU one more batch is assembled while the device runs this one.
-        self._num_assembling = 1 if on_gpu else 0
+        self._num_assembling = 1 if life.device.is_gpu else 0
         # And one thread more: for interactive images that overtake, and for the golden photo.
         self._runners = ThreadPoolExecutor(
-            self._num_lanes + self._num_assembling + 1, thread_name_prefix="run"
+            life.num_lanes + self._num_assembling + 1, thread_name_prefix="run"
         )
-        self._preparer = ImageIntake(self._settings)
+        self._intake = ImageIntake(self._settings)
         self._draining = False
         self._tally = Tally()
-        self._observer = Observers([self._tally, observer] if observer else [self._tally])
-        self._batcher: Batcher[Found] | None = None
+        self._observer = life.observers
+        self._observer.add(self._tally)
+        self._batcher: Batcher[ImageResult] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._checker: asyncio.Task[None] | None = None
-        self._life = ModelLife(
-            name,
-            self._settings,
-            opener,
-            clock,
-            devices=wanted,
-            exclusive=bool(devices) or exclusive,
-            cluster=cluster,
-            num_lanes=self._num_lanes,
-            records=records,
-            end=end,
-            on_start=self._forget_batcher,
-            observer=self._observer,
-        )
-        self.lease = self._life.lease
+
+    def start(self) -> None:
+        """Open the model in the background. Images that come before it is open wait for it."""
+        self._life.start()
 
     def __repr__(self) -> str:
         return f"{self._name}({self._state()}, {self._life.device.provider_name})"
@@ -181,7 +146,7 @@ class FaceDetector:
         A faulty one is opened anew first, if its pause is over; `wait_s` is how long that may take.
         """
         self._watch()
-        self._life.start_again_if_due()
+        self._start_again_if_due()
         await self._wait_for_start(wait_s)
         if self._life.ready_model() is not None:
             await self._self_test()
@@ -195,6 +160,8 @@ class FaceDetector:
             self._checker.cancel()
         if self._batcher is not None:
             await self._batcher.close()
+            # It holds the model, and with it the device.
+            self._batcher = None
         await asyncio.to_thread(self._life.close)
         return self.snapshot()
 
@@ -219,17 +186,17 @@ class FaceDetector:
         self._life.keep_fresh()
 
     async def _answer(self, image: object, priority: Priority, deadline: float) -> ImageTrace:
-        course = await self._trace_of(image, priority, deadline)
-        self._observer.image(course.outcome, priority)
-        return course
+        traced = await self._trace_of(image, priority, deadline)
+        self._observer.image(traced.outcome, priority)
+        return traced
 
     async def _trace_of(self, image: object, priority: Priority, deadline: float) -> ImageTrace:
         prepare_ms, queued_at = 0.0, None
         try:
-            with self._preparer.room_for(image):
+            with self._intake.room_for(image):
                 model = await self._ready(deadline)
                 queued = self._batcher.num_queued if self._batcher else 0
-                prepared = await self._preparer.prepare(image, queued)
+                prepared = await self._intake.prepare(image, queued)
                 prepare_ms = prepared.prepare_ms
                 self._refuse_quarantined(prepared)
                 queued_at = perf_counter()
@@ -278,7 +245,7 @@ class FaceDetector:
     async def _ready(self, deadline: float) -> FaceModel:
         if self._draining:
             raise NotReady(f"{self._name} is draining and takes no more images; ask again in a moment.")
-        self._life.start_again_if_due()
+        self._start_again_if_due()
         if not self._life.starting.done():
             left = None if math.isinf(deadline) else max(0.0, deadline - asyncio.get_running_loop().time())
             await self._wait_for_start(left)
@@ -295,7 +262,7 @@ class FaceDetector:
         if not self._life.starting.done():
             await asyncio.wait([asyncio.wrap_future(self._life.starting)], timeout=seconds)
 
-    def _batches(self, model: FaceModel) -> Batcher[Found]:
+    def _batches(self, model: FaceModel) -> Batcher[ImageResult]:
         if self._batcher is None:
             recorder = self._life.recorder
             self._batcher = Batcher(
@@ -309,15 +276,20 @@ class FaceDetector:
                 ),
                 best_batch=model.best_batch,
                 expected_s=model.expected_s,
-                num_lanes=self._num_lanes,
+                num_lanes=self._life.num_lanes,
                 num_assembling=self._num_assembling,
                 max_queued=self._settings.max_queued_images,
                 is_alone=lambda image: recorder is not None and recorder.is_suspect(image.digest),
             )
         return self._batcher
 
-    def _forget_batcher(self) -> None:
-        self._batcher = None
+    def _start_again_if_due(self, pause_s: float = START_AGAIN_S) -> bool:
+        """Open the model anew after a fault and a pause; whether it was time."""
+        is_due = self._life.start_again_if_due(pause_s)
+        if is_due:
+            # It runs batches on the old model.
+            self._batcher = None
+        return is_due
 
     async def _self_test(self) -> DetectorFault | None:
         return await asyncio.get_running_loop().run_in_executor(self._runners, self._life.self_test)
@@ -335,14 +307,18 @@ class FaceDetector:
         proved_at, again_s = loop.time(), START_AGAIN_S
         while True:
             await asyncio.sleep(min(_LOOK_EVERY_S, interval_s))
-            if self._life.start_again_if_due(again_s):
-                # It may be in vain for days: a model that cannot be fetched is fetched less and less often.
-                again_s = min(2 * again_s, _MAX_AGAIN_S)
-            elif self._life.ready_model() is not None:
-                again_s = START_AGAIN_S
-                if loop.time() - proved_at >= interval_s:
-                    proved_at = loop.time()
-                    await self._self_test()
+            try:
+                if self._start_again_if_due(again_s):
+                    # A model may be missing for days: it is fetched less and less often.
+                    again_s = min(2 * again_s, _MAX_AGAIN_S)
+                elif self._life.ready_model() is not None:
+                    again_s = START_AGAIN_S
+                    if loop.time() - proved_at >= interval_s:
+                        proved_at = loop.time()
+                        await self._self_test()
+            except Exception as error:
+                # Nobody foresaw it, and nobody waits for this task: tell it, and check again later.
+                self._observer.trouble("check_failed", reason=type(error).__name__, detail=repr(error))
 
     def _state(self) -> State:
         if self._draining:
@@ -378,7 +354,7 @@ class FaceDetector:
             golden_age_s=None if life.golden_at is None else round(now - life.golden_at, 3),
             shapes=self._settings.shapes,
             buckets=model.timings if model else (),
-            num_lanes=self._num_lanes,
+            num_lanes=self._life.num_lanes,
             start_ms=dict(life.start_ms),
             num_queued=self._batcher.num_queued if self._batcher else 0,
             num_running=self._batcher.num_running if self._batcher else 0,
@@ -395,3 +371,33 @@ class FaceDetector:
             num_suspects=recorder.num_suspects if recorder else 0,
             num_quarantined=recorder.num_quarantined if recorder else 0,
         )
+
+
+def start_detector(
+    name: str,
+    settings: DetectorSettings,
+    opener: SessionOpener | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    devices: Sequence[Device] | None = None,
+    cluster: str = "",
+    records: Path | None = None,
+    end: Callable[[str], None] | None = None,
+    observer: Observer | None = None,
+) -> FaceDetector:
+    """Make a detector that opens its model in the background; `ModelLife` explains the arguments."""
+    detector = FaceDetector(
+        ModelLife(
+            name,
+            settings,
+            opener,
+            clock,
+            devices=devices,
+            cluster=cluster,
+            records=records,
+            end=end,
+            observer=observer,
+        )
+    )
+    detector.start()
+    return detector

@@ -155,9 +155,9 @@ class FaceModel:
             DeviceLies: heads that are not finite, or that hold no answer at all.
             DeviceFailed, OutOfMemory: the run failed.
         """
-        return self.answer(images, first=first)[0]
+        return self.run_batch(images, first=first)[0]
 
-    def answer(
+    def run_batch(
         self, images: Sequence[PreparedImage], *, first: bool = False
     ) -> tuple[list[tuple[Face, ...]], Run]:
         """As `detect`; and the run that found them."""
@@ -217,8 +217,8 @@ class FaceModel:
             for candidates, image in zip(found, images, strict=False)
         ]
         self.last_run_ms = (ran - begun) * 1000
-        places = max(len(digests), self.best_batch(shape)) if digests else 0
-        run = Run(len(digests), places, shape, ran - begun, self._clock() - ran, begun, next(_NUMBERS))
+        num_slots = max(len(digests), self.best_batch(shape)) if digests else 0
+        run = Run(len(digests), num_slots, shape, ran - begun, self._clock() - ran, begun, next(_NUMBERS))
         self._observer.run(run)
         return faces, run
 

@@ -27,7 +27,7 @@ class Guard:
         watchdog: Watchdog | None = None,
         recorder: FlightRecorder | None = None,
     ) -> None:
-        self._gate = PrioritySemaphore(num_lanes)
+        self._lanes = PrioritySemaphore(num_lanes)
         self._may_run = may_run
         self._watchdog = watchdog
         self.recorder = recorder
@@ -45,7 +45,7 @@ class Guard:
             first: before those who came without.
         """
         alone = len(images) == 1 and self.is_suspect(images[0])
-        with self._gate.passed(first=first, alone=alone):
+        with self._lanes.taken(first=first, alone=alone):
             self._may_run()
             with self.watching(what, limit_s), self._noted(images):
                 yield

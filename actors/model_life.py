@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,8 +14,9 @@ from actors.errors import DetectorFault, DeviceRemoved
 from actors.face_model import FaceModel
 from actors.flight_recorder import FlightRecorder
 from actors.guard import Guard
+from actors.intake import num_cores
 from actors.models import ready_model
-from actors.observer import Observer
+from actors.observer import Observer, Observers
 from actors.ownership import DeviceLock, Holder
 from actors.session import SessionOpener
 from actors.settings import DetectorSettings
@@ -25,70 +27,69 @@ START_AGAIN_S = 30.0
 
 
 class ModelLife:
-    """Opens the model at once, in a thread.
+    """Opens the model in a thread, after `start`; opens it again after a fault; closes it.
 
     Args:
         name: of the detector.
-        settings: what to open.
-        opener: opens sessions; None takes what the settings say.
+        settings: which model to open, on which device.
+        opener: opens sessions; None takes the one that the settings name.
         clock: seconds, for durations.
-        devices: the first free one is taken; locked for this process where `exclusive`.
-        cluster: which one the detector serves, in words.
-        num_lanes: runs on the device at once.
-        records: a folder for the record of what was on the device; None keeps none.
-        end: ends the process, told why, where only a new one can help; None: this process is not ours to end.
-        on_start: called whenever it opens anew; what was made of the last model is of no use any more.
+        devices: devices of this machine that the detector may own; it takes the first free one and locks it
+            for this process. None takes the device in the settings, and locks it where they say so.
+        cluster: the cluster that the detector serves, in words; shown to others that find the device taken.
+        records: folder for the record of the images on the device; None keeps no record.
+        end: ends the process, given the reason; called where only a new process helps. None: this process
+            must not be ended.
         observer: told of what happens.
 
     Attributes:
-        device: the one that is owned or wanted.
-        lease: how long it may be used without having heard from the cluster.
+        num_lanes: runs on the device at once.
+        observers: told of what happens; more may be added before `start`.
+        device: the device that is owned, or wanted.
+        lease: how long the device may be used without news of the cluster.
         fault: what is wrong now; None while starting and when all is well.
         golden_at: when the golden photo was last detected correctly, by the clock; None if never.
-        start_ms: what starting was made of: model, session, warm_up.
-        last_words: of the process before this one.
+        start_ms: milliseconds that each part of the start took: model, session, warm_up.
+        recorder: the record of the images on the device; None before the device is open, and where no record
+            is kept.
     """
 
     def __init__(
         self,
         name: str,
         settings: DetectorSettings,
-        opener: SessionOpener | None,
-        clock: Callable[[], float],
+        opener: SessionOpener | None = None,
+        clock: Callable[[], float] = time.monotonic,
         *,
-        devices: Sequence[Device],
-        exclusive: bool,
-        cluster: str,
-        num_lanes: int,
+        devices: Sequence[Device] | None = None,
+        cluster: str = "",
         records: Path | None = None,
         end: Callable[[str], None] | None = None,
-        on_start: Callable[[], None] = lambda: None,
         observer: Observer | None = None,
     ) -> None:
-        self._name = name
-        self._settings = settings
+        self.name = name
+        self.settings = settings
+        self.clock = clock
         self._opener = opener
-        self._clock = clock
-        self._devices = devices
-        self._exclusive = exclusive
+        self._devices = devices or [Device(settings.provider, settings.device_id)]
+        self.device = self._devices[0]
+        is_exclusive = self.device.is_gpu if settings.exclusive is None else settings.exclusive
+        self._exclusive = bool(devices) or is_exclusive
+        self.num_lanes = settings.num_lanes or (1 if self.device.is_gpu else num_cores())
         self._cluster = cluster
-        self._num_lanes = num_lanes
         self._records = records
         self._end = end
-        self._on_start = on_start
-        self._observer = observer or Observer()
+        self.observers = Observers([observer] if observer else [])
         self._fault_at = 0.0
         self._lock: DeviceLock | None = None
         self._watchdog = Watchdog(self._hung) if end is not None else None
-        self.device = devices[0]
+        self._has_started = False
+        self._starting: Future[FaceModel | None] = Future()
         self.lease = Lease(clock)
         self.fault: DetectorFault | None = None
         self.golden_at: float | None = None
         self.start_ms: dict[str, float] = {}
         self.recorder: FlightRecorder | None = None
-        if self._watchdog is not None:
-            self._watchdog.start()
-        self.start()
 
     @property
     def last_words(self) -> str:
@@ -113,17 +114,19 @@ class ModelLife:
         return self._starting.result() if self._starting.done() and self.fault is None else None
 
     def start(self) -> None:
-        """Open it, or open it anew."""
-        self._observer.event("starting", device=self.device)
+        """Open the model in a thread; after a fault, open it anew."""
+        if self._watchdog is not None and not self._has_started:
+            self._watchdog.start()
+        self._has_started = True
+        self.observers.event("starting", device=self.device)
         self.fault = None
-        self._on_start()
-        # An exception in it would be logged at every wait for it; so a fault is None here.
-        self._starting: Future[FaceModel | None] = Future()
+        # An exception in it would be logged at every wait for it; so the result after a fault is None.
+        self._starting = Future()
         threading.Thread(target=self._start, args=(self._starting,), name="start", daemon=True).start()
 
     def start_again_if_due(self, pause_s: float = START_AGAIN_S) -> bool:
         """After a fault, and a pause; whether it was time."""
-        if self.fault is None or self._clock() - self._fault_at < pause_s:
+        if self.fault is None or self.clock() - self._fault_at < pause_s:
             return False
         if isinstance(self.fault, DeviceRemoved):
             self.removed(f"{self.fault.detail} A new process looks for it.")
@@ -137,11 +140,11 @@ class ModelLife:
         try:
             model.check_golden()
         except DetectorFault as fault:
-            self._found(fault)
+            self._set_fault(fault)
             if isinstance(fault, DeviceRemoved):
                 self.removed(fault.detail)
         else:
-            self.golden_at = self._clock()
+            self.golden_at = self.clock()
         return self.fault
 
     def removed(self, detail: str) -> None:
@@ -156,10 +159,13 @@ class ModelLife:
         if self._end is None:
             return
         words = f"{cause}: {detail}"
-        if self.recorder is not None:
-            self.recorder.say_last(words)
-        self._observer.trouble("given_up", device=self.device, reason=cause, detail=detail)
-        self._end(words)
+        try:
+            if self.recorder is not None:
+                self.recorder.say_last(words)
+            self.observers.trouble("given_up", device=self.device, reason=cause, detail=detail)
+        finally:
+            # Whatever happens, the process ends: nothing else gets the device back.
+            self._end(words)
 
     def keep_fresh(self) -> None:
         """The cluster was heard: go on, and show whoever waits for the device that its owner is well."""
@@ -169,8 +175,9 @@ class ModelLife:
 
     def close(self) -> None:
         """Close the device, and only then give up the right to it; blocks until a start under way is over."""
+        if not self._has_started:
+            return
         self._starting.result()
-        self._on_start()
         self._starting = Future()
         self._starting.set_result(None)
         gc.collect()
@@ -183,53 +190,54 @@ class ModelLife:
             self._lock.release()
             self._lock = None
 
-    def _found(self, fault: DetectorFault) -> None:
-        self.fault, self._fault_at = fault, self._clock()
-        self._observer.trouble("faulty", device=self.device, reason=fault.failure, detail=fault.detail)
+    def _set_fault(self, fault: DetectorFault) -> None:
+        self.fault, self._fault_at = fault, self.clock()
+        self.observers.trouble("faulty", device=self.device, reason=fault.failure, detail=fault.detail)
 
     def _start(self, starting: Future[FaceModel | None]) -> None:
         """Model, session, warm-up with the golden photo; in a thread, so that health can answer."""
         try:
-            begun = self._clock()
-            ready = ready_model(self._settings)
-            modelled = self._clock()
+            begun = self.clock()
+            ready = ready_model(self.settings)
+            modelled = self.clock()
             # The one place where a device is opened: first the right to it, then the session.
             if self._exclusive and self._lock is None:
                 self.device, self._lock = own_a_device(
-                    self._devices, self._name, self._cluster, 2 * self._settings.lease_s
+                    self._devices, self.name, self._cluster, 2 * self.settings.lease_s
                 )
-            opener = self._opener or opener_for(self.device, self._settings)
+            opener = self._opener or opener_for(self.device, self.settings)
             self._open_record(ready.label)
-            guard = Guard(self._num_lanes, self.lease.check, self._watchdog, self.recorder)
+            guard = Guard(self.num_lanes, self.lease.check, self._watchdog, self.recorder)
             model = FaceModel(
                 ready,
                 opener,
-                self._settings,
+                self.settings,
                 guard,
-                observer=self._observer,
+                observer=self.observers,
                 provider=self.device.provider_name,
             )
-            opened = self._clock()
+            opened = self.clock()
             model.warm_up()
-            self.golden_at = self._clock()
+            self.golden_at = self.clock()
             self.start_ms = {
                 "model": round((modelled - begun) * 1000, 1),
                 "session": round((opened - modelled) * 1000, 1),
                 "warm_up": round((self.golden_at - opened) * 1000, 1),
             }
         except BaseException as error:
-            self._found(
-                error if isinstance(error, DetectorFault) else DetectorFault(f"Starting failed: {error!r}")
-            )
-            starting.set_result(None)
+            try:
+                self._set_fault(_detector_fault(error))
+            finally:
+                # Whatever happens, the start is over: others wait for it.
+                starting.set_result(None)
         else:
             starting.set_result(model)
-            self._observer.event(
+            self.observers.event(
                 "ready",
                 device=self.device,
                 provider=model.provider,
                 model=ready.label,
-                best_batch=model.best_batch(self._settings.shapes[0]),
+                best_batch=model.best_batch(self.settings.shapes[0]),
                 **{f"{part}_ms": spent for part, spent in self.start_ms.items()},
             )
 
@@ -237,16 +245,20 @@ class ModelLife:
         """One for the process's whole life: what it finds of the one before is judged once."""
         if self.recorder is None and self._records is not None:
             # A device of the machine has one owner; others are told apart by their names.
-            name = self.device.lock_name if self._exclusive else f"{self._name}-{self.device.lock_name}"
+            name = self.device.lock_name if self._exclusive else f"{self.name}-{self.device.lock_name}"
             self.recorder = FlightRecorder(
                 self._records / f"rayface-{name}.flights.json",
                 f"{model_label} on {self.device}",
-                self._settings.quarantine_s,
+                self.settings.quarantine_s,
             )
             if self.recorder.num_suspects or self.recorder.num_quarantined or self.recorder.last_words:
-                self._observer.trouble(
+                self.observers.trouble(
                     "predecessor_died",
                     num_suspects=self.recorder.num_suspects,
                     num_quarantined=self.recorder.num_quarantined,
                     detail=self.recorder.last_words,
                 )
+
+
+def _detector_fault(error: BaseException) -> DetectorFault:
+    return error if isinstance(error, DetectorFault) else DetectorFault(f"Starting failed: {error!r}")

@@ -173,7 +173,7 @@ def fetch(entry: CatalogueEntry, tell: Callable[[str], None] = lambda _: None) -
     weights = _weights_path(entry)
     if weights.exists() and _sha256(weights) == entry.sha256:
         return weights
-    with _locked(weights):
+    with _Lock(weights):
         if weights.exists():
             if _sha256(weights) == entry.sha256:
                 return weights
@@ -198,7 +198,7 @@ def _prepared(weights: Path, digest: str, name: str, tell: Callable[[str], None]
     folder = cache_dir() / "prepared"
     target = folder / f"{digest[:16]}-{graph.RECIPE}.onnx"
     proof = target.with_suffix(".sha256")
-    with _locked(target):
+    with _Lock(target):
         if not (target.exists() and proof.exists() and _family_if_whole(target, proof)):
             tell(f"Preparing the model {name}, once.")
             family, _ = graph.recognise_file(weights)
@@ -224,10 +224,6 @@ def _family_if_whole(target: Path, proof: Path) -> Family | None:
 
 def _weights_path(entry: CatalogueEntry) -> Path:
     return cache_dir() / "weights" / f"{entry.name}-{entry.sha256[:16]}.onnx"
-
-
-def _locked(path: Path) -> _Lock:
-    return _Lock(path)
 
 
 class _Lock:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from actors.faces import Outcome, Priority
+
+_log = logging.getLogger("rayface.detector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,30 +97,41 @@ class Observer:
 
 
 class Observers(Observer):
-    """Tells several."""
+    """Tells several listeners. An error of one is logged; it costs no answer, and the others are told."""
 
     def __init__(self, listeners: Sequence[Observer]) -> None:
-        self._listeners = listeners
+        self._listeners = list(listeners)
+        self._shown: set[tuple[type, type]] = set()
+
+    def add(self, listener: Observer) -> None:
+        """Tell one more."""
+        self._listeners.append(listener)
 
     def image(self, outcome: Outcome, priority: Priority) -> None:
-        for each in self._listeners:
-            each.image(outcome, priority)
+        self._tell(lambda each: each.image(outcome, priority))
 
     def run(self, run: Run) -> None:
-        for each in self._listeners:
-            each.run(run)
+        self._tell(lambda each: each.run(run))
 
     def call(self, call: Call) -> None:
-        for each in self._listeners:
-            each.call(call)
+        self._tell(lambda each: each.call(call))
 
     def event(self, name: str, **facts: object) -> None:
-        for each in self._listeners:
-            each.event(name, **facts)
+        self._tell(lambda each: each.event(name, **facts))
 
     def trouble(self, name: str, **facts: object) -> None:
+        self._tell(lambda each: each.trouble(name, **facts))
+
+    def _tell(self, tell: Callable[[Observer], None]) -> None:
         for each in self._listeners:
-            each.trouble(name, **facts)
+            try:
+                tell(each)
+            except Exception as error:
+                # Once a kind: it may fail at every image.
+                kind = (type(each), type(error))
+                if kind not in self._shown:
+                    self._shown.add(kind)
+                    _log.exception("Telling %s failed; the same is not logged again.", kind[0].__name__)
 
 
 class Tally(Observer):

@@ -17,12 +17,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
-from actors.errors import DeviceHeld
+from actors.errors import DeviceHeld, DeviceUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +82,30 @@ class DeviceLock:
         self._end = threading.Event()
         self._holding: threading.Thread | None = None
 
-    @property
-    def held(self) -> bool:
-        """Whether this object holds the lock."""
-        return self._holding is not None
-
     def acquire(self, name: str, cluster: str = "") -> None:
         """Take the lock at once or not at all.
 
         Raises:
             DeviceHeld: another process, or another part of this one, has it; says who.
+            DeviceUnavailable: the system gives no lock; says why.
         """
         if self._holding is not None:
             return
-        taken: list[bool] = []
-        asked = threading.Event()
+        is_ours: Future[bool] = Future()
         self._end.clear()
         holding = threading.Thread(
-            target=self._hold, args=(taken, asked), name=f"hold-{self.device}", daemon=True
+            target=self._hold, args=(is_ours,), name=f"hold-{self.device}", daemon=True
         )
         holding.start()
-        asked.wait()
-        if not taken:
-            holding.join()
-            raise DeviceHeld(self.device, self.holder())
+        try:
+            if not is_ours.result():
+                holding.join()
+                raise DeviceHeld(self.device, self.holder())
+        except OSError as error:
+            raise DeviceUnavailable(
+                f"The lock of the device {self.device} cannot be opened in {self._folder}: {error}. "
+                "Without it two processes could use the device; let this user write there."
+            ) from error
         self._holding = holding
         self._write(Holder.here(name, cluster))
 
@@ -174,13 +175,17 @@ class DeviceLock:
         except OSError:
             return 0
 
-    def _hold(self, taken: list[bool], asked: threading.Event) -> None:
-        with _system_lock(self.device, self._folder) as is_ours:
-            if is_ours:
-                taken.append(True)
-            asked.set()
-            if is_ours:
-                self._end.wait()
+    def _hold(self, is_ours: Future[bool]) -> None:
+        try:
+            with _system_lock(self.device, self._folder) as taken:
+                is_ours.set_result(taken)
+                if taken:
+                    self._end.wait()
+        except BaseException as error:
+            # `acquire` waits for an answer.
+            if is_ours.done():
+                raise
+            is_ours.set_exception(error)
 
     def _write(self, holder: Holder) -> None:
         # Whole or not at all, and readable by all; that it cannot be written costs only the words.

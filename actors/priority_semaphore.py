@@ -21,7 +21,7 @@ class PrioritySemaphore:
         self._waiting: tuple[deque[_Turn], deque[_Turn]] = (deque(), deque())
 
     @contextlib.contextmanager
-    def passed(self, *, first: bool = False, alone: bool = False) -> Iterator[None]:
+    def taken(self, *, first: bool = False, alone: bool = False) -> Iterator[None]:
         """Wait for a lane, and keep it until the end of the block.
 
         Args:

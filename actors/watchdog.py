@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+_log = logging.getLogger("rayface.detector")
 
 #: How often runs under way are looked at.
 _LOOK_EVERY_S = 0.5
 
 
 @dataclass(eq=False, slots=True)
-class _Run:
+class _Watched:
     what: str
     limit_s: float
     watched_s: float = 0.0
@@ -34,7 +37,7 @@ class Watchdog:
         self._bite = bite
         self._clock = clock
         self._changed = threading.Condition()
-        self._runs: list[_Run] = []
+        self._runs: list[_Watched] = []
         self._looked = clock()
         self._ended = False
         self._thread: threading.Thread | None = None
@@ -55,7 +58,7 @@ class Watchdog:
     @contextlib.contextmanager
     def watching(self, what: str, limit_s: float) -> Iterator[None]:
         """Around a run, which may take `limit_s` seconds; `what` says in words what it is."""
-        run = _Run(what, limit_s)
+        run = _Watched(what, limit_s)
         with self._changed:
             if not self._runs:
                 self._looked = self._clock()
@@ -77,8 +80,9 @@ class Watchdog:
             late = next((run for run in self._runs if run.watched_s > run.limit_s), None)
             if late is None or self._ended:
                 return
-            self._ended = True
         self._bite(f"{late.what} has taken {late.watched_s:.1f} s, and {late.limit_s:g} s are allowed")
+        with self._changed:
+            self._ended = True
 
     def _watch(self) -> None:
         while True:
@@ -87,4 +91,8 @@ class Watchdog:
                 self._changed.wait_for(lambda: self._ended, _LOOK_EVERY_S)
                 if self._ended:
                     return
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                # The process did not end, and nothing else helps against a hung device: bite again.
+                _log.exception("The watchdog could not end the process; it tries again.")

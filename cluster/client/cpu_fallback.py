@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from actors.face_detector import FaceDetector
+from actors.face_detector import FaceDetector, start_detector
 from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected
 from actors.images import PreparedImage
 from actors.settings import DetectorSettings
@@ -183,7 +183,7 @@ class CpuFallback:
         if self._detector is None:
             # It ends no process: this one is the caller's.
             listener = self._tracer.listener("fallback")
-            self._detector = FaceDetector("fallback", self._model, observer=listener)
+            self._detector = start_detector("fallback", self._model, observer=listener)
         self._num_running += 1
         try:
             with self._tracer.span("fallback", num_images=len(images)) as span:

@@ -19,8 +19,10 @@ from typing import Any
 from actors.device import Device
 from actors.face_detector import FaceDetector, new_incarnation
 from actors.faces import Health, State
+from actors.model_life import ModelLife
 from actors.observer import Observers
 from actors.ownership import machine_folder
+from actors.settings import DetectorSettings
 from cluster.background import repeat_blocking
 from cluster.deployment.lease import LeaseKeeper
 from cluster.deployment.ray_metrics import RayMetrics
@@ -50,9 +52,9 @@ class DetectorActor(FaceDetector):
         metrics = DetectorMetrics(name, RayMetrics())
         lines = process_log()
         log = DetectorLog(name, incarnation, time.monotonic, lines)
-        super().__init__(
+        life = ModelLife(
             name,
-            settings,
+            DetectorSettings.model_validate(settings),
             devices=[Device.parse(each) for each in lent.split(",")] if lent else None,
             cluster=f"{context.gcs_address}/{context.namespace}",
             # What was on a machine's own device is remembered across Ray's sessions, as its lock is.
@@ -60,14 +62,15 @@ class DetectorActor(FaceDetector):
             # Never `exit_actor`: Ray takes that for a wish to end, and restarts nothing.
             end=lambda why: os._exit(_EXIT_GIVEN_UP),
             observer=Observers([metrics, log, *span_listeners(name, incarnation, tracing, log)]),
-            incarnation=incarnation,
         )
+        super().__init__(life, incarnation)
         self._title = f"{name}({incarnation})"
-        self.epoch = epochs.take_epoch(self._incarnation)
-        self.lease.limit(self._settings.lease_s)
+        self.epoch = epochs.take_epoch(incarnation)
+        self.lease.limit(life.settings.lease_s)
+        self.start()
         notes = os.environ.get(NOTES_VARIABLE)
         folder = Path(notes) if notes else None
-        keeper = LeaseKeeper(self, epochs.read_epoch, self._settings.lease_s, folder, lines)
+        keeper = LeaseKeeper(self, epochs.read_epoch, life.settings.lease_s, folder, lines)
         threading.Thread(target=keeper.run, name="lease", daemon=True).start()
         reporter = Reporter(self.snapshot, metrics, log, lines, context.was_current_actor_reconstructed)
         threading.Thread(target=reporter.run, name="report", daemon=True).start()

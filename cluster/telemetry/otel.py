@@ -125,9 +125,6 @@ class _Stage(Span):
     def outcomes(self, outcomes: Sequence[Outcome]) -> None:
         _add_outcomes(self._span, outcomes)
 
-    def failed(self, reason: str) -> None:
-        _fail(self._span, reason)
-
     def __enter__(self) -> Self:
         self._before = context.attach(trace.set_span_in_context(self._span))
         return self

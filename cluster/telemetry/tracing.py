@@ -45,9 +45,6 @@ class Span:
     def outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """What became of its images; with a failure among them, it failed."""
 
-    def failed(self, reason: str) -> None:
-        """It did not bring what it should; why, in a word."""
-
     def __enter__(self) -> Self:
         return self
 

@@ -72,10 +72,10 @@ def _hand_started(host: Machine, address: str, namespace: str, name: str) -> dic
     code = (
         "import asyncio, dataclasses, json, sys\n"
         "from actors.device import Device\n"
-        "from actors.face_detector import FaceDetector\n"
+        "from actors.face_detector import start_detector\n"
         "from cluster import load_settings\n"
         "settings, devices = load_settings().detector, [Device.parse(sys.argv[3])]\n"
-        "made = FaceDetector(sys.argv[2], settings, devices=devices, cluster=sys.argv[1])\n"
+        "made = start_detector(sys.argv[2], settings, devices=devices, cluster=sys.argv[1])\n"
         "print(json.dumps(dataclasses.asdict(asyncio.run(made.health(60.0)))), flush=True)\n"
         "import os; os._exit(0)\n"
     )

@@ -24,11 +24,13 @@ class Device:
         self.gate = gate
         self.waiting: list[tuple[bool, asyncio.Event]] = []
         self.is_busy = False
+        self.running: asyncio.Task[Any] | None = None
         self.batches: list[list[int]] = []
         self.shapes: list[set[tuple[int, int]]] = []
         self.broken: Callable[[Sequence[PreparedImage]], Answers | None] = lambda batch: None
 
     async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Answers:
+        self.running = asyncio.current_task()
         await self._pass(first)
         numbers = [image.height - 80 for image in batch]
         self.batches.append(numbers)
@@ -40,6 +42,11 @@ class Device:
             self.waiting.pop(0)[1].set()
         spoiled = self.broken(batch)
         return numbers if spoiled is None else spoiled
+
+    def cancel(self) -> None:
+        """Cancel the task of the latest run."""
+        assert self.running is not None
+        self.running.cancel()
 
     async def _pass(self, first: bool) -> None:
         if self.gate and self.is_busy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -128,3 +129,17 @@ def test_closing_answers_what_was_accepted() -> None:
         assert await accepted == [0, 1, 2]
 
     run(story())
+
+
+def test_a_run_that_is_cancelled_leaves_nobody_waiting() -> None:
+    """The image of that run is told so, and the next batch comes on the device."""
+    device = Device(seconds=100.0)
+
+    async def story() -> list[Any]:
+        batcher = device.batcher()
+        asking = asyncio.create_task(answers(batcher, [1, 2]))
+        await asyncio.sleep(1.0)
+        device.cancel()
+        return await asking
+
+    assert [type(each) for each in run(story())] == [NotReady, int]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from actors import face_detector, images, model_life
 from actors.errors import DeviceFailed, DeviceUnavailable, ModelUnavailable, OutOfMemory
-from actors.face_detector import FaceDetector
+from actors.face_detector import FaceDetector, start_detector
 from actors.faces import Detected, Failed, Failure, Outcome, Rejection, State
 from actors.golden import problem
 from actors.images import PreparedImage
+from actors.model_life import ModelLife
+from actors.observer import Observer
 from actors.settings import DetectorSettings
 from tests.fakes import MODEL, FakeDevice, golden_heads, prepared
 
@@ -39,7 +41,7 @@ def _fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def detector(device: FakeDevice, clock: Clock | None = None, **changes: Any) -> FaceDetector:
-    return FaceDetector("FaceDetector", SETTINGS.model_copy(update=changes), device, clock or Clock())
+    return start_detector("FaceDetector", SETTINGS.model_copy(update=changes), device, clock or Clock())
 
 
 def run(story: Coroutine[Any, Any, Any]) -> Any:
@@ -281,6 +283,48 @@ def test_a_device_that_is_well_again_is_used_though_nobody_asks() -> None:
             await asyncio.sleep(0)
 
     run(story())
+
+
+@pytest.mark.parametrize("error", [OSError("no threads left"), ZeroDivisionError("no number")], ids=repr)
+def test_an_unforeseen_error_does_not_end_the_regular_check(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, and the device that came back is used though nobody asks."""
+    device, clock = FakeDevice(answer=failing(DeviceUnavailable("unplugged"), 0)), Clock()
+    errors = [error] * 3
+    real = ModelLife.start_again_if_due
+
+    def sometimes(life: ModelLife, pause_s: float) -> bool:
+        if errors:
+            raise errors.pop()
+        return real(life, pause_s)
+
+    class Listener(Observer):
+        troubles: ClassVar[list[Any]] = []
+
+        def trouble(self, name: str, **facts: object) -> None:
+            self.troubles.append((name, facts.get("detail")))
+
+    async def story() -> None:
+        settings = SETTINGS.model_copy(update={"golden_interval_s": 0.001})
+        made = start_detector("FaceDetector", settings, device, clock, observer=Listener())
+        assert (await made.health(wait_s=20)).state is State.FAULTY
+        monkeypatch.setattr(ModelLife, "start_again_if_due", sometimes)
+        device.answer = golden_heads
+        clock.now += 31
+        while (await made.health()).state is not State.READY:
+            await asyncio.sleep(0)
+        assert Listener.troubles.count(("check_failed", repr(error))) == 3
+
+    run(story())
+
+
+def test_a_detector_that_never_started_can_be_drained() -> None:
+    """Nothing is open, so nothing is waited for."""
+    device = FakeDevice()
+    made = FaceDetector(ModelLife("FaceDetector", SETTINGS, device))
+    assert run(made.drain()).state is State.DRAINING
+    assert device.opened == []
 
 
 def test_draining_takes_no_more() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 
 from actors import golden
-from actors.device import Device
 from actors.drawing import draw_faces
 from actors.errors import DeviceLies, DeviceUnavailable
 from actors.face_model import FaceModel
@@ -146,12 +144,8 @@ def test_a_detector_whose_device_fell_back_is_faulty() -> None:
             "FaceDetector",
             DetectorSettings(),
             FakeDevice(provider="AnotherExecutionProvider"),
-            time.monotonic,
-            devices=[Device("cpu", 77)],
-            exclusive=False,
-            cluster="",
-            num_lanes=1,
         )
+        life.start()
         assert life.starting.result(10) is None
     assert isinstance(life.fault, DeviceUnavailable)
     assert "CPUExecutionProvider was asked for" in life.fault.detail

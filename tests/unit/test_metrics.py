@@ -110,6 +110,23 @@ def test_listeners_hear_everything_and_the_tally_adds_up() -> None:
     assert tally.busy_s == 1.0
 
 
+def test_a_listener_that_fails_costs_the_others_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does it raise where an image is answered; it is logged once a kind."""
+
+    class Broken(Observer):
+        def image(self, *_: Any) -> None:
+            raise ZeroDivisionError("no number")
+
+    tally = Tally()
+    observers = Observers([Broken()])
+    observers.add(tally)
+    for _ in range(3):
+        observers.image(detected(1), Priority.BULK)
+    assert tally.num("detected") == 3
+    assert caplog.text.count("Telling Broken failed") == 1
+    assert "ZeroDivisionError: no number" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("last_words", "is_restart", "cause"),
     [

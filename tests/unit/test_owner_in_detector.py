@@ -10,7 +10,7 @@ import pytest
 
 from actors import model_life, ownership
 from actors.device import Device
-from actors.face_detector import FaceDetector
+from actors.face_detector import FaceDetector, start_detector
 from actors.faces import Detected, Failed, Failure, State
 from actors.ownership import DeviceLock
 from actors.settings import DetectorSettings
@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def detector(device: FakeDevice, settings: DetectorSettings = SETTINGS) -> FaceDetector:
-    return FaceDetector("FaceDetector", settings, device, devices=DEVICES, cluster="home")
+    return start_detector("FaceDetector", settings, device, devices=DEVICES, cluster="home")
 
 
 def run(story: Any) -> Any:
@@ -69,7 +69,7 @@ def test_the_lock_is_held_while_the_device_is_open_and_given_back_after_it() -> 
 
 def test_a_cpu_of_ones_own_needs_no_lock(folder: Path) -> None:
     """Two commands side by side on one machine are no conflict."""
-    health = run(FaceDetector("FaceDetector", SETTINGS, FakeDevice()).health(20.0))
+    health = run(start_detector("FaceDetector", SETTINGS, FakeDevice()).health(20.0))
     assert health.state is State.READY
     assert health.owner_since is None
     assert list(folder.iterdir()) == []

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from actors.device import Device, Lease, own_a_device
-from actors.errors import DeviceHeld, LeaseOver
+from actors.errors import DeviceHeld, DeviceUnavailable, LeaseOver
 from actors.ownership import DeviceLock, Holder
 
 HOLDS = """
@@ -54,6 +54,12 @@ def test_a_second_one_is_told_who_has_it(tmp_path: Path, other: subprocess.Popen
     assert f"pid {other.pid}" in str(told.value)
     assert "for home" in str(told.value)
     _ended(other)
+
+
+def test_a_lock_that_the_system_does_not_give_is_said(tmp_path: Path) -> None:
+    """And nobody waits for it."""
+    with pytest.raises(DeviceUnavailable, match="The lock of the device x cannot be opened"):
+        DeviceLock("x", tmp_path / "nowhere").acquire("FaceDetector")
 
 
 def test_it_ends_with_the_process_however_that_ends(tmp_path: Path, other: subprocess.Popen[str]) -> None:

@@ -55,7 +55,7 @@ class Crowd:
         return sum(map(len, self.gate._waiting))
 
     def _go(self, name: str, first: bool, alone: bool) -> None:
-        with self.gate.passed(first=first, alone=alone):
+        with self.gate.taken(first=first, alone=alone):
             with self._changed:
                 self.order.append(name)
                 self._changed.notify_all()
@@ -124,7 +124,7 @@ def test_a_run_that_fails_gives_its_lane_back() -> None:
     """However it ends."""
     gate = PrioritySemaphore(2)
     for alone in (False, True, True):
-        with pytest.raises(RuntimeError), gate.passed(alone=alone):
+        with pytest.raises(RuntimeError), gate.taken(alone=alone):
             raise RuntimeError
-    with gate.passed(alone=True):
+    with gate.taken(alone=True):
         pass

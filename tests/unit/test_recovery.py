@@ -13,7 +13,7 @@ import pytest
 
 from actors import model_life
 from actors.errors import DeviceFailed, DeviceRemoved, OutOfMemory
-from actors.face_detector import FaceDetector
+from actors.face_detector import FaceDetector, start_detector
 from actors.face_model import FaceModel
 from actors.faces import Detected, Failed, Failure, Outcome, State
 from actors.flight_recorder import FlightRecorder
@@ -44,7 +44,7 @@ def make(tmp_path: Path, ends: list[str]) -> Callable[..., FaceDetector]:
 
     def made(device: FakeDevice, **changes: Any) -> FaceDetector:
         settings = SETTINGS.model_copy(update=changes)
-        return FaceDetector("FaceDetector", settings, device, records=tmp_path, end=ends.append)
+        return start_detector("FaceDetector", settings, device, records=tmp_path, end=ends.append)
 
     return made
 
@@ -260,7 +260,7 @@ def test_a_device_removed_at_start_is_looked_for_by_a_new_process_after_a_pause(
 
     async def story() -> None:
         device = FakeDevice(removed)
-        detector = FaceDetector(
+        detector = start_detector(
             "FaceDetector", SETTINGS, device, lambda: now[0], records=tmp_path, end=ends.append
         )
         assert (await detector.health(20.0)).state is State.FAULTY

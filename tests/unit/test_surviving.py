@@ -60,7 +60,7 @@ class Preprocessor(client_module.Preprocessor):
 @pytest.fixture(autouse=True)
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     Cpu.made, Cpu.answer = [], staticmethod(lambda image: by_cpu(image.width))
-    monkeypatch.setattr(fallback_module, "FaceDetector", Cpu)
+    monkeypatch.setattr(fallback_module, "start_detector", Cpu)
     monkeypatch.setattr(client_module, "Preprocessor", Preprocessor)
 
 

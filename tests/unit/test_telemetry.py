@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from actors import model_life
-from actors.face_detector import FaceDetector
+from actors.face_detector import start_detector
 from actors.faces import Detected, Failure, Outcome, Priority
 from actors.images import PreparedImage
 from actors.observer import Call, ImageTrace, Observer, Run
@@ -41,7 +41,7 @@ def test_a_detector_goes_on_below_who_asked_it() -> None:
     """One trace from the call to the device; the detector has a provider of its own, as in reality."""
     there, here = Spans(), Spans()
     listener = there.tracer.listener("FaceDetector")
-    detector = FaceDetector("FaceDetector", SETTINGS, FakeDevice(), observer=listener)
+    detector = start_detector("FaceDetector", SETTINGS, FakeDevice(), observer=listener)
 
     class ToDetector(FakeCluster):
         async def detect(
@@ -95,7 +95,7 @@ def test_a_detector_tells_nobody_of_a_call_that_nobody_follows() -> None:
         def call(self, call: Call) -> None:
             told.append(call)
 
-    detector = FaceDetector("FaceDetector", SETTINGS, FakeDevice(), observer=Listener())
+    detector = start_detector("FaceDetector", SETTINGS, FakeDevice(), observer=Listener())
 
     async def story() -> None:
         await detector.detect([prepared(0, (320, 320))])

@@ -169,7 +169,7 @@ def test_no_room_is_a_busy_place() -> None:
 
 def test_the_cpu_that_stands_in_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the number of its images; what the detector did not answer stays marked."""
-    monkeypatch.setattr(fallback_module, "FaceDetector", test_surviving.Cpu)
+    monkeypatch.setattr(fallback_module, "start_detector", test_surviving.Cpu)
     spans, cluster = Spans(), FakeCluster()
     cluster.script = lambda images: lost()
     Clients(spans.tracer, fallback={"policy": "after_s"}).ask(cluster, 2)

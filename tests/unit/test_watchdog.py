@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from actors import watchdog
 from actors.watchdog import Watchdog
 
 
@@ -96,3 +97,24 @@ def test_its_thread_looks_by_itself() -> None:
     with dog.watching("a run", 0.0):
         assert bitten.wait(10)
     dog.close()
+
+
+def test_a_bite_that_fails_is_not_the_last(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but a new process helps against a hung device; the thread tries again."""
+    monkeypatch.setattr(watchdog, "_LOOK_EVERY_S", 0.001)
+    bitten = threading.Event()
+    errors: list[Exception] = [OSError("no space left"), ZeroDivisionError("no number")]
+
+    def bite(said: str) -> None:
+        if errors:
+            raise errors.pop()
+        bitten.set()
+
+    dog = Watchdog(bite)
+    dog.start()
+    with dog.watching("a run", 0.0):
+        assert bitten.wait(10)
+    dog.close()
+    assert caplog.text.count("The watchdog could not end the process; it tries again.") == 2
