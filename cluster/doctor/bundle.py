@@ -1,4 +1,4 @@
-"""An archive for a bug report: what the doctor found, how the cluster is, the ends of logs. Redacted."""
+"""An archive for a bug report: the doctor's findings, the cluster's status, ends of logs; all redacted."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from cluster.node.findings import Finding
 from cluster.node.token import kept_token
 from cluster.settings import Settings
 
-#: Of each part, and of each log its end; so many logs, the newest.
+#: At most so much of each part, so much of each log's end, and so many logs, the newest ones.
 _MAX_PART_CHARACTERS = 1_000_000
 _MAX_LOG_BYTES = 200_000
 _MAX_LOGS = 12
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|PASS$|PWD|KEY|CREDENTIAL|COOKIE|PRIVATE", re.IGNORECASE)
 _OURS = ("RAYFACE_", "RAY_", "GRPC_", "CUDA_", "ORT_")
-#: Shorter values are words, and not to be searched for; longer ones are none.
+#: Values of 8 characters or more are redacted: shorter ones are common words. No secret is longer than 4,000.
 _MIN_SECRET_CHARACTERS, _MAX_SECRET_CHARACTERS = 8, 4000
 
 _PHOTO = r"\.(?:jpe?g|png|webp|bmp|tiff?|gif|heic|heif|avif)\b"
-#: What people's photos are called: a path up to its end, blanks and all, or else a word. Bounded, because a
-#: search for words of any length takes the square of a long line's time.
+#: Names of photos: a path with its blanks up to the suffix, or one word with a suffix. The lengths are
+#: bounded, because a search for words of any length takes quadratic time on a long line.
 _PHOTO_NAMES = re.compile(
     rf"(?:[A-Za-z]:|~|\.{{1,2}})?[\\/][^\n\"'<>|:]{{0,300}}?{_PHOTO}"
     rf"|[^\s\"'<>|\\/=:,\[\]()]{{1,200}}{_PHOTO}",
     re.IGNORECASE,
 )
 _HAS_PHOTO = re.compile(_PHOTO, re.IGNORECASE)
-#: Homes, also as JSON writes them.
+#: Home folders, also with the doubled backslashes of JSON.
 _HOMES = re.compile(
     r"(/home/|/Users/|[A-Za-z]:\\{1,2}Users\\{1,2})([^/\\\n\"':;,]+(?=[/\\])|[^/\\\s\"':;,]+)"
 )
@@ -51,12 +51,12 @@ def write_bundle(
 
     Args:
         target: a .zip file.
-        findings: of the doctor.
-        status: of the cluster, as `rayface status --json` has it; None where it could not be asked.
+        findings: those of the doctor.
+        status: what `rayface status --json` prints; None if the cluster could not be asked.
         settings: of this machine.
 
     Returns:
-        What is in it, by name.
+        The names of the files in the archive.
 
     Raises:
         ConfigurationError: the file cannot be written.
@@ -77,17 +77,19 @@ def write_bundle(
             for name, text in parts.items():
                 archive.writestr(name, redacted(_cut(text), hidden))
     except OSError as error:
-        raise ConfigurationError(f"{target} cannot be written: {error.strerror}.") from error
+        raise ConfigurationError(
+            f"{target} cannot be written: {error.strerror}. Name a file in a folder that exists."
+        ) from error
     return list(parts)
 
 
 def redacted(text: str, hidden: Iterable[str]) -> str:
-    """The text without these secrets, without names of photos, and without the names of homes."""
+    """The text without these secrets, without names of photos, and without users' names in home folders."""
     for secret in hidden:
         text = text.replace(secret, "<secret>")
     text = _LOGIN.sub(r"\1<secret>@", text)
     for home in (str(Path.home()), json.dumps(str(Path.home()))[1:-1]):
-        # A root of all is nobody's home.
+        # A home such as "/" would match every path.
         if len(home) > 3:
             text = text.replace(home, "~")
     text = _HOMES.sub(r"\1<user>", text)
@@ -96,10 +98,10 @@ def redacted(text: str, hidden: Iterable[str]) -> str:
 
 
 def secrets() -> list[str]:
-    """What must not be in an archive: the token, wherever it is, and what variables call a secret."""
+    """Values that must not be in an archive: the token, and variables with the name of a secret."""
     found = {kept_token(), (os.environ.get("RAY_AUTH_TOKEN") or "").strip()}
     found |= {value for name, value in os.environ.items() if _SECRET.search(name)}
-    # Of those that hold others, the longest first.
+    # The longest first: one secret may be part of another.
     return sorted((each for each in found if len(each) >= _MIN_SECRET_CHARACTERS), key=len, reverse=True)
 
 
@@ -112,7 +114,7 @@ def _variables() -> list[str]:
 
 
 def _cut(text: str) -> str:
-    """At a blank, so that no half of a secret stays at the end, where it would not be known again."""
+    """Cut a long text at a blank, so that no half of a secret, which nothing would redact, stays."""
     if len(text) <= _MAX_PART_CHARACTERS:
         return text
     kept = text[:_MAX_PART_CHARACTERS]
@@ -121,7 +123,7 @@ def _cut(text: str) -> str:
 
 
 def _logs(settings: Settings) -> list[Path]:
-    """The newest first."""
+    """The logs of `head` and `join` on this machine, the newest first."""
     own = Path(platformdirs.user_log_path("rayface", appauthor=False))
     folders = {settings.head.log_folder or own, settings.join.log_folder or own}
     by_age: list[tuple[float, Path]] = []
@@ -139,5 +141,5 @@ def _end_of(log: Path) -> str:
             text = file.read(_MAX_LOG_BYTES).decode("utf-8", "replace")
     except OSError as error:
         return f"(could not be read: {error.strerror})"
-    # The first line is cut in two, and with it perhaps a secret.
+    # The first line is cut, and perhaps a secret in it; so it is left out.
     return text.partition("\n")[2] if start else text

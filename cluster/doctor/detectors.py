@@ -1,4 +1,4 @@
-"""The doctor's look at the detectors: state, owner, the golden photo here and there, models, circuits."""
+"""The doctor's checks of detectors: state, restarts, the golden photo there and here, models, circuits."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ from cluster.node.findings import Finding, ok, warn, wrong
 from cluster.settings import Settings
 
 _ANSWER_WITHIN_S = 8.0
-_PROVE_WITHIN_S = 30.0
-_LATELY_S = 600.0
+_TEST_WITHIN_S = 30.0
+#: A restart within this time is worth a look.
+_RECENTLY_S = 600.0
 _MIN_IOU = 0.9
-_MAX_SCORE_OFF = 0.05
+_MAX_SCORE_DIFFERENCE = 0.05
 
 
 class Detectors:
-    """Every detector of a cluster.
+    """Checks every detector of a cluster.
 
     Args:
-        settings: of whoever asks.
-        cluster: asked for them.
-        nodes: its machines.
-        cpu: this machine's own answer for the golden photo.
+        settings: of this machine.
+        cluster: answers the questions about it.
+        nodes: the machines of the cluster.
+        cpu: makes this machine's own answer for the golden photo; None takes `on_cpu`.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Detectors:
         self._nodes = nodes
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """One after the other.
+        """Yield one finding after the other, detector by detector.
 
         Raises:
             NotAnswered: the cluster does not answer.
@@ -68,11 +69,11 @@ class Detectors:
             health = await self._health(name)
             entry = entries.get(name)
             if health is None:
-                yield _away(name, entry, num_units, len(names))
+                yield _absent(name, entry, num_units, len(names))
                 continue
             if health.state is State.FAULTY:
-                # Whoever asks has perhaps just mended it.
-                health = await self._tried_again(health)
+                # Perhaps the person who asks has just mended it.
+                health = await self._tested_again(health)
             where = health.host
             for each in _state(health, entry):
                 yield each.at(where)
@@ -84,7 +85,8 @@ class Detectors:
             yield wrong(
                 "models",
                 "; ".join(f"{name} has {model}" for name, model in models.items()),
-                "Give all the same: `rayface remove` the odd one; it is placed anew by your settings.",
+                "Give all of them the same model: `rayface remove` the odd one; a client places it again "
+                "by its settings.",
             )
         for each in _circuits(await read_clients(self._cluster)):
             yield each
@@ -94,13 +96,13 @@ class Detectors:
             yield wrong(
                 "devices",
                 f"no machine lends a device (a `{RESOURCE}` unit)",
-                "On the machine with the GPU: `rayface join HEAD`; `rayface doctor HEAD` there if it fails.",
+                "On the machine with the GPU, run `rayface join HEAD`; if that fails, `rayface doctor HEAD`.",
             )
         elif not names:
             yield warn(
                 "detectors",
                 f"{num_units} device(s) and no detector yet",
-                "The first client places them; `rayface place` does it now.",
+                "The first client places the detectors; `rayface place` does it now.",
             )
         else:
             yield ok("devices", f"{num_units} lent, {len(names)} detector(s)")
@@ -111,28 +113,28 @@ class Detectors:
         except NotAnswered:
             return None
 
-    async def _tried_again(self, health: Health) -> Health:
-        """After the device was opened anew and has tried the golden photo."""
-        wait_s = _PROVE_WITHIN_S - 1.0
+    async def _tested_again(self, health: Health) -> Health:
+        """The detector's health after it has opened its device again and tried the golden photo."""
+        wait_s = _TEST_WITHIN_S - 1.0
         try:
-            return await self._cluster.self_test(health.name, wait_s, timeout_s=_PROVE_WITHIN_S)
+            return await self._cluster.self_test(health.name, wait_s, timeout_s=_TEST_WITHIN_S)
         except NotAnswered:
             return health
 
     async def _golden(self, health: Health) -> list[Finding]:
-        """The golden photo on the device and on this machine's CPU: the same face, and how long each took."""
+        """Compare the golden photo's face on the device and on this machine's CPU, and how long each took."""
         name = "golden photo"
         image = golden.photos(1, health.shapes[0])[0]
         try:
             answers = await self._cluster.detect(
-                health.name, [image], Priority.INTERACTIVE, _PROVE_WITHIN_S, timeout_s=_PROVE_WITHIN_S
+                health.name, [image], Priority.INTERACTIVE, _TEST_WITHIN_S, timeout_s=_TEST_WITHIN_S
             )
         except NotAnswered as error:
-            return [wrong(name, f"{health.name} did not answer it: {error}", "See above.")]
+            return [wrong(name, f"{health.name} did not answer: {error}", "See what is wrong above.")]
         (outcome,) = answers
         if not isinstance(outcome, Detected):
-            why = outcome.detail if isinstance(outcome, Failed) else str(outcome)
-            return [wrong(name, f"{health.name} failed on it: {why}", "See above.")]
+            detail = outcome.detail if isinstance(outcome, Failed) else str(outcome)
+            return [wrong(name, f"{health.name} failed on it: {detail}", "See what is wrong above.")]
         if problem := golden.problem(outcome.faces):
             return [wrong(name, f"{health.name} found {problem}", REMEDIES[Failure.DEVICE_LIES])]
         face = outcome.faces[0]
@@ -145,17 +147,26 @@ class Detectors:
         try:
             here = await asyncio.to_thread(self._cpu, self._settings.detector, image)
         except Exception as error:
-            # Whatever keeps this machine's own CPU from it says nothing of the device.
-            said = f"{health.name} found its face in {outcome.times.run_ms:.1f} ms on {health.provider}"
-            return [warn(name, f"{said}; no CPU here to compare it with: {error}", "Set rayface up again.")]
+            # An error of this machine's own CPU says nothing about the device.
+            found = f"{health.name} found its face in {outcome.times.run_ms:.1f} ms on {health.provider}"
+            return [
+                warn(
+                    name,
+                    f"{found}; this machine's CPU could not be asked for comparison: {error}",
+                    "Set rayface up again: `python3 start.py`.",
+                )
+            ]
         return [agreement(there, here)]
 
 
 def on_cpu(settings: DetectorSettings, image: PreparedImage) -> dict[str, Any]:
-    """This machine's own answer for the golden photo; takes the better of two times.
+    """This machine's own answer for the golden photo.
+
+    Returns:
+        `provider`, `ms` (the shorter of two runs), `box` (x1, y1, x2, y2 in pixels) and `score` (0..1).
 
     Raises:
-        DetectorFault: there is no model here, or it does not run, or does not find the face.
+        DetectorFault: there is no model here, or it does not run, or it does not find the face.
     """
     wanted = ProviderNames["cpu"]
     model = FaceModel(ready_model(settings), OnnxSessionOpener("cpu"), settings, Guard(1), provider=wanted)
@@ -164,23 +175,23 @@ def on_cpu(settings: DetectorSettings, image: PreparedImage) -> dict[str, Any]:
         faces = model.detect([image])[0]
         times.append(model.last_run_ms)
     if problem := golden.problem(faces):
-        raise DetectorFault(f"it found {problem}")
+        raise DetectorFault(f"The CPU found {problem}.")
     return {"provider": model.provider, "ms": min(times), "box": faces[0].box, "score": faces[0].score}
 
 
 def agreement(there: Mapping[str, Any], cpu: Mapping[str, Any]) -> Finding:
-    """A device's answer for the golden photo beside a CPU's: `provider`, `ms`, `box` and `score` of each."""
-    overlap, off = golden.iou(there["box"], cpu["box"]), abs(there["score"] - cpu["score"])
-    said = (
+    """Compare a device's answer for the golden photo with a CPU's; both as `on_cpu` returns them."""
+    overlap, difference = golden.iou(there["box"], cpu["box"]), abs(there["score"] - cpu["score"])
+    evidence = (
         f"{there['provider']} {there['ms']:.1f} ms, this CPU {cpu['ms']:.1f} ms; "
-        f"boxes agree to IoU {overlap:.3f}, scores to {off:.3f}"
+        f"boxes agree to IoU {overlap:.3f}, scores to {difference:.3f}"
     )
-    if overlap < _MIN_IOU or off > _MAX_SCORE_OFF:
-        return warn("golden photo", said, REMEDIES[Failure.DEVICE_LIES])
-    return ok("golden photo", said)
+    if overlap < _MIN_IOU or difference > _MAX_SCORE_DIFFERENCE:
+        return warn("golden photo", evidence, REMEDIES[Failure.DEVICE_LIES])
+    return ok("golden photo", evidence)
 
 
-def _away(name: str, entry: ActorEntry | None, num_units: int, num_names: int) -> Finding:
+def _absent(name: str, entry: ActorEntry | None, num_units: int, num_names: int) -> Finding:
     state = entry.state if entry else "unknown to Ray"
     if entry and entry.num_restarts:
         state += f", {entry.num_restarts} restarts"
@@ -190,63 +201,64 @@ def _away(name: str, entry: ActorEntry | None, num_units: int, num_names: int) -
         return warn(
             "detector",
             f"{name} does not answer ({state}); there are more detectors than lent devices",
-            f"If its machine is gone for good: `rayface remove {name}`. Else let that machine join again.",
+            f"If its machine is gone for good, run `rayface remove {name}`; if not, let it join again.",
         )
     return wrong(
         "detector",
         f"{name} does not answer ({state})",
-        "If it is restarting, wait; else see whether its machine is on, joined and reachable.",
+        "If it is restarting, wait. If not, check that its machine is on, has joined and can be reached.",
     )
 
 
 def _state(health: Health, entry: ActorEntry | None) -> Iterator[Finding]:
     restarts = f", {entry.num_restarts} restarts" if entry else ""
-    last = f"; the process before it ended itself ({health.last_words})" if health.last_words else ""
-    who = f"{health.name} (pid {health.pid}, {health.device}{restarts}{last})"
+    last_end = f"; the process before it ended itself ({health.last_words})" if health.last_words else ""
+    name = f"{health.name} (pid {health.pid}, {health.device}{restarts}{last_end})"
     if health.state is State.READY and health.provider == health.provider_requested:
-        yield ok("detector", f"{who} is ready on {health.provider}")
+        yield ok("detector", f"{name} is ready on {health.provider}")
     elif health.state is State.READY:
         yield wrong(
             "detector",
-            f"{who} runs on {health.provider}, and {health.provider_requested} was asked for",
+            f"{name} runs on {health.provider}, and {health.provider_requested} was asked for",
             REMEDIES[Failure.DEVICE_UNAVAILABLE],
         )
     elif health.failure is not None and health.state is State.FAULTY:
-        advice = REMEDIES.get(health.failure, "`ray logs actor` has more.")
-        yield wrong("detector", f"{who} is faulty ({health.failure}): {health.detail}", advice)
+        advice = REMEDIES.get(health.failure, "Its log says more: `ray logs actor` (docs/monitoring.md).")
+        yield wrong("detector", f"{name} is faulty ({health.failure}): {health.detail}", advice)
     else:
-        yield warn("detector", f"{who} is {health.state}: {health.detail}", "Wait a moment.")
-    if health.last_words and health.uptime_s < _LATELY_S:
+        yield warn("detector", f"{name} is {health.state}: {health.detail}", "Wait a moment, and ask again.")
+    if health.last_words and health.uptime_s < _RECENTLY_S:
         yield warn(
             "restarts",
             f"the process of {health.name} ended itself {health.uptime_s:.0f} s ago: {health.last_words}",
-            "Once is survived without a loss; if it comes again, update or go back with the GPU's driver.",
+            "One such end loses no photo. If it happens again, change the GPU's driver for another version.",
         )
     if health.num_quarantined:
         yield warn(
             "quarantine",
             f"{health.num_quarantined} photo(s) ended the process of {health.name} twice and are not run now",
             "Nothing need be done: their outcome is failed (quarantined). They may be tried again after "
-            "detector.quarantine_s, an hour if nobody set it otherwise.",
+            "detector.quarantine_s (an hour by default).",
         )
     else:
-        yield ok("quarantine", "no photo is kept from the device")
+        yield ok("quarantine", "no photo is in quarantine")
 
 
-def _circuits(notes: Sequence[ClientEntry]) -> Iterator[Finding]:
-    for note in notes:
-        for each in note.status["detectors"]:
+def _circuits(clients: Sequence[ClientEntry]) -> Iterator[Finding]:
+    for entry in clients:
+        for each in entry.status["detectors"]:
             if each["circuit"] != "closed":
                 yield warn(
                     "circuit",
-                    f"{note.client} does not ask {each['name']}: {each['detail']}",
-                    "It closes by itself when the golden photo is found; by hand: `rayface circuit reset`.",
+                    f"{entry.client} does not ask {each['name']}: {each['detail']}",
+                    "It closes by itself when the detector finds the golden photo, and at once by "
+                    "`rayface circuit reset`.",
                 )
-        used = sum(note.status["fallback"].values())
+        used = sum(entry.status["fallback"].values())
         if used:
-            reasons = ", ".join(f"{num} for {reason}" for reason, num in note.status["fallback"].items())
+            reasons = ", ".join(f"{num} for {reason}" for reason, num in entry.status["fallback"].items())
             yield warn(
                 "fallback",
-                f"{note.client} has answered {used} image(s) on its CPU: {reasons}",
-                "The reason says what to look at.",
+                f"{entry.client} has answered {used} image(s) on its CPU: {reasons}",
+                "Look at what the reasons name; docs/resilience.md explains them.",
             )

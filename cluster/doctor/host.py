@@ -1,6 +1,6 @@
-"""What can be found out about this machine by itself: no cluster is needed, and nothing is changed.
+"""The doctor's checks of this machine alone: they need no cluster, and change nothing.
 
-The same runs on every machine of a cluster, as a small Ray task; so a doctor sees both sides of the wire.
+They also run on every machine of a cluster, as a small Ray task: a doctor sees both sides of the wire.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from cluster.node.findings import Finding, ok, warn, wrong
 from cluster.settings import NodeSettings, Settings, load_settings, own_config
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-directml", "onnxruntime-gpu")
-_FEW_BYTES = 1_000_000_000
-#: Ray gives out no more space on a disk that is fuller than this; somewhat earlier it is worth a look.
+_MIN_MEMORY_BYTES = 1_000_000_000
+#: Ray gives out no more space on a disk that is fuller than the first share; the second is worth a look.
 _FULL, _NEARLY_FULL = 0.95, 0.9
 
 
 def facts() -> dict[str, Any]:
-    """What this machine is, as values that can be compared with another's."""
+    """Versions and clock of this machine, as JSON-ready values to compare with another machine's."""
     return {
         "host": platform.node(),
         "system": platform.platform(),
@@ -49,10 +49,11 @@ def facts() -> dict[str, Any]:
 
 
 def examine_here(detector: DetectorSettings | None = None) -> dict[str, Any]:
-    """What a machine of a cluster finds out about itself, by its own settings; runs there as a Ray task.
+    """Examine a machine of a cluster by its own settings; runs there as a Ray task.
 
     Args:
-        detector: what a detector is placed with, which is up to who asks.
+        detector: the settings with which the asking machine would place a detector; None takes this
+            machine's own.
 
     Returns:
         `facts`, and `findings` as JSON-ready values.
@@ -69,13 +70,13 @@ def examine_here(detector: DetectorSettings | None = None) -> dict[str, Any]:
 def examine(
     settings: Settings, devices: Sequence[str] = (), role: str = "head", *, needs_model: bool = True
 ) -> list[Finding]:
-    """Every check of this machine.
+    """Make every check of this machine.
 
     Args:
-        settings: of whoever asks.
-        devices: that it lends, or would.
-        role: "head" or "join": which ports and folders it needs.
-        needs_model: whether photos are ever looked at here.
+        settings: of this machine.
+        devices: those that it lends, or would lend.
+        role: "head" or "join": says which ports and folders it needs.
+        needs_model: whether this machine ever looks at photos itself.
     """
     node: NodeSettings = settings.join if role == "join" else settings.head
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
@@ -102,14 +103,14 @@ def examine(
             found += check()
         except Exception as error:
             # A check that fails must not hide what the others find.
-            found.append(warn(name, f"could not be checked: {error!r}", "Please report it."))
+            found.append(warn(name, f"could not be checked: {error!r}", "Please report this."))
     return found
 
 
 def _python_and_ray() -> Iterator[Finding]:
     ours = platform.python_version()
     if not (3, 11) <= sys.version_info[:2] < (3, 15):
-        yield wrong("python", f"Python {ours}", "Use Python 3.11 to 3.14.")
+        yield wrong("python", f"Python {ours}, which rayface does not support", "Use Python 3.11 to 3.14.")
     else:
         yield ok("python", f"Python {ours} on {platform.system()}")
     wanted = next(
@@ -128,25 +129,25 @@ def _python_and_ray() -> Iterator[Finding]:
 
 def _onnxruntime() -> Iterator[Finding]:
     here = {name: found for name in _RUNTIMES if (found := _version(name))}
-    said = ", ".join(f"{name} {found}" for name, found in here.items()) or "none"
+    names = ", ".join(f"{name} {found}" for name, found in here.items()) or "none"
     if len(here) > 1:
         yield wrong(
             "onnxruntime",
-            f"{said}: they share one folder, and one hides the other's providers",
-            f"pip uninstall -y {' '.join(here)}, then install one again: onnxruntime-directml on Windows, "
-            "onnxruntime elsewhere.",
+            f"{names}: they share one folder, and one hides the other's providers",
+            f"Run pip uninstall -y {' '.join(here)}, then install one again: onnxruntime-directml on "
+            "Windows, onnxruntime elsewhere.",
         )
     elif not here:
         yield wrong("onnxruntime", "it is not installed", "Set rayface up again: `python3 start.py`.")
     else:
-        yield ok("onnxruntime", said)
+        yield ok("onnxruntime", names)
 
 
 def _providers(devices: Sequence[str], opener: str | None) -> Iterator[Finding]:
     if not devices:
         return
     if opener is not None:
-        yield ok("provider", f"{opener} opens the device; what onnxruntime has does not matter")
+        yield ok("provider", f"{opener} opens the device; the providers of onnxruntime do not matter")
         return
     there = available_providers()
     for device in devices:
@@ -157,7 +158,7 @@ def _providers(devices: Sequence[str], opener: str | None) -> Iterator[Finding]:
             yield wrong(
                 "provider",
                 f"{device} needs {wanted}; this onnxruntime has only {', '.join(there)}",
-                "On Windows install onnxruntime-directml, and nothing beside it.",
+                "On Windows, install onnxruntime-directml and no onnxruntime beside it.",
             )
 
 
@@ -178,61 +179,61 @@ def _owners(devices: Sequence[str], node_lock: str) -> Iterator[Finding]:
         elif holder.is_alive():
             yield ok("owner", f"{name} belongs to {holder}")
         else:
-            # Not worth a look: the lock itself went with its process.
-            yield ok("owner", f"nobody has {name}; its record still speaks of {holder}, who is gone")
+            # Nothing to worry about: the lock itself ended with its process.
+            yield ok("owner", f"nobody has {name}; its record still names {holder}, who is gone")
 
 
 def _memory() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     free = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB are free"
-    if memory.available < _FEW_BYTES:
-        yield warn("memory", free, "End other programs; Ray ends its own processes when memory runs out.")
+    if memory.available < _MIN_MEMORY_BYTES:
+        yield warn("memory", free, "End other programs: Ray ends its own processes when memory runs out.")
     else:
         yield ok("memory", free)
 
 
 def _object_store(node: NodeSettings) -> Iterator[Finding]:
-    """The place under it: shared memory where Linux has enough of it, else the folder of Ray's session."""
+    """The room for Ray's object store: shared memory on Linux, elsewhere the folder of Ray's session."""
     wanted, shared = node.object_store_bytes, Path("/dev/shm")
     is_shared = sys.platform == "linux" and shared.is_dir()
     folder = shared if is_shared else _session_folder(node)
-    room = shutil.disk_usage(folder)
-    full = 1 - room.free / max(1, room.total)
-    said = (
-        f"{folder} has {room.free / 1e6:.0f} MB free of {room.total / 1e6:.0f}; "
+    usage = shutil.disk_usage(folder)
+    full = 1 - usage.free / max(1, usage.total)
+    evidence = (
+        f"{folder} has {usage.free / 1e6:.0f} MB free of {usage.total / 1e6:.0f}; "
         f"Ray's object store may have {wanted / 1e6:.0f} MB"
     )
     more = "give it more (docker: shm_size)" if is_shared else "name another folder with temp_dir"
     if full > _FULL:
-        yield wrong("object store", f"{said}: it is full", f"Remove what fills it, or {more}.")
+        yield wrong("object store", f"{evidence}: it is full", f"Remove what fills it, or {more}.")
     elif full > _NEARLY_FULL:
-        yield warn("object store", f"{said}: it is nearly full", f"Remove what fills it, or {more}.")
-    elif room.total < wanted or (room.free < wanted and not _ray_runs_here()):
-        # A node that runs has its store in there already.
+        yield warn("object store", f"{evidence}: it is nearly full", f"Remove what fills it, or {more}.")
+    elif usage.total < wanted or (usage.free < wanted and not _ray_runs_here()):
+        # If Ray runs here already, its store is part of what is used.
         advice = "or set object_store_bytes; Ray would put its store on the disk, which is slow."
-        yield warn("object store", f"{said}: that does not fit", f"{more[0].upper()}{more[1:]}, {advice}")
+        yield warn("object store", f"{evidence}: that does not fit", f"{more[0].upper()}{more[1:]}, {advice}")
     else:
-        yield ok("object store", said)
+        yield ok("object store", evidence)
 
 
 def _disk(node: NodeSettings) -> Iterator[Finding]:
     folder = _session_folder(node)
-    room = shutil.disk_usage(folder)
-    full = 1 - room.free / max(1, room.total)
-    said = f"{folder} is {full:.0%} full"
+    usage = shutil.disk_usage(folder)
+    full = 1 - usage.free / max(1, usage.total)
+    evidence = f"{folder} is {full:.0%} full"
     advice = "Make room there, or name another folder with head.temp_dir or join.temp_dir."
     if full > _FULL:
         yield wrong(
-            "disk", f"{said}: Ray gives out no more space above {_FULL:.0%}, and its logs end", advice
+            "disk", f"{evidence}: Ray gives out no more space above {_FULL:.0%}, and its logs end", advice
         )
     elif full > _NEARLY_FULL:
-        yield warn("disk", f"{said}: Ray gives out no more space above {_FULL:.0%}", advice)
+        yield warn("disk", f"{evidence}: Ray gives out no more space above {_FULL:.0%}", advice)
     else:
-        yield ok("disk", said)
+        yield ok("disk", evidence)
 
 
 def _session_folder(node: NodeSettings) -> Path:
-    """Where Ray's session is, or the nearest folder above it that is there already."""
+    """The folder of Ray's session, or the nearest folder above it that exists."""
     folder = (node.temp_dir or Path(tempfile.gettempdir())).absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

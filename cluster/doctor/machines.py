@@ -1,4 +1,4 @@
-"""The doctor's look at the machines: each examines itself, they are compared, and knock at each other."""
+"""The doctor's checks of machines: each examines itself, is compared with this one, knocks at others."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _MAX_SKEW_S = 5.0
 
 
 class Machines:
-    """Every machine of a cluster.
+    """Checks every machine of a cluster.
 
     Args:
-        cluster: asked for them.
-        nodes: its machines.
-        detector: what a detector is placed with, which is up to who asks.
+        cluster: answers the questions about it.
+        nodes: the machines of the cluster.
+        detector: the settings with which this machine would place a detector.
         ours: facts of this machine.
-        said: findings of this machine, which need not be said again where it is one of them.
+        found: findings of this machine; they are not repeated if it is one of the cluster's machines.
         now: seconds since 1970.
     """
 
@@ -41,21 +41,21 @@ class Machines:
         nodes: Sequence[Node],
         detector: DetectorSettings,
         ours: Mapping[str, Any],
-        said: Collection[Finding] = (),
+        found: Collection[Finding] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
         self._nodes = nodes
         self._detector = detector
         self._ours = ours
-        self._said = set(said)
+        self._found = set(found)
         self._now = now
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """One machine after the other, and then the ways between them."""
+        """Yield the findings of one machine after the other, and then of the ways between them."""
         names = ", ".join(f"{each.name} ({each.address})" for each in self._nodes)
         yield ok("machines", f"{len(self._nodes)}: {names}")
-        # All at once: a machine that does not answer holds nobody up.
+        # All of them at once: a machine that does not answer must not delay the others.
         for found in await asyncio.gather(*(self._examined(node) for node in self._nodes)):
             for each in found:
                 yield each
@@ -73,22 +73,23 @@ class Machines:
                 wrong(
                     "machine",
                     f"it could not examine itself: {error}",
-                    "Install the same rayface there. `rayface doctor HEAD` on that machine says more; "
-                    "`rayface doctor --listen 60` there and `--knock` here try the ports without Ray.",
+                    "Install the same rayface there. `rayface doctor HEAD` on that machine says more. "
+                    "`rayface doctor HEAD --listen 60` there and `rayface doctor --knock HOST` here try the "
+                    "ports without Ray.",
                 ).at(node.name)
             ]
         theirs = [of_dict(each) for each in known["findings"]]
         is_here = known["facts"].get("host") == self._ours["host"]
-        new = [each for each in theirs if not (is_here and each in self._said)]
+        new = [each for each in theirs if not (is_here and each in self._found)]
         different = compared(self._ours, known["facts"], asked_at, self._now())
         return [each.at(node.name) for each in (*new, *different)]
 
     async def _ways(self) -> list[Finding]:
-        """From each machine to each other that it has to reach, by a small task there."""
+        """Try the way from each machine to each other one that it has to reach, by a small task there."""
         pairs = [
             (one, other)
             for one, other in permutations(self._nodes, 2)
-            # Two that only lend have nothing to say to each other.
+            # Two machines that only lend devices never talk to each other.
             if not (one.resources.get(RESOURCE) and other.resources.get(RESOURCE))
         ]
         if not pairs:
@@ -97,7 +98,9 @@ class Machines:
             driver = await self._cluster.driver_address(timeout_s=_ANSWER_WITHIN_S)
             entries = await self._cluster.actor_entries(timeout_s=_ANSWER_WITHIN_S)
         except NotAnswered as error:
-            return [warn("way", f"the ports could not be found out: {error}", "See what is wrong above.")]
+            return [
+                warn("way", f"the ports to try could not be found out: {error}", "See what is wrong above.")
+            ]
         return await asyncio.gather(
             *(self._way(one, other, ports_of(other, driver, entries)) for one, other in pairs)
         )
@@ -118,15 +121,15 @@ class Machines:
             return wrong(
                 "way",
                 f"it does not reach {there} at {listed}",
-                f"Publish these ports of {other.name}, let them in through its firewall, and check what its "
-                f"name means at {one.name}.",
+                f"Publish these ports of {other.name}, let them in through its firewall, and check which "
+                f"address its name has at {one.name}.",
             ).at(one.name)
         listed = ", ".join(f"{port} ({what})" for port, what in ports.items())
         return ok("way", f"it reaches {there} at {listed}").at(one.name)
 
 
 def ports_of(node: Node, driver: DriverAddress, entries: Mapping[str, ActorEntry]) -> dict[int, str]:
-    """Where others have to reach a machine, and what listens there now."""
+    """The ports at which others have to reach a machine, each with what listens there now."""
     ports = {port: what for what, port in node.ports.items() if port}
     if driver.port and driver.node_id == node.node_id:
         ports[driver.port] = "this command's own, as a backend has one"
@@ -139,12 +142,12 @@ def ports_of(node: Node, driver: DriverAddress, entries: Mapping[str, ActorEntry
 def compared(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], asked_at: float, answered_at: float
 ) -> Iterator[Finding]:
-    """What is different between this machine and another that was asked then and answered then."""
+    """Compare this machine's facts with another's; the times say when it was asked and when it answered."""
     for name in ("ray", "rayface"):
         yield same_version(name, theirs.get(name, ""), ours[name], "there")
     yield same_python(theirs.get("python", ""), ours["python"], "there")
     yield from _same_runtimes(ours["onnxruntime"], theirs.get("onnxruntime", {}))
-    # Its time was taken at some moment between question and answer.
+    # The other machine read its clock at some moment between question and answer.
     at = float(theirs.get("time", asked_at))
     yield from clock(max(0.0, at - answered_at) - max(0.0, asked_at - at), "this machine's")
 
@@ -155,14 +158,14 @@ def clock(skew_s: float, whose: str) -> Iterator[Finding]:
         yield warn(
             "clock",
             f"it is {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} {whose}",
-            "Set both by the same time server; till then their logs and figures cannot be compared.",
+            "Set both clocks by the same time server; until then their logs and figures cannot be compared.",
         )
     else:
-        yield ok("clock", f"as {whose}, within seconds")
+        yield ok("clock", f"it agrees with {whose} to within a few seconds")
 
 
 def _same_runtimes(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[Finding]:
-    """Windows has another package, which is published later; only one package in two versions is a slip."""
+    """Windows has a package of its own with other versions; only two versions of one package are a slip."""
     different = {name for name in ours if name in theirs and ours[name] != theirs[name]}
     here, there = (", ".join(f"{k} {v}" for k, v in each.items()) or "none" for each in (ours, theirs))
     if different:

@@ -1,6 +1,6 @@
-"""Hints from around this machine: Docker, WSL, firewalls, graphics adapters, the Windows session.
+"""Hints from this machine's platform: Docker, WSL, firewalls, graphics adapters, the Windows session.
 
-They explain what a closed port only shows. A hint that is about another system says nothing.
+They explain why a port is closed. A hint that is about another system than this one yields nothing.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _DOCKER_DESKTOP = ("com.docker.backend.exe", "docker desktop.exe", "com.docker.b
 
 
 def docker(root: Path = _ROOT) -> Iterator[Finding]:
-    """Whether this is a container or has an engine beside it: names and ports then mean other things."""
+    """Whether this is a container, WSL, or has Docker Desktop: names and ports then mean other things."""
     release = platform.release().lower()
     desktop = " of Docker Desktop" if "linuxkit" in release or "microsoft" in release else ""
     if (root / ".dockerenv").exists() or (root / "run/.containerenv").exists():
         yield ok(
             "docker",
-            f"this is a container{desktop}: others reach it at published ports only, and by a name that must "
-            "mean this machine on both sides",
+            f"this is a container{desktop}: other machines reach it only at published ports, and by a name "
+            "that must mean this machine on both sides",
         )
     elif "microsoft" in release:
         yield warn(
             "docker",
-            "this is Linux in Windows (WSL), whose address other machines do not reach",
+            "this is Linux in Windows (WSL), and other machines do not reach its address",
             "Run the head in Docker with published ports, or let WSL use the host's network "
             "(networkingMode=mirrored in .wslconfig).",
         )
@@ -44,19 +44,20 @@ def docker(root: Path = _ROOT) -> Iterator[Finding]:
         yield ok(
             "docker",
             "Docker Desktop runs here: a container knows this machine by another address than it has itself, "
-            "so ray-head and win-host belong into the hosts file; ports are published at RAYFACE_BIND",
+            "so ray-head and win-host must stand in the hosts file; ports are published at RAYFACE_BIND",
         )
 
 
 def linux_firewall(root: Path = _ROOT) -> Iterator[Finding]:
-    """Linux's usual ones; their rules are root's, so only that they are there. Windows' is elsewhere."""
+    """Whether ufw or firewalld is on. Only root can read their rules, so nothing is said about those."""
     if sys.platform == "win32":
         return
     if _says(root / "etc/ufw/ufw.conf", "enabled=yes"):
-        yield ok("firewall", "ufw is on; the ports of the README must be let in (`ufw allow`)")
+        yield ok("firewall", "ufw is on; let in the ports of docs/two-machines.md (`ufw allow`)")
     if (root / "run/firewalld").exists():
         yield ok(
-            "firewall", "firewalld is on; the ports of the README must be let in (`firewall-cmd --add-port`)"
+            "firewall",
+            "firewalld is on; let in the ports of docs/two-machines.md (`firewall-cmd --add-port`)",
         )
 
 
@@ -72,7 +73,7 @@ def _runs(names: tuple[str, ...]) -> bool:
 
 
 def adapters(devices: Sequence[str] = ()) -> Iterator[Finding]:
-    """By the registry; a device's number counts the adapters in DirectX's own order, which may be another."""
+    """The adapters in Windows' registry; DirectX may number them otherwise, so only the count is checked."""
     if sys.platform != "win32":
         return
     names = _adapter_names()
@@ -93,7 +94,7 @@ def adapters(devices: Sequence[str] = ()) -> Iterator[Finding]:
 
 
 def session() -> Iterator[Finding]:
-    """Services run in session 0, where some drivers show no GPU (DirectML#222)."""
+    """Whether this runs in session 0, as services do; some drivers show no GPU there (DirectML#222)."""
     if sys.platform != "win32":
         return
     import ctypes
@@ -111,14 +112,14 @@ def session() -> Iterator[Finding]:
 
 
 def windows_firewall() -> Iterator[Finding]:
-    """Whether there is a rule of the name that the README gives it."""
+    """Whether Windows' firewall has the rule that docs/two-machines.md adds, by its name."""
     if sys.platform != "win32":
         return
     command = ["netsh", "advfirewall", "firewall", "show", "rule", "name=rayface"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        yield warn("firewall", f"it could not be asked: {error}", "Let the ports of the README in.")
+        yield warn("firewall", f"it could not be asked: {error}", "Let in the ports of docs/two-machines.md.")
         return
     if done.returncode == 0 and "rayface" in done.stdout:
         yield ok("firewall", "it has a rule called rayface")
@@ -126,7 +127,7 @@ def windows_firewall() -> Iterator[Finding]:
         yield warn(
             "firewall",
             "it has no rule called rayface, so the head may not reach this machine",
-            "Add one, as administrator; the README has the command.",
+            "Add one as administrator; docs/two-machines.md has the command.",
         )
 
 
