@@ -1,4 +1,4 @@
-"""`rayface place`, `remove`, `status` and `circuit reset`: looking at a cluster, and setting it right."""
+"""`rayface place`, `remove`, `status` and `circuit reset`: they show a cluster and change it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ANSWER_WITHIN_S = 5.0
 _WATCH_EVERY_S = 2.0
 _EXIT_NOT_WELL = 3
 
-_address = click.option("--address", help="Of the head; without it that of the settings.")
+_address = click.option("--address", help="The head's address; without it, the one of the settings.")
 _json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 _config = click.option(
     "--config", type=click.Path(path_type=Path), help="A settings file instead of the shipped one."
@@ -41,9 +41,9 @@ _config = click.option(
 @_json
 @_config
 def place(address: str | None, as_json: bool, config: Path | None) -> None:
-    """Give each lent device its detector, and show them.
+    """Place a detector on each lent device, and show them all.
 
-    Exit code: 0 all are ready, 3 there is none, or one is not.
+    Exit code: 0 all are ready, 3 there is no detector, or one is not ready.
     """
     rows = asyncio.run(_place(_settings(address, config)))
     if as_json:
@@ -61,11 +61,11 @@ def place(address: str | None, as_json: bool, config: Path | None) -> None:
 @_address
 @_config
 def remove(name: str, address: str | None, config: Path | None) -> None:
-    """Take a detector away whose device is gone for good.
+    """Remove a detector whose device is gone for good.
 
-    While a device is lent for it, it is placed again when somebody next asks.
+    While a machine still lends a device for it, the next client places it again.
 
-    Exit code: 0 it is gone, 3 there is none of that name.
+    Exit code: 0 it is gone, 3 there is no detector of that name.
     """
     asyncio.run(_remove(name, _settings(address, config)))
     click.echo(f"{name} is gone.")
@@ -73,13 +73,13 @@ def remove(name: str, address: str | None, config: Path | None) -> None:
 
 @click.command()
 @_address
-@click.option("--watch", is_flag=True, help="Go on showing it, until Ctrl+C.")
+@click.option("--watch", is_flag=True, help="Show it again every 2 s, until Ctrl+C.")
 @_json
 @_config
 def status(address: str | None, watch: bool, as_json: bool, config: Path | None) -> None:
     """Show the machines, the detectors, and the circuits of every client.
 
-    Exit code: 0 there is a detector, all are ready and every circuit is closed, 3 something is not well.
+    Exit code: 0 there is a detector, all are ready, and every circuit is closed; 3 something is not well.
     """
     console = Console(highlight=False, soft_wrap=True)
     what = asyncio.run(_show(_settings(address, config), console, watch=watch, as_json=as_json))
@@ -94,28 +94,28 @@ def circuit() -> None:
 
 @circuit.command()
 @_address
-@click.option("--detector", help="Of this one only.")
+@click.option("--detector", help="Only the circuits to this detector.")
 @_json
 @_config
 def reset(address: str | None, detector: str | None, as_json: bool, config: Path | None) -> None:
-    """Close the circuits of every client, and show what they are afterwards.
+    """Close the circuits of every client, and show their states afterwards.
 
-    A circuit closes by itself when a detector has proved itself; this is for a person who knows better.
+    A circuit closes by itself when the detector finds the golden photo again; use this to close it sooner.
     """
-    notes = asyncio.run(_reset(_settings(address, config), detector))
+    entries = asyncio.run(_reset(_settings(address, config), detector))
     if as_json:
-        click.echo(json.dumps([asdict(note) for note in notes], indent=2))
-    elif not notes:
-        click.echo("There is no client of this cluster at the moment.")
+        click.echo(json.dumps([asdict(entry) for entry in entries], indent=2))
+    elif not entries:
+        click.echo("This cluster has no client at the moment.")
     else:
-        Console(highlight=False, soft_wrap=True).print(clients(notes))
+        Console(highlight=False, soft_wrap=True).print(clients(entries))
 
 
-def seen(settings: Settings) -> dict[str, Any]:
-    """What `rayface status --json` shows.
+def look_at(settings: Settings) -> dict[str, Any]:
+    """What `rayface status --json` prints.
 
     Raises:
-        ClusterUnavailable: it cannot be asked.
+        ClusterUnavailable: the cluster does not answer.
     """
 
     async def look() -> dict[str, Any]:
@@ -132,7 +132,10 @@ def _settings(address: str | None, config: Path | None) -> Settings:
         config or own_config("backend.toml"), **({"cluster": {"address": address}} if address else {})
     )
     if settings.cluster.address is None:
-        raise ConfigurationError("An embedded Ray belongs to one program; name a cluster by --address.")
+        raise ConfigurationError(
+            "The settings name no cluster, and an embedded Ray belongs to one program alone. Name the head "
+            "by --address."
+        )
     return settings
 
 
@@ -147,7 +150,7 @@ async def _joined(settings: Settings) -> AsyncIterator[Connection]:
 
 
 async def _place(settings: Settings) -> list[dict[str, Any]]:
-    """Place what is missing, wait for every detector's start, and say how each is."""
+    """Place the missing detectors, wait until every detector has started, and return a row for each."""
     async with _joined(settings) as cluster:
         pool = DetectorPool(cluster, settings.circuit)
         try:
@@ -163,7 +166,7 @@ async def _place(settings: Settings) -> list[dict[str, Any]]:
 
 async def _placed(pool: DetectorPool, detector: Detector) -> dict[str, Any]:
     try:
-        # One that waits in Ray for its device to come back would let us wait as long.
+        # A detector that was never heard may wait in Ray for its device to come back; do not wait as long.
         health = await pool.health(detector.name, 60.0, 90.0 if detector.health else 20.0)
     except DetectorNotReady as error:
         row = dict.fromkeys(("device", "host", "pid"), "")

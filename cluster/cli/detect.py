@@ -1,4 +1,4 @@
-"""`rayface detect`: photos in, a table or JSON lines out, a progress bar for people."""
+"""`rayface detect`: reads photos, prints a table or JSON lines, and shows people a progress bar."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cluster.errors import ConfigurationError, DetectorNotReady
 from cluster.settings import Settings
 from cluster.telemetry.rate_limit import rate_limited_log
 
-#: How often it is looked whether photos wait for a detector.
+#: How often to look whether photos wait for a detector.
 _LOOK_EVERY_S = 1.0
 _STYLES = {"detected": "green", "rejected": "yellow", "failed": "red"}
 
@@ -40,43 +40,51 @@ async def detect(
     as_json: bool,
     annotate: Path | None,
 ) -> Counter[str]:
-    """Look at every photo and print what was found, as it comes.
+    """Find the faces in every photo, and print each outcome as it comes.
+
+    Args:
+        photos: the photos, read one after the other.
+        num_photos: how many there are, for the progress bar; None if nobody knows yet.
+        settings: of the client.
+        as_json: whether to print JSON lines instead of a table.
+        annotate: a folder for copies with the faces drawn; None writes none.
 
     Returns:
-        How many photos were detected, rejected and failed (0 for all where there was no photo at all).
+        How many photos were `detected`, `rejected` and `failed`, and how many `faces` were found; empty if
+        there was no photo.
 
     Raises:
-        RayfaceError: nothing could be asked.
+        RayfaceError: no detector could be asked.
     """
     out = Console(highlight=False, soft_wrap=True)
-    notes = out if out.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True)
+    messages = out if out.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True)
     begun = time.monotonic()
     counts: Counter[str] = Counter()
-    troubles: list[tuple[str, Rejected | Failed]] = []
-    pictures = _Annotated(annotate, settings) if annotate else None
+    not_detected: list[tuple[str, Rejected | Failed]] = []
+    copies = _AnnotatedCopies(annotate, settings) if annotate else None
     served_by: set[str] = set()
-    async with await _connected(settings, notes) as client, _telling_pauses(client, notes):
-        with _progress(notes, num_photos) as advance:
+    async with await _connected(settings, messages) as client, _telling_pauses(client, messages):
+        with _progress(messages, num_photos) as advance:
             if not as_json:
                 out.print(Text(f"{'status':<9} {'faces':>5} {'score':>6} {'ms':>7}  image", style="bold"))
             async for photo, outcome in _following(client, photos):
                 counts[outcome.status] += 1
-                trouble = await asyncio.to_thread(pictures.draw, photo, outcome) if pictures else ""
+                problem = await asyncio.to_thread(copies.draw, photo, outcome) if copies else ""
                 if as_json:
                     row = {"image": _shown(photo.path), **outcome.as_dict()}
                     out.print(json.dumps(row), markup=False)
                 else:
                     out.print(_row(photo, outcome))
-                if trouble:
-                    notes.print(Text(trouble, style="yellow"))
+                if problem:
+                    messages.print(Text(problem, style="yellow"))
                 if isinstance(outcome, Rejected | Failed):
-                    troubles.append((_shown(photo.path), outcome))
+                    not_detected.append((_shown(photo.path), outcome))
                 if isinstance(outcome, Detected):
                     counts["faces"] += len(outcome.faces)
                     served_by.add(outcome.stamp.served_by)
                 advance()
     if not as_json:
-        for name, outcome in troubles:
+        for name, outcome in not_detected:
             out.print(
                 Text.assemble((f"{outcome.status} ({outcome.reason})", _STYLES[outcome.status]), f" {name}")
             )
@@ -85,12 +93,12 @@ async def detect(
     return counts
 
 
-async def _connected(settings: Settings, notes: Console) -> FaceClient:
-    """Connect; for an embedded Ray, fetch the model meanwhile, where a person can see it."""
+async def _connected(settings: Settings, messages: Console) -> FaceClient:
+    """Connect. For an embedded Ray, fetch the model meanwhile in this process, so that a person sees it."""
 
     def tell(sentence: str) -> None:
-        if not models.is_kept(settings.detector.model) or notes.is_terminal:
-            notes.print(Text(sentence, style="dim"))
+        if not models.is_kept(settings.detector.model) or messages.is_terminal:
+            messages.print(Text(sentence, style="dim"))
 
     if settings.cluster.address is not None:
         return await FaceClient.connect(settings)
@@ -107,7 +115,7 @@ async def _connected(settings: Settings, notes: Console) -> FaceClient:
 
 
 async def _following(client: FaceClient, photos: Iterable[Photo]) -> AsyncIterator[tuple[Photo, Outcome]]:
-    """Each photo beside its outcome; the photos in flight are all that is remembered."""
+    """Yield each photo with its outcome; only the photos in flight are kept in memory."""
     asked: deque[Photo] = deque()
 
     def paths() -> Iterator[str]:
@@ -120,8 +128,8 @@ async def _following(client: FaceClient, photos: Iterable[Photo]) -> AsyncIterat
 
 
 @asynccontextmanager
-async def _telling_pauses(client: FaceClient, notes: Console) -> AsyncIterator[None]:
-    """Says when and why photos wait for a detector, and when they go on."""
+async def _telling_pauses(client: FaceClient, messages: Console) -> AsyncIterator[None]:
+    """While the block runs, print when and why photos wait for a detector, and when they go on."""
 
     told = False
 
@@ -129,9 +137,9 @@ async def _telling_pauses(client: FaceClient, notes: Console) -> AsyncIterator[N
         nonlocal told
         why = client.paused
         if bool(why) is not told:
+            line = f"Waiting for a detector: {why}" if why else "Going on."
+            messages.print(Text(line, style="yellow"))
             told = bool(why)
-            said = f"Waiting for a detector: {why}" if told else "Going on."
-            notes.print(Text(said, style="yellow"))
 
     log = rate_limited_log("rayface.command")
     watching = asyncio.create_task(
@@ -191,12 +199,12 @@ def _summary(counts: Counter[str], seconds: float, served_by: set[str]) -> Text:
 
 
 def _shown(path: str) -> str:
-    """A file name as text; bytes that are no UTF-8 become question marks."""
+    """A file name as text; bytes that are not UTF-8 become replacement characters."""
     return path.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8", "replace")
 
 
-class _Annotated:
-    """Copies with the faces drawn, below one folder, under names that do not collide."""
+class _AnnotatedCopies:
+    """Writes copies with the faces drawn into one folder, under names that do not collide."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self._folder = folder
@@ -205,17 +213,19 @@ class _Annotated:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"--annotate cannot use {folder}: {error.strerror}.") from error
+            raise ConfigurationError(
+                f"--annotate cannot use {folder}: {error.strerror}. Name a folder that you can write to."
+            ) from error
 
     def draw(self, photo: Photo, outcome: Outcome) -> str:
-        """Write the copy of one photo; returns what went wrong, in words, or nothing."""
+        """Write the copy of one photo; returns what went wrong in a sentence, or ""."""
         if not isinstance(outcome, Detected):
             return ""
         try:
             target = self._name(photo)
             write_jpeg(target, draw_faces(read_upright(photo.path, self._limits), outcome.faces))
         except (OSError, ImageFault) as error:
-            return f"No annotated copy of {_shown(photo.path)}: {error}"
+            return f"There is no annotated copy of {_shown(photo.path)}: {error}"
         return ""
 
     def _name(self, photo: Photo) -> Path:

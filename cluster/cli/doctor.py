@@ -1,4 +1,4 @@
-"""`rayface doctor`: what is wrong, and what to do about it."""
+"""`rayface doctor`: says what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,18 @@ from cluster.node.ray_start import reached_ports
 from cluster.settings import HeadSettings, NodeSettings, Settings, load_settings, own_config
 
 _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.WRONG: "red"}
+#: The exit code for the worst verdict of all findings.
 EXITS = {Verdict.OK: 0, Verdict.WARN: 1, Verdict.WRONG: 3}
 
 
 @click.command()
 @click.argument("head", required=False, metavar="[HEAD]")
-@click.option("--address", metavar="HEAD", help="The head, on the backend's machine; else the settings' one.")
-@click.option("--device", "devices", multiple=True, help="That this machine lends, with HEAD.")
+@click.option(
+    "--address",
+    metavar="HEAD",
+    help="The head's address, on the backend's machine; without it, the one of the settings.",
+)
+@click.option("--device", "devices", multiple=True, help="A device that this machine lends, with HEAD.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option(
     "--bundle",
@@ -45,7 +50,7 @@ EXITS = {Verdict.OK: 0, Verdict.WARN: 1, Verdict.WRONG: 3}
     "listen_s",
     type=click.FloatRange(1, 3600),
     metavar="SECONDS",
-    help="Let another machine knock.",
+    help="Listen at the ports, for --knock on another machine.",
 )
 @click.option("--knock", "host", metavar="HOST", help="Try the ports of HOST, where --listen runs.")
 @click.option("--config", type=click.Path(path_type=Path), help="A settings file instead of the shipped one.")
@@ -61,16 +66,18 @@ def doctor(
 ) -> None:
     """Look at both sides of the wire, and say what is wrong and what to do.
 
-    On the backend's machine without HEAD, or with --address; on the machine with the GPU with HEAD, as for
+    On the backend's machine, give no HEAD, or --address. On the machine with the GPU, give HEAD, as for
     `rayface join`.
 
-    Where Ray itself cannot connect, the ports can be tried without it: --listen on one machine, --knock on
-    the other, each with HEAD on the machine with the GPU.
+    Where Ray itself cannot connect, try the ports without it: --listen on one machine and --knock on the
+    other. On the machine with the GPU, give HEAD with either.
 
     Exit code: 0 all is well, 1 something is worth a look, 3 something is wrong.
     """
     if head and address:
-        raise click.UsageError("HEAD is for the machine with the GPU, --address for the backend's: give one.")
+        raise click.UsageError(
+            "HEAD is for the machine with the GPU, --address for the backend's machine: give one of them."
+        )
     chosen: dict[str, dict[str, Any]] = {"join": {"devices": devices}} if devices else {}
     if address:
         chosen["cluster"] = {"address": address}
@@ -79,7 +86,7 @@ def doctor(
         listen(needed_ports(settings.join if head else settings.head), listen_s)
         return
     if host is not None:
-        # Whoever lends knocks at a head, and the other way round.
+        # A machine that lends knocks at a head, and the head's machine at one that lends.
         _knock(host, settings.head if head else settings.join)
         return
     console = Console(highlight=False, soft_wrap=True)
@@ -98,7 +105,7 @@ def doctor(
 async def _look(
     settings: Settings, head: str | None, console: Console, *, as_json: bool
 ) -> tuple[list[Finding], bool]:
-    """What was found, and whether there is a cluster that answers."""
+    """Run the doctor and print each finding; returns all of them, and whether the cluster answers."""
     doctor = Doctor(settings, head, settings.join.devices if head else ())
     is_seen = console.is_terminal and not as_json
     with console.status("looking …") if is_seen else contextlib.nullcontext():
@@ -122,8 +129,10 @@ def _line(finding: Finding) -> Text:
 
 def _conclude(findings: Sequence[Finding], console: Console) -> None:
     counts = {each: sum(one.verdict is each for one in findings) for each in Verdict}
-    said = f"{counts[Verdict.WRONG]} wrong, {counts[Verdict.WARN]} worth a look, {counts[Verdict.OK]} well."
-    console.print(Text(said, style=_STYLES[worst(findings)]))
+    summary = (
+        f"{counts[Verdict.WRONG]} wrong, {counts[Verdict.WARN]} worth a look, {counts[Verdict.OK]} well."
+    )
+    console.print(Text(summary, style=_STYLES[worst(findings)]))
 
 
 def _status(settings: Settings, head: str | None) -> dict[str, Any] | None:
@@ -131,14 +140,14 @@ def _status(settings: Settings, head: str | None) -> dict[str, Any] | None:
     if cluster.address is None:
         return None
     try:
-        return cluster_commands.seen(settings.model_copy(update={"cluster": cluster}))
+        return cluster_commands.look_at(settings.model_copy(update={"cluster": cluster}))
     except Exception as error:
-        # A bundle is wanted when things are broken.
+        # A person wants a bundle when things are broken; an error here must not cost it.
         return {"could not be asked": str(error)}
 
 
 def needed_ports(node: NodeSettings) -> list[int]:
-    """What other machines must reach; Prometheus, where it is, is at the head and reads a joined one's."""
+    """The ports that other machines must reach; a head's metrics are read on its own machine."""
     if isinstance(node, HeadSettings):
         first, (_, _, _, *workers) = node.first_port, reached_ports(node, node.num_worker_ports)
         return [node.gcs_port, first, first + 1, *workers]

@@ -1,4 +1,4 @@
-"""`rayface`: what `ray` lacks. See `rayface --help`."""
+"""The command `rayface`: its subcommands and exit codes. See `rayface --help`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ EXIT_NOTHING_COULD_BE_ASKED = 3
 EXIT_TAKEN = 4
 EXIT_INTERRUPTED = 130
 
+_NO_PHOTO = "There is no photo to look at. Name photos, folders with photos, or a pattern that matches some."
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("rayface"), prog_name="rayface")
@@ -39,15 +41,21 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("paths", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as results come.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, as results come.")
 @click.option(
-    "--annotate", type=click.Path(file_okay=False, path_type=Path), help="Write copies with the faces drawn."
+    "--annotate",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write copies with the faces drawn into this folder.",
 )
 @click.option("--model", help="A model by name (see `rayface models`), or the path of your own .onnx file.")
 @click.option(
-    "--min-score", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Least score of a face."
+    "--min-score",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="The least score of a face, between 0 and 1.",
 )
-@click.option("--address", help="Of a running Ray (`auto`, HOST:PORT); without it one is started here.")
+@click.option(
+    "--address", help="The address of a running Ray (`auto`, HOST:PORT); without it, Ray is started here."
+)
 @click.option(
     "--config", type=click.Path(path_type=Path), help="A settings file instead of configs/local.toml."
 )
@@ -62,7 +70,7 @@ def detect(
 ) -> None:
     """Find the faces in photos.
 
-    PATHS are files, folders (searched through), patterns like 'holiday/**/*.jpg', or - for a list on
+    PATHS are files, folders (with all folders in them), patterns like 'holiday/**/*.jpg', or - for a list on
     standard input, one path a line.
 
     Exit code: 0 every photo got a detection (with or without faces), 1 some were rejected or failed,
@@ -80,7 +88,8 @@ def detect(
         detector |= {"model": model} if is_name else {"model_path": model}
         if not is_name and not Path(model).expanduser().is_file():
             raise click.UsageError(
-                f"{model!r} is neither a model ({', '.join(models.CATALOGUE)}) nor a file."
+                f"{model!r} is neither a model ({', '.join(models.CATALOGUE)}) nor a file. Choose a model, "
+                "or give the path of an .onnx file."
             )
     if min_score is not None:
         detector["score_threshold"] = min_score
@@ -97,14 +106,14 @@ def detect(
             found = list(find_photos(paths, (), warn))
             photos, num_photos = iter(found), len(found)
         if num_photos == 0:
-            raise ConfigurationError("There is no photo to look at.")
+            raise ConfigurationError(_NO_PHOTO)
         counts = asyncio.run(
             detect_command.detect(photos, num_photos, settings, as_json=as_json, annotate=annotate)
         )
     except RayfaceError as error:
         _end(error)
     if not counts:
-        _end(ConfigurationError("There is no photo to look at."))
+        _end(ConfigurationError(_NO_PHOTO))
     if counts["rejected"] or counts["failed"]:
         sys.exit(EXIT_SOME_NOT_DETECTED)
 
@@ -171,15 +180,15 @@ cli.add_command(node_commands.uninstall)
 
 
 def main() -> None:
-    """The command's entry: errors become a sentence and an exit code, never a traceback."""
+    """Run the command; an error that rayface raises becomes a sentence and an exit code, not a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        # A Windows console of old has no arrows; a question mark is better than an error.
+        # An old Windows console cannot print every character; a question mark is better than an error.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    # Pillow warns of photos above 89 megapixels; we have a limit of our own, and say so per photo.
+    # Pillow warns of photos above 89 megapixels; we have our own limit, and name each photo above it.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        # Not click's own ending: it knows no exit code for an interruption but 1, which has a meaning here.
+        # click itself would exit with code 1 after an interruption, and 1 has another meaning here.
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
@@ -189,13 +198,13 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _end_interrupted()
     except BrokenPipeError:
-        # Whoever read our output has gone (`rayface detect … | head`).
+        # The program that read our output has ended (`rayface detect … | head`).
         sys.stderr.close()
         sys.exit(EXIT_SOME_NOT_DETECTED)
 
 
 def _end_interrupted() -> NoReturn:
-    """End now: Python itself would first wait for the thread that reads standard input, perhaps for ever."""
+    """End at once: Python would first wait for the thread that reads standard input, perhaps for ever."""
     click.echo("Stopped.", err=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -205,7 +214,7 @@ def _end_interrupted() -> NoReturn:
 def _show_licence(settings: Settings) -> None:
     entry = models.CATALOGUE.get(settings.detector.model)
     if entry is not None and not entry.commercial and settings.detector.model_path is None:
-        click.echo(f"Mind the licence of {entry.name}: {entry.licence}.", err=True)
+        click.echo(f"Note the licence of {entry.name}: {entry.licence}.", err=True)
 
 
 def _end(error: Exception) -> NoReturn:

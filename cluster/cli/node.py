@@ -1,4 +1,4 @@
-"""`rayface head`, `join`, `token`, `install`, `uninstall`: the machines of a cluster."""
+"""`rayface head`, `join`, `token`, `install`, `uninstall`: they make machines part of a cluster."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ _print = click.option("--print", "only_print", is_flag=True, help="Show what wou
 
 
 @click.command()
-@click.option("--address", help="This machine's address or name, as all others reach it.")
+@click.option("--address", help="This machine's address or name, by which all others reach it.")
 @_print
 @_config
 def head(address: str | None, only_print: bool, config: Path | None) -> None:
     """Run the head of a cluster on this machine, until Ctrl+C.
 
-    Without --address it is this machine's address on the way out. The dashboard is on loopback either way.
+    Without --address, others reach it by this machine's address on the way out. Only this machine can open
+    the dashboard.
     """
     chosen = {"head": {"address": address}} if address else {}
     settings = load_settings(config or own_config("head.toml"), **chosen).head
@@ -49,7 +50,7 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
     _, is_new = tokens.have_token()
     log, folder = supervisor.supervisor_log("head", settings.log_folder)
     if is_new and sys.stdout.isatty():
-        click.echo(f"The cluster's new token, shown this once: {tokens.read_token()}")
+        click.echo(f"The cluster's new token, shown only this once: {tokens.read_token()}")
     elif is_new:
         log.info("A new token was made; `rayface token show` shows it.")
     at = next(each for each in launch.arguments if each.startswith("--node-ip-address=")).partition("=")[2]
@@ -57,7 +58,7 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
 
     def head_answers() -> None:
         if problem := knock(*addresses.split_address(home)):
-            raise ClusterUnavailable(f"The callback probe waits for the head at {home}: {problem}")
+            raise ClusterUnavailable(f"The callback probe waits for the head at {home}: {problem}.")
 
     def start_callback_probe(_: ray_start.Launch) -> ProcessTree:
         with (folder / "callback-probe-output.log").open("wb") as said:
@@ -91,9 +92,14 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
 
 @click.command()
 @click.argument("head_address", metavar="HEAD")
-@click.option("--address", help="This machine's address or name, as the head reaches it.")
-@click.option("--device", "devices", multiple=True, help="'directml:0', 'directml:1', …; 'cpu' for a trial.")
-@click.option("--check", "only_check", is_flag=True, help="Look whether joining would work, and end.")
+@click.option("--address", help="This machine's address or name, by which the head reaches it.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    help="A device to lend: 'directml:0', 'directml:1', …; 'cpu' for a trial.",
+)
+@click.option("--check", "only_check", is_flag=True, help="Check whether joining would work, and end.")
 @click.option("--wait", is_flag=True, help="Wait for a head that is away instead of ending (at boot).")
 @_print
 @_config
@@ -108,10 +114,10 @@ def join(
 ) -> None:
     """Lend this machine's GPU to the cluster whose head is at HEAD (HOST:PORT), until Ctrl+C.
 
-    Looks first whether that will work: token, versions, the way there and back, model, device.
+    It first checks whether that will work: token, versions, the way there and back, model, device.
 
-    Exit code: 0 ended in order, 2 wrong use, 3 it would not work (said why), 4 another process of this
-    machine owns the device or has joined already.
+    Exit code: 0 ended in order, 2 wrong use, 3 it would not work (the message says why), 4 another process of
+    this machine owns the device or has joined already.
     """
     chosen: dict[str, Any] = {}
     if address:
@@ -127,7 +133,7 @@ def join(
         lock.acquire("rayface join", head_address)
     except DeviceHeld as held:
         raise DeviceTaken(
-            f"This machine has joined already: {held.holder or 'by another process'}. End that one first."
+            f"This machine has joined already: {held.holder or 'by another process'}. End that process first."
         ) from held
     try:
         if not wait or only_check:
@@ -154,7 +160,10 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
 
     def look_first() -> None:
         if problem := knock(*addresses.split_address(head_address), 5.0):
-            raise ClusterUnavailable(f"The head at {head_address} does not answer: {problem}")
+            raise ClusterUnavailable(
+                f"The head at {head_address} does not answer: {problem}. `rayface doctor {head_address}` "
+                "says more."
+            )
         if unchecked[0]:
             for finding in check_join(head_address, settings):
                 log.info("%s: %s", finding.name, _said(finding))
@@ -168,7 +177,7 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
         except RayfaceError:
             return False
 
-    keeper = supervisor.Supervisor(
+    kept = supervisor.Supervisor(
         lambda: ray_start.join(head_address, settings.join, str(notes), _next_turn(notes)),
         partial(supervisor.start_process_tree, output=output),
         log,
@@ -179,29 +188,29 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
         changed=moved,
         last_words=partial(supervisor.last_line, output),
     )
-    _stop_on_signals(keeper)
+    _stop_on_signals(kept)
     log.info("Lending %s to %s; Ctrl+C ends it.", ", ".join(settings.join.devices), head_address)
-    keeper.run()
+    kept.run()
     log.info("Ended; nothing of Ray is left here.")
 
 
 def _next_turn(notes: Path) -> int:
-    """One more at each start, this supervisor's or an earlier one's; see `ray_start.node_manager_ports`."""
+    """The number of this start of Ray, counted over all supervisors; see `ray_start.node_manager_ports`."""
     file = notes / "turn"
     try:
         turn = int(file.read_text()) + 1
     except (OSError, ValueError):
         turn = 0
-    # A full disk must not end the supervisor; then a later start may take the same port again.
+    # A full disk must not end the supervisor; the next start may then take the same port again.
     with contextlib.suppress(OSError):
         file.write_text(str(turn))
     return turn
 
 
-def _stop_on_signals(*keepers: supervisor.Supervisor) -> None:
+def _stop_on_signals(*supervisors: supervisor.Supervisor) -> None:
     def stop(*_: object) -> None:
-        for keeper in keepers:
-            keeper.stop()
+        for each in supervisors:
+            each.stop()
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
@@ -210,15 +219,15 @@ def _stop_on_signals(*keepers: supervisor.Supervisor) -> None:
 
 @click.group()
 def token() -> None:
-    """The cluster's token: whoever has it may run code on every machine of the cluster."""
+    """Make, show or save the cluster's token: it lets its owner run code on every machine of the cluster."""
 
 
 @token.command()
 def new() -> None:
-    """Make a token, keep it where Ray looks for it, and show it this once."""
+    """Make a token, keep it where Ray looks for it, and show it once."""
     path = tokens.token_file()
     if path.exists():
-        raise ConfigurationError(f"There is a token in {path} already; remove that file to make another.")
+        raise ConfigurationError(f"There is a token in {path} already. Remove that file to make another one.")
     value, _ = tokens.have_token()
     click.echo(f"Kept in {path}. On the other machines, `rayface token save` asks for it:", err=True)
     click.echo(value)
@@ -226,14 +235,14 @@ def new() -> None:
 
 @token.command()
 def show() -> None:
-    """Show the token that is used here."""
+    """Show the token that this machine uses."""
     click.echo(tokens.read_token())
 
 
 @token.command()
 def save() -> None:
     """Ask for the head's token and keep it where Ray looks for it."""
-    # Hidden on a terminal; from a pipe it is read as it comes, never from the command line.
+    # On a terminal the input is hidden. The token is never an argument: others can see command lines.
     hidden = sys.stdin.isatty()
     value = click.prompt("Token", hide_input=True) if hidden else sys.stdin.readline()
     click.echo(f"Kept in {tokens.save_token(value)}.")
@@ -241,29 +250,31 @@ def save() -> None:
 
 @click.command()
 @click.argument("head_address", metavar="HEAD")
-@click.option("--at-boot", is_flag=True, help="At boot instead of at log-on; some drivers show no GPU then.")
+@click.option(
+    "--at-boot", is_flag=True, help="Start at boot instead of at log-on; some drivers show no GPU then."
+)
 @_print
 @_config
 def install(head_address: str, at_boot: bool, only_print: bool, config: Path | None) -> None:
-    """Let Windows join HEAD by itself: a scheduled task, at log-on, started again when it fails."""
+    """Let Windows join HEAD by itself, by a scheduled task: at log-on, and again after a failure."""
     task = windows_task.describe(head_address, at_boot, config)
     if at_boot:
         click.echo(
-            "Mind: before anybody logs on, the task runs in session 0, where some drivers show no GPU. "
-            "`rayface join` then says so in its log; take the task at log-on.",
+            "Note: before anybody logs on, the task runs in session 0, where some drivers show no GPU. "
+            "If the log of `rayface join` says so, install the task without --at-boot.",
             err=True,
         )
     if only_print:
         click.echo(task)
         return
     windows_task.register(task)
-    click.echo("Registered. `schtasks /Run /TN rayface` starts it now, `rayface uninstall` takes it away.")
+    click.echo("Registered. `schtasks /Run /TN rayface` starts it now, `rayface uninstall` removes it.")
 
 
 @click.command()
 @_print
 def uninstall(only_print: bool) -> None:
-    """Take the scheduled task away, and end what it runs."""
+    """Remove the scheduled task, and end what it runs."""
     if only_print:
         click.echo(windows_task.removal())
         return

@@ -1,4 +1,4 @@
-"""What a person types → the photos meant: files, folders, patterns, and `-` for a list on stdin."""
+"""Finds the photos that a person names: files, folders, patterns, and `-` for a list on standard input."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Photo:
     """One photo to look at.
 
     Attributes:
-        path: as it is shown.
-        inside: its path below the folder that was named; its bare name otherwise.
+        path: the path as it is shown.
+        inside: its path below the folder that was named, or its bare name if no folder was named.
     """
 
     path: str
@@ -27,10 +27,15 @@ class Photo:
 def find_photos(
     arguments: Iterable[str], stdin: Iterable[str], warn: Callable[[str], None]
 ) -> Iterator[Photo]:
-    """The photos that the arguments name, in order; in a folder, sorted and by their suffixes.
+    """Yield the photos that the arguments name, in order; those of a folder sorted, with photo suffixes only.
 
-    A file named outright is taken whatever its suffix, and even if it is missing, so that it gets an outcome.
-    `warn` hears of folders and patterns without photos.
+    Args:
+        arguments: files, folders, patterns, or "-".
+        stdin: lines with one path each, read for "-".
+        warn: is called with a sentence about each folder or pattern without photos.
+
+    A file that is named itself is taken whatever its suffix, and even if it is missing, so that it gets an
+    outcome.
     """
     for argument in arguments:
         if argument == "-":
@@ -40,7 +45,7 @@ def find_photos(
         elif os.path.isdir(argument):
             yield from _in_folder(argument, warn)
         elif glob.has_magic(argument) and not os.path.exists(argument):
-            # A shell has usually done this already; Windows' have not.
+            # The shells of Linux have done this already; those of Windows have not.
             yield from _matching(argument, warn)
         else:
             yield Photo(argument, Path(argument).name)
@@ -50,7 +55,7 @@ def _in_folder(folder: str, warn: Callable[[str], None]) -> Iterator[Photo]:
     num_found = 0
 
     def unreadable(error: OSError) -> None:
-        warn(f"The folder {error.filename} cannot be read: {error.strerror}.")
+        warn(f"The folder {error.filename} cannot be read: {error.strerror}. Its photos are left out.")
 
     for root, folders, names in os.walk(folder, onerror=unreadable):
         folders.sort()
@@ -71,4 +76,4 @@ def _matching(pattern: str, warn: Callable[[str], None]) -> Iterator[Photo]:
         else:
             yield Photo(path, Path(path).name)
     if not found:
-        warn(f"Nothing matches {pattern}.")
+        warn(f"No file matches {pattern}.")

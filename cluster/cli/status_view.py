@@ -1,4 +1,4 @@
-"""What `rayface status` shows: machines, detectors, owners, figures, clients and their circuits."""
+"""`StatusView`: what `rayface status` shows: machines, detectors, owners, figures, clients and circuits."""
 
 from __future__ import annotations
 
@@ -47,11 +47,13 @@ _COLOURS = {
 
 
 class StatusView:
-    """Looks again and again; figures are of the time between two looks, the first's of the time since start.
+    """What `rayface status` shows, as often as it is asked.
+
+    Figures are of the time between two looks; those of the first look, since the detector's start.
 
     Args:
-        cluster: asked for all of it.
-        pool: that only looks.
+        cluster: answers the questions about machines and clients.
+        pool: the detectors; it only looks, and places none.
     """
 
     def __init__(self, cluster: ClusterApi, pool: DetectorPool) -> None:
@@ -60,7 +62,7 @@ class StatusView:
         self._before: dict[str, Health] = {}
 
     async def look(self) -> tuple[dict[str, Any], RenderableType]:
-        """Everything that there is to be seen, as JSON-ready values and as a page.
+        """Ask the cluster now; returns JSON-ready values, and the same as a page for a terminal.
 
         Raises:
             ClusterUnavailable: the cluster does not answer.
@@ -68,14 +70,15 @@ class StatusView:
         try:
             await self._pool.look()
             nodes = await self._cluster.nodes(timeout_s=_ANSWER_WITHIN_S)
-            notes = await read_clients(self._cluster)
+            entries = await read_clients(self._cluster)
         except NotAnswered as error:
             raise ClusterUnavailable(
-                f"The cluster at {self._cluster.address} does not say how it is. {error}"
+                f"The cluster at {self._cluster.address} does not say how it is. {error} `rayface doctor` "
+                "says more."
             ) from error
         detectors = [self._row(each) for each in self._pool.detectors.values()]
-        circuits = [each for note in notes for each in note.status["detectors"]]
-        what = {
+        circuits = [each for entry in entries for each in entry.status["detectors"]]
+        values = {
             "at": time.time(),
             "address": self._cluster.address,
             "well": bool(detectors)
@@ -83,9 +86,9 @@ class StatusView:
             and all(each["circuit"] == "closed" for each in circuits),
             "nodes": [asdict(each) for each in nodes],
             "detectors": detectors,
-            "clients": [asdict(each) for each in notes],
+            "clients": [asdict(each) for each in entries],
         }
-        return what, self._page(nodes, detectors, notes)
+        return values, self._page(nodes, detectors, entries)
 
     def _row(self, detector: Detector) -> dict[str, Any]:
         health = detector.health
@@ -111,7 +114,7 @@ class StatusView:
         }
 
     def _page(
-        self, nodes: Sequence[Node], detectors: Sequence[dict[str, Any]], notes: Sequence[ClientEntry]
+        self, nodes: Sequence[Node], detectors: Sequence[dict[str, Any]], entries: Sequence[ClientEntry]
     ) -> RenderableType:
         head = Text(f"cluster {self._cluster.address}", style="bold")
         machines = table(
@@ -121,39 +124,41 @@ class StatusView:
             _COLUMNS,
             [_shown(each) for each in detectors],
         )
-        below = [Text(said) for each in detectors for said in _said(each)]
-        who = clients(notes) if notes else Text("no client")
-        return Group(head, machines, Text(""), shown, *below, Text(""), who)
+        below = [Text(line) for each in detectors for line in _details(each)]
+        asking = clients(entries) if entries else Text("no client")
+        return Group(head, machines, Text(""), shown, *below, Text(""), asking)
 
 
 def rates(before: Health | None, now: Health) -> dict[str, float | None]:
-    """Images a second, how busy the device was (0..1, of its lanes), how full its batches; between two looks.
+    """A detector's figures between two looks, by its own clock; since its process began, without `before`.
 
-    By the detector's own clock; since its process began, where there is no look before.
+    Returns:
+        `images_per_s`; `busy`, the share of the time that its lanes ran, 0..1; `fill`, the share of the batch
+        slots that held an image, 0..1. A figure is None if nothing ran.
     """
     same = before is not None and before.stamp.incarnation == now.stamp.incarnation
     past = before if same and before is not None else None
     seconds = now.uptime_s - (past.uptime_s if past else 0.0)
     images = now.num_images_run - (past.num_images_run if past else 0)
-    places = now.num_slots - (past.num_slots if past else 0)
+    slots = now.num_slots - (past.num_slots if past else 0)
     busy_s = now.busy_s - (past.busy_s if past else 0.0)
     return {
         "images_per_s": round(images / seconds, 2) if seconds > 0 else None,
         "busy": round(busy_s / seconds / max(1, now.num_lanes), 3) if seconds > 0 else None,
-        "fill": round(images / places, 3) if places else None,
+        "fill": round(images / slots, 3) if slots else None,
     }
 
 
-def clients(notes: Sequence[ClientEntry]) -> Table:
-    """Each client with what it asks, its circuits, and what its CPU did."""
+def clients(entries: Sequence[ClientEntry]) -> Table:
+    """A row for each client and detector: the circuit, the calls, and what the client's CPU answered."""
     rows = []
-    for note in notes:
-        status = note.status
+    for entry in entries:
+        status = entry.status
         by_cpu, num = sum(status["fallback"].values()), sum(status["outcomes"].values())
         for each in status["detectors"] or [{"name": "none", "detail": status["why_not"]}]:
             rows.append(
                 {
-                    "client": note.client,
+                    "client": entry.client,
                     "images": num,
                     "failed": status["outcomes"].get("failed", 0),
                     "by CPU": f"{by_cpu} ({by_cpu / max(1, num):.1%})",
@@ -169,7 +174,7 @@ def clients(notes: Sequence[ClientEntry]) -> Table:
 
 
 def table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:
-    """Rows of text, a state in its colour."""
+    """A table of these columns; a cell that names a state has the state's colour."""
     made = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         cells = [str(row.get(column, "")) for column in columns]
@@ -198,8 +203,8 @@ def _figure(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def _said(row: dict[str, Any]) -> Iterator[str]:
-    """What does not fit into a table."""
+def _details(row: dict[str, Any]) -> Iterator[str]:
+    """Lines about a detector that do not fit into the table."""
     if row["detail"]:
         yield f"  {row['name']}: {row['detail']}"
     if row.get("last_words"):

@@ -38,7 +38,7 @@ def test_a_file_named_outright_is_taken(album: Path) -> None:
 def test_patterns_are_for_shells_that_know_none(album: Path) -> None:
     """Windows' shells hand them on as they are."""
     assert found(str(album / "**" / "*.webp"))[0] == ["c.webp"]
-    assert "Nothing matches" in found(str(album / "*.bmp"))[1][0]
+    assert "No file matches" in found(str(album / "*.bmp"))[1][0]
 
 
 def test_a_list_on_standard_input() -> None:
