@@ -5,11 +5,12 @@
     ├── ClusterUnavailable     no Ray to talk to, or it does not let us in
     ├── DeviceTaken            another process of this machine owns the device, or the machine is joined
     ├── DetectorNotReady       the cluster is there; the detector is not, or cannot prove itself
+    ├── ClientNotUsable        a client is not open yet, is closed, or belongs to another loop or process
     ├── NotAnswered            a question came back without an answer; carries the `Fault`
     ├── Refused                no detector may be asked now; carries the `Fault` too
     └── Full                   so many calls wait in this client already that another would wait in vain
 
-The first four are raised where nothing can be asked at all. The last three stay inside the client: once
+The first five are raised where nothing can be asked at all. The last three stay inside the client: once
 images are on their way nothing is raised, each image gets an outcome. These three carry the `failure` that
 the outcome gets; `deployment.ray_errors` says which one an error of Ray's stands for.
 """
@@ -48,6 +49,10 @@ class DetectorNotReady(RayfaceError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class ClientNotUsable(RayfaceError):
+    """A client is not open yet, is closed, or belongs to another event loop or process."""
 
 
 class NotAnswered(RayfaceError):

@@ -1,39 +1,75 @@
-"""The same client for code that is not asynchronous: a thin bridge to a loop in a thread of its own."""
+"""The same client for code that is not asynchronous: its event loop runs in a thread of its own.
+
+No finalizer waits here. Python may collect garbage in any thread at any moment, the client's own included; a
+finalizer that waited for the event loop there would wait for itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import os
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from actors.faces import Health, Outcome, Priority
 from actors.images import ImageSource
-from cluster.client.face_client import FaceClient
+from cluster.client.face_client import CLOSED, CLOSED_MEANWHILE, FORKED, FaceClient
+from cluster.client.parts import Parts
 from cluster.client.status import ClientStatus
-from cluster.errors import ConfigurationError
+from cluster.errors import ClientNotUsable
 from cluster.settings import Settings
 
 Value = TypeVar("Value")
 
 
 class BlockingFaceClient:
-    """`FaceClient` without `await`; safe to use from several threads. Every method is described there.
+    """Finds faces by asking the detectors of a cluster; any thread may use it.
 
-    It belongs to the process that made it: a server that forks its workers makes one in each, after that.
+        with BlockingFaceClient(settings) as client:
+            outcomes = client.detect(["photo.jpg"])
+
+    It joins the cluster in the settings, or starts an embedded one. The cluster may end and come back, or be
+    replaced by another one: the client finds it by itself. A client belongs to the process that made it: a
+    server that forks its workers makes one in each of them, after the fork.
+
+    Args:
+        settings: None reads them (`load_settings`).
+        wait: whether to wait until the cluster is joined and a detector is ready. Without it, the client is
+            there at once, and joins in the background. Until then its images fail with the reason, or the
+            CPU answers them, where the settings say so.
+
+    Raises:
+        ConfigurationError: a setting cannot be used.
+        ClusterUnavailable: with `wait`, the cluster cannot be joined; says why.
+        DetectorNotReady: with `wait`, no detector is ready; says why.
     """
 
-    def __init__(self, settings: Settings | None = None, *, wait: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        wait: bool = True,
+        _parts: Callable[[Settings], Parts] = Parts,
+    ) -> None:
+        self._client = FaceClient(settings, wait=wait, _parts=_parts)
         self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rayface", daemon=True)
+        self._stop = asyncio.Event()
+        self._is_closing = False
+        #: Done when the thread has ended.
+        self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        #: Streams that somebody has left, while their calls are being cancelled.
+        self._leaving: set[asyncio.Future[None]] = set()
+        self._thread = threading.Thread(target=self._run, name="rayface", daemon=True)
         self._thread.start()
         try:
-            self._client = self._wait(FaceClient.connect(settings, wait=wait))
+            self._wait(self._client.__aenter__())
         except BaseException:
-            self._stop()
+            self.close()
             raise
 
     def detect(
@@ -43,7 +79,23 @@ class BlockingFaceClient:
         priority: Priority | str = Priority.INTERACTIVE,
         deadline_s: float | None = None,
     ) -> list[Outcome]:
-        """See `FaceClient.detect`."""
+        """Find the faces in each image.
+
+        Args:
+            images: each an encoded photo (bytes), the path of one, or its pixels as uint8[height, width, 3]
+                in BGR order. Any number: they travel in calls of `client.images_per_call`.
+            priority: "interactive" (a person waits) or "bulk".
+            deadline_s: seconds for all of them together; None takes the settings' `client.deadline_s`.
+
+        Returns:
+            One outcome for each image, in order. A fault of an image, a device or the cluster is an outcome,
+            and is not raised.
+
+        Raises:
+            TypeError: `images` is one image and not a sequence of them.
+            ValueError: there is no such priority.
+            ClientNotUsable: the client is closed, or was made before a fork.
+        """
         return self._wait(self._client.detect(images, priority=priority, deadline_s=deadline_s))
 
     def stream(
@@ -52,30 +104,40 @@ class BlockingFaceClient:
         *,
         priority: Priority | str = Priority.BULK,
         deadline_s: float | None = None,
-    ) -> Iterator[Outcome]:
-        """See `FaceClient.stream`."""
-        answers = self._client.stream(images, priority=priority, deadline_s=deadline_s)
-        ended = object()
+    ) -> Generator[Outcome, None, None]:
+        """Find the faces in any number of images, with bounded memory.
 
-        async def following() -> Outcome | object:
-            return await anext(answers, ended)
+        Bulk images wait while no detector may be asked (`paused` says why), for `client.max_pause_s` at
+        most. That time is not part of their deadline.
 
-        async def end() -> None:
-            await answers.aclose()  # type: ignore[attr-defined]  # an async generator, typed as an iterator
+        Args:
+            images: as for `detect`; read a few at a time, in a thread of their own, as outcomes are taken.
+            priority: "bulk", or "interactive" (a person waits).
+            deadline_s: seconds for each call; None takes the settings' `client.stream_deadline_s`.
 
-        try:
-            while isinstance(outcome := self._wait(following()), Outcome):
-                yield outcome
-        finally:
-            self._wait(end())
+        Returns:
+            Yields one outcome for each image, in order. Whoever leaves it early does not wait: its calls are
+            cancelled in the background.
+
+        Raises:
+            ValueError: there is no such priority.
+            ClientNotUsable: the client is closed, or was made before a fork.
+            Exception: what the iterable itself raises.
+        """
+        self._check()
+        return self._followed(self._client.stream(images, priority=priority, deadline_s=deadline_s))
 
     @property
     def paused(self) -> str:
-        """See `FaceClient.paused`."""
+        """Why bulk images wait, in words; empty while they do not, or when the client is closed."""
         return self._client.paused
 
     def status(self) -> ClientStatus:
-        """See `FaceClient.status`."""
+        """How this client, its circuits and its fallback are now.
+
+        Raises:
+            ClientNotUsable: the client is closed, or was made before a fork.
+        """
 
         async def status() -> ClientStatus:
             return self._client.status()
@@ -83,16 +145,34 @@ class BlockingFaceClient:
         return self._wait(status())
 
     def health(self, wait_s: float = 0.0) -> Health:
-        """See `FaceClient.health`."""
+        """How the detector is that would be asked next.
+
+        Args:
+            wait_s: how long to wait for its start, in seconds.
+
+        Raises:
+            DetectorNotReady: it does not answer, or there is none.
+            ClientNotUsable: the client is closed, or was made before a fork.
+        """
         return self._wait(self._client.health(wait_s))
 
     def close(self) -> None:
-        """See `FaceClient.close`."""
-        if self._thread.is_alive() and os.getpid() == self._pid:
-            self._wait(self._client.close())
-            self._stop()
+        """Leave the cluster; an embedded one ends. Closing twice does no harm.
+
+        Calls of other threads end with `ClientNotUsable`. In a forked process this does nothing.
+        """
+        if os.getpid() != self._pid:
+            return
+        self._is_closing = True
+        # RuntimeError: the loop has ended already.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stop.set)
+        # In the client's own thread, perhaps in a finalizer, there is nobody to wait for but itself.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def __enter__(self) -> Self:
+        self._check()
         return self
 
     def __exit__(
@@ -100,15 +180,78 @@ class BlockingFaceClient:
     ) -> None:
         self.close()
 
-    def _wait(self, work: Coroutine[Any, Any, Value]) -> Value:
-        if os.getpid() != self._pid:
-            work.close()
-            raise ConfigurationError(
-                "This client was made in another process, before a fork. Make one in each process, after it."
-            )
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _run(self) -> None:
+        async def until_closed() -> None:
+            await self._stop.wait()
+            await self._client.close()
 
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        try:
+            # The runner cancels what is left in the loop, which wakes the threads that wait for it.
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(until_closed())
+        finally:
+            self._is_closing = True
+            self._ended.set_result(None)
+
+    def _followed(self, answers: AsyncGenerator[Outcome, None]) -> Generator[Outcome, None, None]:
+        """Give a stream's outcomes to this thread. Leaving it, or dropping it, waits for nothing."""
+        ended = object()
+        last: asyncio.Task[Any] | None = None
+
+        async def following() -> Outcome | object:
+            nonlocal last
+            last = asyncio.current_task()
+            return await anext(answers, ended)
+
+        async def end() -> None:
+            if last is not None:
+                await asyncio.wait([last])
+            await answers.aclose()
+
+        def leave() -> None:
+            task = asyncio.ensure_future(end())
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+        try:
+            while isinstance(outcome := self._wait(following()), Outcome):
+                yield outcome
+        finally:
+            # Perhaps this is a finalizer, in any thread or after a fork, so it must not wait.
+            if os.getpid() == self._pid:
+                # RuntimeError: the loop has ended, and the stream with it.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(leave)
+
+    def _wait(self, work: Coroutine[Any, Any, Value]) -> Value:
+        """Do work in the client's event loop, and wait for it in this thread."""
+        try:
+            self._check()
+            if threading.current_thread() is self._thread:
+                raise ClientNotUsable(
+                    "This client was called in its own thread, perhaps by a finalizer or a log handler. It "
+                    "would wait for itself for ever. Call it from another thread."
+                )
+            try:
+                future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            except RuntimeError:
+                raise ClientNotUsable(CLOSED) from None
+        except BaseException:
+            work.close()
+            raise
+        try:
+            # Work that came too late for the loop is never begun; then only the thread's end wakes us.
+            either: tuple[concurrent.futures.Future[Any], ...] = (future, self._ended)
+            concurrent.futures.wait(either, return_when=concurrent.futures.FIRST_COMPLETED)
+        except BaseException:
+            future.cancel()
+            raise
+        if self._is_closing and (future.cancelled() or not future.done()):
+            raise ClientNotUsable(CLOSED_MEANWHILE)
+        return future.result()
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise ClientNotUsable(FORKED)
+        if self._is_closing:
+            raise ClientNotUsable(CLOSED)

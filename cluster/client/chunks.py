@@ -1,42 +1,41 @@
-"""A source of images, taken a few at a time and read no further ahead."""
+"""Takes images from a source a few at a time, and reads no further ahead."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import queue
+import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from actors.images import ImageSource
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The source gave its last image, or failed."""
+
+    error: BaseException | None = None
+
+
 async def grouped(
     images: Iterable[ImageSource] | AsyncIterable[ImageSource], most: int
 ) -> AsyncGenerator[list[ImageSource], None]:
-    """What the source has ready, at least 1 and at most `most` at a time.
+    """Yield what the source has ready: at least 1 image and at most `most` at a time.
 
-    A plain iterable is advanced in a thread of its own, because it may block (a list from a pipe, a slow
-    disk); a list or another sequence is not.
+    A plain iterable is read in a thread of its own, because it may block (names from a pipe, a slow disk).
+    A list or another sequence is not.
 
     Raises:
-        Exception: whatever the source itself raises, after what it gave.
+        Exception: what the source itself raises, after the images that it gave.
     """
     if isinstance(images, Sequence):
         for begin in range(0, len(images), most):
             yield list(images[begin : begin + most])
         return
     ready: asyncio.Queue[ImageSource | _End] = asyncio.Queue(most)
-
-    async def read() -> None:
-        try:
-            async for image in images if isinstance(images, AsyncIterable) else _in_thread(images):
-                await ready.put(image)
-        except Exception as error:
-            await ready.put(_End(error))
-        else:
-            await ready.put(_End())
-
-    reading = asyncio.create_task(read())
+    reading = asyncio.create_task(_read(images, ready))
     try:
         while True:
             group = [await ready.get()]
@@ -54,21 +53,63 @@ async def grouped(
         await asyncio.gather(reading, return_exceptions=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The source gave its last image, or failed."""
-
-    error: Exception | None = None
-
-
-async def _in_thread(images: Iterable[ImageSource]) -> AsyncIterator[ImageSource]:
-    iterator, end = iter(images), _End()
-    reader = ThreadPoolExecutor(1, thread_name_prefix="rayface-source")
+async def _read(
+    images: Iterable[ImageSource] | AsyncIterable[ImageSource], ready: asyncio.Queue[ImageSource | _End]
+) -> None:
+    source = images if isinstance(images, AsyncIterable) else _read_in_thread(images)
     try:
-        while not isinstance(
-            image := await asyncio.get_running_loop().run_in_executor(reader, next, iterator, end), _End
-        ):
-            yield image
+        async for image in source:
+            await ready.put(image)
+    except (Exception, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # A source may raise CancelledError itself; swallowed, it would leave the reader waiting for ever.
+        await ready.put(_End(error))
+    else:
+        await ready.put(_End())
     finally:
-        # Not waited for: a source that blocks would hold up whoever has had enough.
-        reader.shutdown(wait=False)
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
+
+
+async def _read_in_thread(images: Iterable[ImageSource]) -> AsyncIterator[ImageSource]:
+    """Read a source that may block, one image ahead.
+
+    The thread is a daemon, and nothing waits for it: a source that blocks for ever holds up neither whoever
+    leaves the stream nor the end of the process.
+    """
+    loop = asyncio.get_running_loop()
+    given: asyncio.Queue[ImageSource | _End] = asyncio.Queue()
+    #: True asks for the next image; False ends the thread. Its `put` never blocks, not even in a finalizer.
+    wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def read() -> None:
+        item: ImageSource | _End = _End()
+        # RuntimeError: the loop has ended, so nobody reads any more.
+        with contextlib.suppress(RuntimeError):
+            iterator = None
+            while wanted.get():
+                try:
+                    iterator = iter(images) if iterator is None else iterator
+                    item = next(iterator, _End())
+                except Exception as error:
+                    item = _End(error)
+                except BaseException as error:
+                    # SystemExit would end the event loop of whoever reads, and with it every other call.
+                    item = _End(RuntimeError(f"The source of images raised {error!r}."))
+                loop.call_soon_threadsafe(given.put_nowait, item)
+
+    threading.Thread(target=read, name="rayface-source", daemon=True).start()
+    try:
+        while True:
+            wanted.put(True)
+            item = await given.get()
+            if not isinstance(item, _End):
+                yield item
+            elif item.error is not None:
+                raise item.error
+            else:
+                return
+    finally:
+        wanted.put(False)

@@ -63,13 +63,19 @@ class CircuitBreaker:
         settings: window, rates and times.
         now: the present, in seconds on the clock that every later call uses.
         chance: a number in [0, 1), for the jitter.
+        on_open: called with the cause when the circuit was closed and opens.
     """
 
     def __init__(
-        self, settings: CircuitSettings, now: float, chance: Callable[[], float] = random.random
+        self,
+        settings: CircuitSettings,
+        now: float,
+        chance: Callable[[], float] = random.random,
+        on_open: Callable[[Fault], None] = lambda cause: None,
     ) -> None:
         self._settings = settings
         self._chance = chance
+        self._on_open = on_open
         self._calls: deque[tuple[float, Fault | None, bool]] = deque(maxlen=_MOST_CALLS)
         self._cause: Fault | None = None
         self._since = now
@@ -194,7 +200,9 @@ class CircuitBreaker:
         self._cause = cause
         self._calls.clear()
         self._since = now
-        self.num_opened += was_closed
+        if was_closed:
+            self.num_opened += 1
+            self._on_open(cause)
 
     def _close(self, now: float) -> None:
         self._probe_at = self._probe_ends = self._cause = None

@@ -1,7 +1,7 @@
-"""The caller's own CPU in place of a detector: by policy, with a reason on each outcome, within a budget.
+"""The caller's own CPU stands in for a detector: by policy, within a budget, with a reason on each outcome.
 
-It is the same model and the same code as a detector's, in this process, opened when it is first needed and
-closed when it was not needed for a while.
+It is the same model and the same code as a detector's, in this process. It is opened when it is first needed,
+and closed when it was not needed for a while.
 """
 
 from __future__ import annotations
@@ -10,20 +10,42 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
-from actors.face_detector import FaceDetector, start_detector
+from actors.face_detector import start_detector
 from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected
 from actors.images import PreparedImage
+from actors.observer import Observer
 from actors.settings import DetectorSettings
+from cluster.client.call import Call, CallImage
 from cluster.settings import FallbackSettings
 from cluster.telemetry.tracing import OFF, Tracer
 
-#: What another device would not change, or what must not be run in this process.
+#: CANCELLED: nobody wants the answer. QUARANTINED: the image ended a process, and this one is the caller's.
 _NEVER = frozenset({Failure.CANCELLED, Failure.QUARANTINED})
 
 
+class CpuDetector(Protocol):
+    """A detector in this process; `FaceDetector` is one."""
+
+    async def detect(
+        self, images: Sequence[PreparedImage], priority: str, deadline_s: float, trace: str
+    ) -> Sequence[Outcome]:
+        """One outcome for each image, in order."""
+        ...
+
+    async def drain(self) -> object:
+        """Answer what was accepted, and close the model."""
+        ...
+
+
+def open_cpu_detector(settings: DetectorSettings, observer: Observer | None) -> CpuDetector:
+    """Make the detector of this process; it opens its model in the background."""
+    return start_detector("fallback", settings, observer=observer)
+
+
 class Budget:
-    """So many a minute: a bucket that fills evenly and holds a minute's worth.
+    """So many images a minute: a bucket that fills evenly and holds what a minute brings.
 
     Args:
         per_minute: how many.
@@ -37,7 +59,7 @@ class Budget:
         self._at = now
 
     def take(self, now: float, wanted: int) -> int:
-        """As many of them as there are left."""
+        """Take as many of the wanted images as are left; returns how many those are."""
         self._left = min(self._most, self._left + (now - self._at) * self._per_s)
         self._at = now
         taken = min(wanted, int(self._left + 1e-9))
@@ -46,7 +68,7 @@ class Budget:
 
     @property
     def wait_s(self) -> float:
-        """Until there is one again."""
+        """Seconds until there is one again."""
         return max(0.0, (1.0 - self._left) / self._per_s)
 
 
@@ -56,12 +78,14 @@ class CpuFallback:
     Args:
         settings: the policy and its bounds.
         detector: the model and its thresholds, as a detector has them.
-        clock: seconds, on which deadlines are.
+        clock: seconds; call deadlines are on the same clock.
         tracer: follows what is answered here.
+        open_detector: makes the detector of this process.
+        on_refused: called for each image that the policy gave to the CPU and that the CPU did not answer.
 
     Attributes:
-        num_by_reason: images answered here so far, by what is stamped on them.
-        num_refused: images that were not, because the budget or the queue was at its end.
+        num_by_reason: images answered here so far, by the reason that is stamped on them.
+        num_refused: images that were not answered, for want of budget or because the CPU could not.
     """
 
     def __init__(
@@ -70,6 +94,9 @@ class CpuFallback:
         detector: DetectorSettings,
         clock: Callable[[], float],
         tracer: Tracer = OFF,
+        *,
+        open_detector: Callable[[DetectorSettings, Observer | None], CpuDetector] = open_cpu_detector,
+        on_refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._model = detector.model_copy(
@@ -83,8 +110,10 @@ class CpuFallback:
         )
         self._clock = clock
         self._tracer = tracer
+        self._open_detector = open_detector
+        self._on_refused = on_refused
         self._budget = Budget(settings.max_images_per_minute, clock())
-        self._detector: FaceDetector | None = None
+        self._detector: CpuDetector | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._num_running = 0
         self._closing: set[asyncio.Task[object]] = set()
@@ -92,73 +121,41 @@ class CpuFallback:
         self.num_refused = 0
 
     def serves(self, priority: Priority) -> bool:
-        """Whether the policy gives it any images of this priority."""
+        """Whether the policy gives the CPU any images of this priority."""
         return self._settings.policy != "never" and (priority is Priority.INTERACTIVE or self._settings.bulk)
 
     @property
     def patience_s(self) -> float | None:
-        """How long a detector may take before the CPU is asked; None: as long as the caller gives it."""
+        """How long a detector may take before the CPU is asked; None: as long as the caller's deadline."""
         return self._settings.after_s if self._settings.policy == "after_s" else None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether its model is in memory."""
-        return self._detector is not None
+    async def stand_in(self, call: Call, *, circuits_are_open: bool) -> None:
+        """Put the CPU's outcome in place of each failure that the policy gives it.
 
-    async def instead(
-        self,
-        images: Sequence[PreparedImage],
-        outcomes: Sequence[Outcome],
-        priority: Priority,
-        deadline: float,
-        *,
-        circuits_are_open: bool,
-    ) -> list[Outcome]:
-        """The outcomes, with the CPU's in place of those failures that the policy gives it.
+        A failure that stays gets a sentence on why the CPU did not stand in.
 
         Args:
-            images: what was asked.
-            outcomes: what a detector made of them, one each.
-            priority: of the call.
-            deadline: of the call, on the clock.
+            call: its prepared images have the outcomes that the detectors gave.
             circuits_are_open: whether no detector may be asked now.
         """
-        given = [
-            place
-            for place, outcome in enumerate(outcomes)
-            if isinstance(outcome, Failed)
-            and outcome.reason not in _NEVER
-            and (circuits_are_open or self.patience_s is not None)
-        ]
-        answers = list(outcomes)
-        left_s = deadline - self._clock()
-        if not given or left_s <= 0:
-            return answers
-        num_taken = self._budget.take(self._clock(), len(given))
-        if num_taken < len(given):
-            budget = (
+        if not circuits_are_open and self.patience_s is None:
+            return
+        left_s = call.deadline - self._clock()
+        failed = [image for image in call.prepared if _may_stand_in(image)]
+        if not failed or left_s <= 0:
+            return
+        num_taken = self._budget.take(self._clock(), len(failed))
+        for image in failed[num_taken:]:
+            self._refuse(
+                image,
                 f"The CPU did not stand in: {self._settings.max_images_per_minute} images a minute are its "
-                f"budget (fallback.max_images_per_minute); the next in {self._budget.wait_s:.0f} s."
+                f"budget (fallback.max_images_per_minute); the next in {self._budget.wait_s:.0f} s.",
             )
-            for place in given[num_taken:]:
-                answers[place] = self._refused(answers[place], budget)
+        taken = failed[:num_taken]
         when = "circuit open" if circuits_are_open else "no answer"
-        for place, answer in zip(
-            given[:num_taken],
-            await self._run([images[each] for each in given[:num_taken]], priority, left_s),
-            strict=True,
-        ):
-            was = answers[place]
-            assert isinstance(was, Failed)
-            if not isinstance(answer, Detected):
-                # Not even a refusal: the photo was good enough for the detector.
-                why = answer.detail if isinstance(answer, Failed | Rejected) else str(answer)
-                answers[place] = self._refused(was, f"The CPU could not stand in: {why}")
-                continue
-            reason = f"{when}: {was.reason}"
-            self.num_by_reason[reason] += 1
-            answers[place] = replace(answer, stamp=replace(answer.stamp, fallback=reason))
-        return answers
+        answers = await self._run([image.photo for image in taken if image.photo], call.priority, left_s)
+        for image, answer in zip(taken, answers, strict=True):
+            self._replace(image, answer, when)
 
     async def close(self) -> None:
         """Close the model, if it is open."""
@@ -167,27 +164,37 @@ class CpuFallback:
         self._close_model()
         await asyncio.gather(*self._closing, return_exceptions=True)
 
-    def _refused(self, outcome: Outcome, why: str) -> Outcome:
-        assert isinstance(outcome, Failed)
+    def _replace(self, image: CallImage, answer: Outcome, when: str) -> None:
+        if not isinstance(answer, Detected):
+            # A rejection does not count either: the photo was good enough for the detector.
+            why = answer.detail if isinstance(answer, Failed | Rejected) else str(answer)
+            self._refuse(image, f"The CPU could not stand in: {why}")
+            return
+        assert isinstance(image.outcome, Failed)
+        reason = f"{when}: {image.outcome.reason}"
+        self.num_by_reason[reason] += 1
+        image.outcome = replace(answer, stamp=replace(answer.stamp, fallback=reason))
+
+    def _refuse(self, image: CallImage, why: str) -> None:
+        assert isinstance(image.outcome, Failed)
         self.num_refused += 1
-        return replace(outcome, detail=f"{outcome.detail} {why}")
+        self._on_refused()
+        image.outcome = replace(image.outcome, detail=f"{image.outcome.detail} {why}")
 
     async def _run(
-        self, images: Sequence[PreparedImage], priority: Priority, left_s: float
+        self, photos: Sequence[PreparedImage], priority: Priority, left_s: float
     ) -> Sequence[Outcome]:
-        if not images:
+        if not photos:
             return []
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
         if self._detector is None:
-            # It ends no process: this one is the caller's.
-            listener = self._tracer.listener("fallback")
-            self._detector = start_detector("fallback", self._model, observer=listener)
+            self._detector = self._open_detector(self._model, self._tracer.listener("fallback"))
         self._num_running += 1
         try:
-            with self._tracer.span("fallback", num_images=len(images)) as span:
-                outcomes = await self._detector.detect(images, priority.value, left_s, span.traceparent)
+            with self._tracer.span("fallback", num_images=len(photos)) as span:
+                outcomes = await self._detector.detect(photos, priority.value, left_s, span.traceparent)
                 span.outcomes(outcomes)
             return outcomes
         finally:
@@ -199,6 +206,10 @@ class CpuFallback:
     def _close_model(self) -> None:
         detector, self._detector = self._detector, None
         if detector is not None:
-            task: asyncio.Task[object] = asyncio.get_running_loop().create_task(detector.drain())
+            task: asyncio.Task[object] = asyncio.create_task(detector.drain())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+def _may_stand_in(image: CallImage) -> bool:
+    return isinstance(image.outcome, Failed) and image.outcome.reason not in _NEVER

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Stamp, State
 from cluster.client.circuit_breaker import CircuitBreaker
@@ -21,6 +21,7 @@ class Detector:
         name: of the detector.
         settings: of its circuit.
         now: the present, in seconds on the clock that every later call uses.
+        on_open: called with the cause when its circuit was closed and opens.
 
     Attributes:
         health: as last heard; None if it never answered.
@@ -32,10 +33,16 @@ class Detector:
         last_error: what went wrong last, in words.
     """
 
-    def __init__(self, name: str, settings: CircuitSettings, now: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: CircuitSettings,
+        now: float,
+        on_open: Callable[[Fault], None] = lambda cause: None,
+    ) -> None:
         self.name = name
         self._settings = settings
-        self.circuit = CircuitBreaker(settings, now)
+        self.circuit = CircuitBreaker(settings, now, on_open=on_open)
         self.health: Health | None = None
         self.is_away = False
         self.num_in_flight = 0

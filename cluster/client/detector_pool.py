@@ -14,6 +14,7 @@ from functools import partial
 
 from actors.faces import Failure, Health, Outcome, Priority, State
 from actors.images import PreparedImage
+from cluster.background import repeat_async
 from cluster.client.circuit_breaker import CircuitState
 from cluster.client.detector import Detector, no_answer
 from cluster.connection.cluster_api import ClusterApi
@@ -38,10 +39,12 @@ class DetectorPool:
         log: told of every circuit that opens or closes.
         clock: seconds; the event loop's own where None.
         only_look: whether no detector is placed where one is missing.
+        on_circuit_open: called with the detector's name and the failure when a circuit opens.
 
     Attributes:
         detectors: by name.
-        refused_since: when it began that no detector may be asked; None while one may.
+        refused_since: when it began that no detector may be asked, on the pool's clock, as of the last event
+            or look; None while one may.
     """
 
     def __init__(
@@ -52,10 +55,12 @@ class DetectorPool:
         clock: Callable[[], float] | None = None,
         *,
         only_look: bool = False,
+        on_circuit_open: Callable[[str, Failure], None] = lambda detector, reason: None,
     ) -> None:
         self._cluster = cluster
         self._find = cluster.list_detectors if only_look else cluster.place_detectors
         self._settings = settings
+        self._on_circuit_open = on_circuit_open
         self._log = log or rate_limited_log("rayface.client")
         self._clock = clock or asyncio.get_running_loop().time
         self._begun = self._clock()
@@ -101,7 +106,16 @@ class DetectorPool:
 
     def watch(self) -> None:
         """Look after them from now on."""
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = asyncio.create_task(
+            repeat_async(
+                self.look,
+                name="Watching the detectors",
+                log=self._log,
+                every_s=_LOOK_EVERY_S,
+                # The watch has to see the cluster come back.
+                expected=(NotAnswered, DetectorNotReady),
+            )
+        )
 
     async def close(self) -> None:
         """Look after them no more."""
@@ -122,14 +136,7 @@ class DetectorPool:
 
     def refusal(self) -> Refused | None:
         """Why no detector may be asked now; None where one may, or where it is too early to say."""
-        refused = self._refusal(self._clock())
-        if refused is None:
-            self.refused_since = None
-        elif self.refused_since is None:
-            self.refused_since = self._clock()
-        return refused
-
-    def _refusal(self, now: float) -> Refused | None:
+        now = self._clock()
         if any(each.circuit.state(now) is CircuitState.CLOSED for each in self.detectors.values()):
             return None
         if self.detectors:
@@ -200,7 +207,7 @@ class DetectorPool:
             return detector.answered(self._clock(), outcomes, len(images))
         finally:
             detector.num_in_flight -= len(images)
-            self._show()
+            self._note_changes()
 
     async def look(self) -> None:
         """Find new detectors, ask each how it is, judge those that are silent, and probe where it is time."""
@@ -208,7 +215,8 @@ class DetectorPool:
             await self._update(_ANSWER_WITHIN_S)
         except NotAnswered as error:
             self._nobody_because = str(error)
-        await asyncio.gather(*(self._look_at(each) for each in self.detectors.values()))
+        looks = [self._look_at(each) for each in self.detectors.values()]
+        ended = await asyncio.gather(*looks, return_exceptions=True)
         for each in self.detectors.values():
             if each.circuit.take_probe(self._clock()):
                 if (given_up := self._probes.get(each.name)) is not None:
@@ -216,15 +224,17 @@ class DetectorPool:
                 task = asyncio.create_task(self._probe(each))
                 self._probes[each.name] = task
                 task.add_done_callback(partial(self._probed, each.name))
-        self._show()
-        self.refusal()
+        self._note_changes()
+        if unforeseen := next((each for each in ended if each is not None), None):
+            # Only now, so that one detector's error costs the others no probe.
+            raise unforeseen
 
     def reset(self, name: str | None = None) -> None:
         """Close the circuits, or one of them, because a person says so."""
         for each in self.detectors.values():
             if name in (None, each.name):
                 each.circuit.reset(self._clock())
-        self._show()
+        self._note_changes()
 
     async def health(self, name: str, wait_s: float, timeout_s: float) -> Health:
         """How a detector is, after waiting up to `wait_s` for its start.
@@ -239,19 +249,12 @@ class DetectorPool:
                 f"The detector does not answer. {error.fault.detail}", error.fault.failure
             ) from error
 
-    async def _watch(self) -> None:
-        while True:
-            begun = self._clock()
-            # No fault of the cluster may end the watch: it has to see the cluster come back.
-            with contextlib.suppress(NotAnswered, DetectorNotReady):
-                await self.look()
-            await asyncio.sleep(max(0.0, _LOOK_EVERY_S - (self._clock() - begun)))
-
     async def _update(self, timeout_s: float) -> None:
         names = await self._find(timeout_s=timeout_s)
         for name in names:
             if name not in self.detectors:
-                self.detectors[name] = Detector(name, self._settings, self._clock())
+                opened = partial(self._opened, name)
+                self.detectors[name] = Detector(name, self._settings, self._clock(), opened)
                 self._changed.set()
         for name in set(self.detectors) - set(names):
             # Of a cluster that was here before this one.
@@ -275,12 +278,15 @@ class DetectorPool:
             cause = no_answer(
                 Fault.of(error.fault.failure, f"The detector does not answer. {error.fault.detail}")
             )
+        except Exception as error:
+            self._log.exception("A probe of %s failed with an error that was not foreseen.", detector.name)
+            cause = Fault.of(Failure.INTERNAL, f"The probe failed in an unforeseen way: {error!r}.")
         else:
             detector.hear(self._clock(), health)
             if health.state is not State.READY:
                 cause = Fault.of(health.failure or Failure.NOT_READY, health.detail)
         detector.circuit.probed(self._clock(), cause)
-        self._show()
+        self._note_changes()
 
     def _probed(self, name: str, task: asyncio.Task[None]) -> None:
         if self._probes.get(name) is task:
@@ -295,9 +301,16 @@ class DetectorPool:
                 health.failure or Failure.NOT_READY,
             )
 
-    def _show(self) -> None:
-        """Tell of every circuit that is not what it was."""
+    def _opened(self, name: str, cause: Fault) -> None:
+        self._on_circuit_open(name, cause.failure)
+
+    def _note_changes(self) -> None:
+        """Log every circuit that is not what it was, and note since when no detector may be asked."""
         now = self._clock()
+        if self.refusal() is None:
+            self.refused_since = None
+        elif self.refused_since is None:
+            self.refused_since = now
         for each in self.detectors.values():
             view = each.circuit.view(now)
             before, self._shown[each.name] = self._shown.get(each.name, CircuitState.CLOSED), view.state

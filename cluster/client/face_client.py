@@ -1,99 +1,106 @@
-"""`FaceClient`: the story of one call. Prepare → circuit → detector → deadline → outcome, or else the CPU.
+"""`FaceClient`: finds faces by asking the detectors of a cluster. Its last part is the story of one call.
 
-Nothing is repeated here: Ray repeats a call whose process died (`max_task_retries`). Being told `busy` is
-flow control and no failure: those images were not looked at, and are asked for again within the deadline.
+A call goes through these stages, in this order: admission (room for its images), preprocessing (photos made
+small), a detector's answer, and the CPU's in place of a failure, if the settings say so.
+
+Nothing is retried here: Ray repeats a call whose process died (`max_task_retries`). "busy" is flow control
+and no failure: those images were not looked at, and are asked for again within the deadline (`asking`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Literal, Self
 
 from actors.faces import Failed, Failure, Health, Outcome, Priority
-from actors.images import ImageSource, PreparedImage
-from cluster.background import in_thread
-from cluster.client.admission import Admission
-from cluster.client.chunks import grouped
-from cluster.client.cpu_fallback import CpuFallback
-from cluster.client.detector_pool import DetectorPool
-from cluster.client.metrics import ClientMetrics
-from cluster.client.preprocessing import Preprocessor, in_calls
-from cluster.client.registry import ClientRegistry
+from actors.images import ImageSource
+from cluster.client.call import Call, client_stamp, in_questions
+from cluster.client.parts import Parts
+from cluster.client.pipeline import pipelined
 from cluster.client.status import ClientStatus
-from cluster.connection.connection import Connection
-from cluster.errors import DetectorNotReady, Full, NotAnswered, Refused
+from cluster.errors import ClientNotUsable, DetectorNotReady, Full, Refused
 from cluster.settings import Settings, load_settings
-from cluster.telemetry.rate_limit import rate_limited_log
-from cluster.telemetry.setup import tracer_of
-from cluster.telemetry.tracing import OFF, Span, Tracer
+from cluster.telemetry.tracing import Span
 
-#: What a call that was told to wait, waits at least.
-_LEAST_WAIT_S = 0.05
+CLOSED = "This client is closed. Make a new one."
+CLOSED_MEANWHILE = "This client was closed while the call was under way. Make a new one."
+FORKED = "This client was made in another process, before a fork. Make one in each process, after it."
 
 
 class FaceClient:
-    """Asks the detectors; made by `connect`, ended by `close` (or `async with`)."""
+    """Finds faces by asking the detectors of a cluster; for asyncio.
+
+    There are two ways to make one. Both join the cluster in the settings, or start an embedded one:
+
+        async with FaceClient(settings) as client:
+            outcomes = await client.detect(["photo.jpg"])
+
+        client = await FaceClient.connect(settings)
+        ...
+        await client.close()
+
+    The cluster may end and come back, or be replaced by another one: the client finds it by itself. A client
+    belongs to the event loop in which it was opened.
+
+    Args:
+        settings: None reads them (`load_settings`).
+        wait: whether opening waits until the cluster is joined and a detector is ready. Without it, the
+            client is there at once, and joins in the background. Until then its images fail with the reason,
+            or the CPU answers them, where the settings say so.
+
+    Raises:
+        ConfigurationError: a setting cannot be used.
+    """
 
     def __init__(
         self,
-        connection: Connection,
-        pool: DetectorPool,
-        settings: Settings,
-        log: logging.Logger,
-        tracer: Tracer = OFF,
+        settings: Settings | None = None,
+        *,
+        wait: bool = True,
+        _parts: Callable[[Settings], Parts] = Parts,
     ) -> None:
-        self._connection = connection
-        self._pool = pool
-        self._settings = settings
-        self._log = log
-        self._tracer = tracer
-        self._loop = asyncio.get_running_loop()
-        self._preprocessor = Preprocessor(settings, pool.known_health)
-        self._admission = Admission(settings.client.max_images_in_flight, settings.client.max_waiting_calls)
-        self._fallback = CpuFallback(settings.fallback, settings.detector, self._loop.time, tracer)
-        self._paused: dict[object, str] = {}
-        self._registry = ClientRegistry(connection, pool, self.status)
-        self._metrics = ClientMetrics(connection, self.status)
+        self._settings = settings or load_settings()
+        self._waits = wait
+        self._make_parts = _parts
+        self._pid = os.getpid()
+        self._state: Literal["new", "open", "closed"] = "new"
+        # Set when it is opened.
+        self._loop: asyncio.AbstractEventLoop
+        self._parts: Parts
+        self._calls: set[asyncio.Task[object]] = set()
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, *, wait: bool = True) -> Self:
-        """Join the cluster in the settings (or start an embedded one) and wait for a ready detector.
-
-        The cluster may end, and come back, or be another one afterwards: the client finds it by itself.
+        """Make a client and open it. The caller closes it, with `close` or `async with`.
 
         Args:
             settings: None reads them (`load_settings`).
-            wait: without it, the client is there at once, and joins and waits in the background; images are
-                answered with what is missing meanwhile, or by the CPU where the settings say so.
+            wait: as for the class.
 
         Raises:
             ConfigurationError: a setting cannot be used.
-            ClusterUnavailable, DetectorNotReady: with `wait`, nothing can be asked; says why.
+            ClusterUnavailable: with `wait`, the cluster cannot be joined; says why.
+            DetectorNotReady: with `wait`, no detector is ready; says why.
         """
-        settings = settings or load_settings()
-        log = rate_limited_log("rayface.client")
-        tracer = tracer_of(settings.tracing, "rayface-client")
-        connection = Connection(settings, log)
-        pool = DetectorPool(connection, settings.circuit, log)
-        made = cls(connection, pool, settings, log, tracer)
-        try:
-            await connection.open(wait=wait)
-            if wait:
-                await pool.start(settings.cluster.start_timeout_s)
-        except BaseException:
-            await made.close()
-            raise
-        pool.watch()
-        made._registry.open()
-        made._metrics.open()
-        return made
+        client = cls(settings, wait=wait)
+        await client._open()
+        return client
+
+    async def __aenter__(self) -> Self:
+        if self._state == "new":
+            await self._open()
+        self._check()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     async def detect(
         self,
@@ -106,17 +113,20 @@ class FaceClient:
 
         Args:
             images: each an encoded photo (bytes), the path of one, or its pixels as uint8[height, width, 3]
-                in BGR order. Any number: they travel in calls of `images_per_call`.
+                in BGR order. Any number: they travel in calls of `client.images_per_call`.
             priority: "interactive" (a person waits) or "bulk".
-            deadline_s: seconds for all of them together; None takes the settings'.
+            deadline_s: seconds for all of them together; None takes the settings' `client.deadline_s`.
 
         Returns:
-            One outcome an image, in order. No fault of an image, a device or the cluster is raised.
+            One outcome for each image, in order. A fault of an image, a device or the cluster is an outcome,
+            and is not raised.
 
         Raises:
             TypeError: `images` is one image and not a sequence of them.
-            ValueError: no such priority.
+            ValueError: there is no such priority.
+            ClientNotUsable: the client is not open, or belongs to another event loop or process.
         """
+        self._check()
         if isinstance(images, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(images, "dtype"):
             raise TypeError("Pass a list of images, even for one: detect([image]).")
         wanted = Priority(priority)
@@ -127,7 +137,7 @@ class FaceClient:
             return await self._call(some, wanted, deadline)
 
         with self._span(len(images), wanted, seconds) as span:
-            outcomes = [outcome async for outcome in self._answers(images, call)]
+            outcomes = [outcome async for outcome in self._pipelined(images, call)]
             span.outcomes(outcomes)
         return outcomes
 
@@ -137,235 +147,222 @@ class FaceClient:
         *,
         priority: Priority | str = Priority.BULK,
         deadline_s: float | None = None,
-    ) -> AsyncIterator[Outcome]:
-        """Find the faces in any number of images, with bounded memory: yields one outcome an image, in order.
+    ) -> AsyncGenerator[Outcome, None]:
+        """Find the faces in any number of images, with bounded memory.
 
-        Bulk images pause while no detector may be asked (`paused` says why), for `client.max_pause_s` at
-        most; that is no part of their deadline.
+        Bulk images wait while no detector may be asked (`paused` says why), for `client.max_pause_s` at
+        most. That time is not part of their deadline.
 
         Args:
-            images: as for `detect`; taken a few at a time, as answers are taken from here.
+            images: as for `detect`; read a few at a time, as outcomes are taken.
             priority: "bulk", or "interactive" (a person waits).
-            deadline_s: seconds for each call; None takes the settings' `stream_deadline_s`.
+            deadline_s: seconds for each call; None takes the settings' `client.stream_deadline_s`.
+
+        Returns:
+            Yields one outcome for each image, in order. Close it (`aclose`) to leave it early.
 
         Raises:
-            ValueError: no such priority.
-            Exception: whatever the iterable itself raises.
+            ValueError: there is no such priority.
+            ClientNotUsable: the client is not open, or belongs to another event loop or process.
+            Exception: what the iterable itself raises.
         """
+        self._check_state()
         wanted = Priority(priority)
         seconds = self._settings.client.stream_deadline_s if deadline_s is None else deadline_s
 
         async def call(some: Sequence[ImageSource]) -> list[Outcome]:
-            if wanted is Priority.BULK and not self._fallback.serves(wanted):
-                await self._pause()
+            self._check()
+            if wanted is Priority.BULK and not self._parts.fallback.serves(wanted):
+                await self._parts.pause.wait()
             with self._span(len(some), wanted, seconds) as span:
                 outcomes = await self._call(some, wanted, self._loop.time() + seconds)
                 span.outcomes(outcomes)
             return outcomes
 
-        return self._answers(images, call)
+        return self._pipelined(images, call)
 
     @property
     def paused(self) -> str:
-        """Why bulk images wait, in words; empty while they do not."""
-        return next(iter(self._paused.values()), "")
+        """Why bulk images wait, in words; empty while they do not, or while the client is not open."""
+        return self._parts.pause.why if self._state == "open" else ""
 
     def status(self) -> ClientStatus:
-        """How this client, its circuits and its fallback are."""
-        now = self._loop.time()
-        return ClientStatus(
-            address=self._connection.address,
-            why_not="" if self._connection.address else self._connection.why_not,
-            paused=self.paused,
-            num_images=self._admission.num_taken,
-            num_waiting_calls=self._admission.num_waiting,
-            detectors=tuple(each.status(now) for each in self._pool.detectors.values()),
-            fallback=dict(self._fallback.num_by_reason),
-            num_fallback_refused=self._fallback.num_refused,
-            num_connections=self._connection.num_joined,
-            outcomes=dict(self._metrics.outcomes),
-        )
+        """How this client, its circuits and its fallback are now.
+
+        Raises:
+            ClientNotUsable: the client is not open, or belongs to another event loop or process.
+        """
+        self._check()
+        return self._parts.status()
 
     async def health(self, wait_s: float = 0.0) -> Health:
         """How the detector is that would be asked next.
 
+        Args:
+            wait_s: how long to wait for its start, in seconds.
+
         Raises:
             DetectorNotReady: it does not answer, or there is none.
+            ClientNotUsable: the client is not open, or belongs to another event loop or process.
         """
+        self._check()
+        pool = self._parts.pool
         try:
-            detector = await self._pool.choose(self._loop.time() + wait_s, patient=False)
+            detector = await pool.choose(self._loop.time() + wait_s, patient=False)
         except Refused as refused:
-            if not self._pool.detectors:
+            if not pool.detectors:
                 raise DetectorNotReady(refused.fault.detail, refused.fault.failure) from refused
-            detector = next(iter(self._pool.detectors.values()))
-        return await self._pool.health(detector.name, wait_s, wait_s + 30.0)
+            detector = next(iter(pool.detectors.values()))
+        return await pool.health(detector.name, wait_s, wait_s + 30.0)
 
     async def close(self) -> None:
-        """End what `connect` began: the threads, the connection, and the embedded Ray if there is one."""
-        await self._registry.close()
-        await self._metrics.close()
-        await self._pool.close()
-        await self._fallback.close()
-        self._preprocessor.close()
-        await self._connection.close()
-        await in_thread(self._tracer.close)
+        """Leave the cluster; an embedded one ends. Closing twice does no harm.
 
-    async def __aenter__(self) -> Self:
-        return self
+        Calls under way end with `ClientNotUsable`.
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+        Raises:
+            ClientNotUsable: the client is open in another event loop, which has to close it.
+        """
+        if os.getpid() != self._pid or self._state == "new" or (self._closing and self._closing.done()):
+            # In a forked process there is nothing to close: everything belongs to the first one.
+            self._state = "closed"
+            return
+        self._check_loop()
+        if self._closing is None:
+            self._state = "closed"
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
 
     def _span(self, num_images: int, priority: Priority, deadline_s: float) -> Span:
-        return self._tracer.span(
+        return self._parts.tracer.span(
             "rayface.detect", num_images=num_images, priority=str(priority), deadline_s=float(deadline_s)
         )
 
-    async def _answers(
+    def _pipelined(
         self,
         images: Iterable[ImageSource] | AsyncIterable[ImageSource],
-        call: Callable[[Sequence[ImageSource]], Any],
-    ) -> AsyncIterator[Outcome]:
-        """The calls in flight are a queue of fixed length; what its oldest brings is given at once.
-
-        The next images are waited for meanwhile, so that a source that stalls holds no answer back.
-        """
-        most = self._settings.client.max_calls_in_flight
-        calls: deque[asyncio.Task[list[Outcome]]] = deque()
-        groups = grouped(images, self._settings.client.images_per_call)
-        taking: asyncio.Task[list[ImageSource]] | None = None
-        ended = False
-        try:
-            while calls or not ended:
-                if taking is None and not ended and len(calls) < most:
-                    taking = asyncio.create_task(anext(groups, []))
-                await asyncio.wait(
-                    {*([taking] if taking else ()), *islice(calls, 1)}, return_when="FIRST_COMPLETED"
-                )
-                if taking is not None and taking.done():
-                    taken, taking = taking.result(), None
-                    ended = not taken
-                    if taken:
-                        calls.append(asyncio.create_task(call(taken)))
-                while calls and calls[0].done():
-                    for outcome in calls.popleft().result():
-                        yield outcome
-        finally:
-            under_way = [*calls, *([taking] if taking else ())]
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
-            await groups.aclose()
+        call: Callable[[Sequence[ImageSource]], Awaitable[list[Outcome]]],
+    ) -> AsyncGenerator[Outcome, None]:
+        client = self._settings.client
+        return pipelined(
+            images, call, images_per_call=client.images_per_call, max_calls=client.max_calls_in_flight
+        )
 
     async def _call(
-        self, images: Sequence[ImageSource], priority: Priority, deadline: float
+        self, sources: Sequence[ImageSource], priority: Priority, deadline: float
     ) -> list[Outcome]:
-        begun = self._loop.time()
-        outcomes = await self._outcomes(images, priority, deadline)
-        self._metrics.call(outcomes, priority, self._loop.time() - begun)
-        return outcomes
-
-    async def _outcomes(
-        self, images: Sequence[ImageSource], priority: Priority, deadline: float
-    ) -> list[Outcome]:
-        """The story of one call: a place, small photos, a detector's answer, or else the CPU's."""
+        self._check()
+        task = asyncio.current_task()
+        assert task is not None
+        begun, call = self._loop.time(), Call.of(sources, priority, deadline)
+        self._calls.add(task)
         try:
-            async with contextlib.AsyncExitStack() as stay:
-                with self._tracer.span("wait for room", num_images=len(images)):
-                    await stay.enter_async_context(self._admission.room(len(images), priority, deadline))
-                with self._tracer.span("prepare", num_images=len(images)) as span:
-                    outcomes = await self._preprocessor.prepared(images, priority, deadline)
-                    span.outcomes([each for each in outcomes if isinstance(each, Outcome)])
-                places = [n for n, each in enumerate(outcomes) if isinstance(each, PreparedImage)]
-                photos = [each for each in outcomes if isinstance(each, PreparedImage)]
-                answers: list[Outcome] = await self._asked(photos, priority, deadline)
+            await self._answer(call)
+        except asyncio.CancelledError:
+            if self._state == "closed":
+                raise ClientNotUsable(CLOSED_MEANWHILE) from None
+            raise
+        finally:
+            self._calls.discard(task)
+        self._parts.metrics.call_ended(call.outcomes, priority, self._loop.time() - begun)
+        return call.outcomes
+
+    async def _answer(self, call: Call) -> None:
+        """Give every image of a call its outcome."""
+        try:
+            async with contextlib.AsyncExitStack() as room:
+                await self._admit(call, room)
+                await self._prepare(call)
+                await self._ask_detectors(call)
+                await self._ask_cpu(call)
         except Full:
-            waiting = f"{self._admission.num_waiting} calls of this client wait already; ask again in 1 s."
-            return [self._preprocessor.failed(Failure.BUSY, waiting, 1.0)] * len(images)
+            waiting = (
+                f"{self._parts.admission.num_waiting} calls of this client wait already; ask again in 1 s."
+            )
+            call.settle(self._failed(Failure.BUSY, waiting, 1.0))
         except TimeoutError:
             late = "The time was up before there was room to prepare the photo; it was not sent."
-            return [self._preprocessor.failed(Failure.DEADLINE, late)] * len(images)
-        for place, answer in zip(places, answers, strict=True):
-            outcomes[place] = answer
-        return outcomes  # type: ignore[return-value]  # every photo has been exchanged for its outcome
+            call.settle(self._failed(Failure.DEADLINE, late))
 
-    async def _asked(
-        self, photos: Sequence[PreparedImage], priority: Priority, deadline: float
-    ) -> list[Outcome]:
-        """What a detector says, within its patience; what it did not, the CPU says if the policy is so."""
-        by_cpu = self._fallback.serves(priority)
-        patience_s = self._fallback.patience_s if by_cpu else None
-        until = deadline if patience_s is None else min(deadline, self._loop.time() + patience_s)
-        patient = priority is Priority.BULK and not by_cpu
-        calls = in_calls(photos)
-        parts = await asyncio.gather(*(self._by_detector(each, priority, until, patient) for each in calls))
-        outcomes = [outcome for part in parts for outcome in part]
-        if not by_cpu:
-            return outcomes
-        is_open = self._pool.refusal() is not None
-        return await self._fallback.instead(photos, outcomes, priority, deadline, circuits_are_open=is_open)
-
-    async def _by_detector(
-        self, photos: Sequence[PreparedImage], priority: Priority, until: float, patient: bool
-    ) -> list[Outcome]:
-        """Ask the detector that is chosen for it, and once more for what was told to wait."""
-        outcomes: list[Outcome] = [self._preprocessor.late()] * len(photos)
-        asked = list(range(len(photos)))
-        while asked and self._loop.time() < until:
-            answers = await self._attempt([photos[each] for each in asked], priority, until, patient)
-            for place, answer in zip(asked, answers, strict=True):
-                outcomes[place] = answer
-            waits = {place: wait for place in asked if (wait := _wait_s(outcomes[place])) is not None}
-            asked, wait_s = list(waits), max(waits.values(), default=0.0)
-            if self._loop.time() + wait_s >= until:
-                break
-            if asked:
-                self._metrics.asked_again(len(asked), priority)
-                await asyncio.sleep(wait_s)
-        return outcomes
-
-    async def _attempt(
-        self, photos: Sequence[PreparedImage], priority: Priority, until: float, patient: bool
-    ) -> Sequence[Outcome]:
-        """What the detector that is chosen says, or why there is no answer."""
-        try:
-            with self._tracer.span("wait for detector"):
-                detector = await self._pool.choose(until, patient=patient)
-            with self._tracer.span("ask detector", detector=detector.name, num_images=len(photos)) as span:
-                answers = await self._pool.ask(detector, photos, priority, until, span.traceparent)
-                span.add(incarnation=answers[0].stamp.incarnation)
-                span.outcomes(answers)
-            return answers
-        except Refused as refused:
-            cause = refused.fault
-            return [self._preprocessor.failed(cause.failure, cause.detail, refused.retry_after_s)] * len(
-                photos
+    async def _admit(self, call: Call, room: contextlib.AsyncExitStack) -> None:
+        """Wait until this client has room for the call's images; `room` gives it back at the end."""
+        num_images = len(call.images)
+        with self._parts.tracer.span("wait for room", num_images=num_images):
+            await room.enter_async_context(
+                self._parts.admission.room(num_images, call.priority, call.deadline)
             )
-        except NotAnswered as error:
-            return [self._preprocessor.failed(error.fault.failure, error.fault.detail)] * len(photos)
 
-    async def _pause(self) -> None:
-        """Bulk images wait here while there is nobody to be asked; a scan would rather wait than fail."""
-        until = self._loop.time() + self._settings.client.max_pause_s
-        mark = object()
+    async def _prepare(self, call: Call) -> None:
+        """Make the photos small; an image that cannot be searched gets its outcome here."""
+        with self._parts.tracer.span("prepare", num_images=len(call.images)) as span:
+            await self._parts.preprocessor.prepare(call)
+            span.outcomes(call.outcomes)
+
+    async def _ask_detectors(self, call: Call) -> None:
+        """Ask for the prepared images, for as long as the caller or the fallback's policy waits."""
+        may_fall_back = self._parts.fallback.serves(call.priority)
+        patience_s = self._parts.fallback.patience_s if may_fall_back else None
+        until = call.deadline if patience_s is None else min(call.deadline, self._loop.time() + patience_s)
+        # Bulk images would rather wait for a circuit to close than fail, unless the CPU takes them.
+        patient = call.priority is Priority.BULK and not may_fall_back
+        await asyncio.gather(
+            *(
+                self._parts.asking.until_answered(images, call.priority, until, patient=patient)
+                for images in in_questions(call.prepared)
+            )
+        )
+
+    async def _ask_cpu(self, call: Call) -> None:
+        """Let the CPU stand in for failures, where the policy says so."""
+        if self._parts.fallback.serves(call.priority):
+            circuits_are_open = self._parts.pool.refusal() is not None
+            await self._parts.fallback.stand_in(call, circuits_are_open=circuits_are_open)
+
+    def _failed(self, failure: Failure, detail: str, retry_after_s: float | None = None) -> Failed:
+        """The outcome of an image that no detector has answered."""
+        stamp = client_stamp(self._parts.pool.known_health())
+        return Failed(stamp=stamp, reason=failure, detail=detail, retry_after_s=retry_after_s)
+
+    async def _open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        parts = self._make_parts(self._settings)
         try:
-            while (refusal := self._pool.refusal()) is not None:
-                if (since := self._pool.refused_since) is not None:
-                    until = min(until, since + self._settings.client.max_pause_s)
-                if self._loop.time() >= until:
-                    return
-                self._paused[mark] = refusal.fault.detail
-                self._log.warning("Bulk images wait for a detector: %s", refusal.fault.detail)
-                await self._pool.changed(min(1.0, until - self._loop.time()))
-        finally:
-            if self._paused.pop(mark, None) and not self._paused:
-                self._log.info("Bulk images go on.")
+            await parts.open(wait=self._waits)
+            if self._state != "new":
+                self._check_state()
+                raise ClientNotUsable("This client was opened twice at once. Open it once, and share it.")
+        except BaseException:
+            await parts.close()
+            raise
+        self._parts, self._state = parts, "open"
 
+    async def _close(self) -> None:
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        await self._parts.close()
 
-def _wait_s(outcome: Outcome) -> float | None:
-    """How long a detector told us to wait with this image; None if it did not."""
-    if isinstance(outcome, Failed) and outcome.reason is Failure.BUSY and outcome.retry_after_s is not None:
-        return max(_LEAST_WAIT_S, outcome.retry_after_s)
-    return None
+    def _check(self) -> None:
+        self._check_state()
+        self._check_loop()
+
+    def _check_state(self) -> None:
+        if os.getpid() != self._pid:
+            raise ClientNotUsable(FORKED)
+        if self._state == "closed":
+            raise ClientNotUsable(CLOSED)
+        if self._state == "new":
+            raise ClientNotUsable(
+                "This client is not open yet. Use `async with FaceClient(...) as client:`, or "
+                "`client = await FaceClient.connect(...)`."
+            )
+
+    def _check_loop(self) -> None:
+        # In a plain thread no event loop is running, and that is another one, too.
+        with contextlib.suppress(RuntimeError):
+            if asyncio.get_running_loop() is self._loop:
+                return
+        raise ClientNotUsable(
+            "This client belongs to the event loop in which it was opened, and this is another one or none. "
+            "Make one client in each event loop, or use BlockingFaceClient, which any thread may use."
+        )

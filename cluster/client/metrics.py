@@ -1,17 +1,20 @@
-"""What a client counts, and how it comes to Ray: in bundles, by its driver process, which is Ray's driver."""
+"""What a client counts, and how that reaches Ray: in bundles, through the driver process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from actors.faces import Detected, Failed, Outcome, Priority, Rejected
+from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected
+from cluster.background import repeat_async
 from cluster.client.status import ClientStatus
 from cluster.connection.cluster_api import ClusterApi
 from cluster.errors import NotAnswered
 from cluster.telemetry.metrics import CIRCUIT_VALUES, Observation
+from cluster.telemetry.rate_limit import rate_limited_log
 
 _FLUSH_EVERY_S = 2.0
 _TIMEOUT_S = 4.0
@@ -22,27 +25,32 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class ClientMetrics:
-    """Counts; what was counted while the cluster was away is there when it is back.
+    """Counts what happens, once and when it happens, and sends the counts every few seconds.
+
+    What was counted while the cluster was away is sent when it is back.
 
     Args:
         cluster: takes what was counted.
-        status: how the client is.
+        status: how the client is; read for what is measured and not counted.
+        log: told what went wrong in sending, unless it is only that the cluster is away.
 
     Attributes:
         outcomes: images so far by detected, rejected and failed.
     """
 
-    def __init__(self, cluster: ClusterApi, status: Callable[[], ClientStatus]) -> None:
+    def __init__(
+        self, cluster: ClusterApi, status: Callable[[], ClientStatus], log: logging.Logger | None = None
+    ) -> None:
         self._cluster = cluster
-        self._standing = status
+        self._status = status
+        self._log = log or rate_limited_log("rayface.client")
         self._counted: Counter[tuple[str, Labels]] = Counter()
         self._durations: deque[Observation] = deque(maxlen=_MOST_DURATIONS)
-        self._told: Counter[tuple[str, Labels]] = Counter()
         self._task: asyncio.Task[None] | None = None
         self.outcomes: Counter[str] = Counter()
 
-    def call(self, outcomes: Sequence[Outcome], priority: Priority, seconds: float) -> None:
-        """A call of a client has ended."""
+    def call_ended(self, outcomes: Sequence[Outcome], priority: Priority, seconds: float) -> None:
+        """Count a call of the client, and each of its images by outcome."""
         self._durations.append(("rayface_client_call_seconds", seconds, {"priority": str(priority)}))
         for outcome in outcomes:
             reason = str(outcome.reason) if isinstance(outcome, Rejected | Failed) else ""
@@ -62,15 +70,35 @@ class ClientMetrics:
                 )
 
     def asked_again(self, num_images: int, priority: Priority) -> None:
-        """So many images were busy, and are asked for again."""
-        self._counted["rayface_client_asked_again_total", _labels(priority=str(priority))] += num_images
+        """Count images that were busy and are asked for again."""
+        self._count("rayface_client_asked_again_total", num_images, priority=str(priority))
+
+    def circuit_opened(self, detector: str, reason: Failure) -> None:
+        """Count a circuit that was closed and has opened."""
+        self._count("rayface_client_circuit_opened_total", detector=detector, reason=str(reason))
+
+    def fallback_refused(self) -> None:
+        """Count an image that the policy gave to the CPU and that the CPU did not answer."""
+        self._count("rayface_client_fallback_refused_total")
+
+    def joined(self) -> None:
+        """Count a driver process that has joined the cluster."""
+        self._count("rayface_client_connections_total")
 
     def open(self) -> None:
         """Send what is counted, from now on."""
-        self._task = asyncio.create_task(self._keep())
+        self._task = asyncio.create_task(
+            repeat_async(
+                self.flush,
+                name="Sending the client's metrics",
+                log=self._log,
+                every_s=_FLUSH_EVERY_S,
+                expected=(NotAnswered,),
+            )
+        )
 
     async def close(self) -> None:
-        """Send the rest, if somebody takes it."""
+        """Send the rest, if the cluster is there."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -81,47 +109,28 @@ class ClientMetrics:
         """Send one bundle.
 
         Raises:
-            NotAnswered: nobody took it; it is kept.
+            NotAnswered: it was not taken; the counts are kept for the next bundle.
         """
-        status = self._standing()
-        grown = self._grown(status)
-        counted, durations = dict(self._counted), list(self._durations)
+        counted, self._counted = self._counted, Counter()
+        durations, self._durations = self._durations, deque(maxlen=_MOST_DURATIONS)
         bundle: list[Observation] = [
-            *((name, float(num), dict(labels)) for (name, labels), num in {**counted, **grown}.items()),
+            *((name, float(num), dict(labels)) for (name, labels), num in counted.items()),
             *durations,
-            *_as_it_is(status),
+            *_measured(self._status()),
         ]
-        await self._cluster.record_metrics(bundle, timeout_s=timeout_s)
-        self._counted -= Counter(counted)
-        self._told.update(grown)
-        for _ in durations:
-            self._durations.popleft()
+        try:
+            await self._cluster.record_metrics(bundle, timeout_s=timeout_s)
+        except BaseException:
+            self._counted.update(counted)
+            self._durations = deque([*durations, *self._durations], maxlen=_MOST_DURATIONS)
+            raise
 
-    async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(_FLUSH_EVERY_S)
-            with contextlib.suppress(NotAnswered):
-                await self.flush()
-
-    def _grown(self, status: ClientStatus) -> dict[tuple[str, Labels], int]:
-        """What others count, and how much it has grown since it was last sent."""
-        totals: dict[tuple[str, Labels], int] = {
-            ("rayface_client_fallback_refused_total", ()): status.num_fallback_refused,
-            ("rayface_client_connections_total", ()): status.num_connections,
-        }
-        for each in status.detectors:
-            opened = ("rayface_client_circuit_opened_total", _labels(detector=each.name, reason=each.reason))
-            before = sum(
-                num for (name, of), num in self._told.items() if name == opened[0] and of[0][1] == each.name
-            )
-            totals[opened] = self._told[opened] + each.num_opened - before
-        return {key: num - self._told[key] for key, num in totals.items() if num > self._told[key]}
-
-    def _count(self, metric: str, **labels: str) -> None:
-        self._counted[metric, _labels(**labels)] += 1
+    def _count(self, metric: str, num: int = 1, **labels: str) -> None:
+        self._counted[metric, tuple(sorted(labels.items()))] += num
 
 
-def _as_it_is(status: ClientStatus) -> list[Observation]:
+def _measured(status: ClientStatus) -> list[Observation]:
+    """What is not counted but is as it is now."""
     return [
         ("rayface_client_images", float(status.num_images), {}),
         ("rayface_client_paused", float(bool(status.paused)), {}),
@@ -130,7 +139,3 @@ def _as_it_is(status: ClientStatus) -> list[Observation]:
             for each in status.detectors
         ),
     ]
-
-
-def _labels(**labels: str) -> Labels:
-    return tuple(sorted(labels.items()))

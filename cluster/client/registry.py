@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import platform
 import time
@@ -17,9 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cluster.background import repeat_async
 from cluster.client.status import ClientStatus
 from cluster.connection.cluster_api import ClusterApi
 from cluster.errors import NotAnswered
+from cluster.telemetry.rate_limit import rate_limited_log
 
 _CLIENTS = "client/"
 _RESET = "circuit-reset"
@@ -60,12 +63,20 @@ class ClientRegistry:
         cluster: its key-value store is where notes are kept.
         circuits: of this client.
         status: how this client is.
+        log: told what went wrong, unless it is only that the cluster is away.
     """
 
-    def __init__(self, cluster: ClusterApi, circuits: Circuits, status: Callable[[], ClientStatus]) -> None:
+    def __init__(
+        self,
+        cluster: ClusterApi,
+        circuits: Circuits,
+        status: Callable[[], ClientStatus],
+        log: logging.Logger | None = None,
+    ) -> None:
         self._cluster = cluster
         self._circuits = circuits
-        self._standing = status
+        self._status = status
+        self._log = log or rate_limited_log("rayface.client")
         self._name = f"{platform.node()} pid {os.getpid()}"
         self._key = f"{_CLIENTS}{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._reset_seen: str | None = None
@@ -74,7 +85,15 @@ class ClientRegistry:
 
     def open(self) -> None:
         """Write and read from now on."""
-        self._task = asyncio.create_task(self._keep())
+        self._task = asyncio.create_task(
+            repeat_async(
+                self.look,
+                name="Writing the client's entry",
+                log=self._log,
+                every_s=_LOOK_EVERY_S,
+                expected=(NotAnswered,),
+            )
+        )
 
     async def close(self) -> None:
         """Take this client's note away."""
@@ -91,7 +110,7 @@ class ClientRegistry:
         Raises:
             NotAnswered: the store cannot be reached.
         """
-        status, now = self._standing(), time.monotonic()
+        status, now = self._status(), time.monotonic()
         gist = [(each.name, each.state, each.circuit, each.reason) for each in status.detectors]
         written_at, was = self._written
         if gist != was or now - written_at >= _RENEW_EVERY_S:
@@ -103,12 +122,6 @@ class ClientRegistry:
         if self._reset_seen not in (None, reset["id"]):
             self._circuits.reset(reset["detector"])
         self._reset_seen = reset["id"]
-
-    async def _keep(self) -> None:
-        while True:
-            with contextlib.suppress(NotAnswered):
-                await self.look()
-            await asyncio.sleep(_LOOK_EVERY_S)
 
 
 async def read_clients(cluster: ClusterApi) -> list[ClientEntry]:

@@ -52,8 +52,10 @@ class Connection(ClusterClient):
 
     Args:
         settings: whose cluster to join.
-        start: makes a driver process that has joined.
         log: told when the way opens, closes, and why.
+        start: makes a driver process that has joined.
+        backoff: pauses between attempts to join; None takes the usual ones.
+        on_joined: called each time a driver process has joined.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Connection(ClusterClient):
         log: logging.Logger,
         start: Callable[[Settings], Awaitable[JoinedProcess]] = DriverProcess.start,
         backoff: Backoff | None = None,
+        on_joined: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(self._carry)
         self._settings = settings
+        self._on_joined = on_joined
         self._log = log
         self._start = start
         self._backoff = backoff or Backoff(most_s=10.0)
@@ -163,6 +167,7 @@ class Connection(ClusterClient):
     def _take(self, driver_process: JoinedProcess) -> None:
         old, self._driver_process = self._driver_process, driver_process
         self._num_joined += 1
+        self._on_joined()
         driver_process.ended.add_done_callback(lambda ended: self._drop(driver_process, ended.result()))
         self._came.set()
         self._log.info("Joined the cluster at %s.", driver_process.address)

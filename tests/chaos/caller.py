@@ -88,7 +88,7 @@ async def _call(file: Path, priority: str, seconds: float, first: int) -> None:
         with file.open("w") as out:
             notebook = Notebook(out, priority)
             # Until there is a detector, nothing is asked: what is measured is what faults do.
-            while not any(each.is_ready for each in client._pool.detectors.values()):
+            while not any(each.state == "ready" for each in client.status().detectors):
                 await asyncio.sleep(0.2)
             until = time.monotonic() + seconds
             ask = _interactive if priority == "interactive" else _bulk

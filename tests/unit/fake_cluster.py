@@ -79,6 +79,7 @@ class FakeCluster:
         values: the key-value store.
         script: what a detector says of images; None takes `answer`.
         is_away: whether every question comes back without an answer.
+        is_closed: whether a client has left it.
     """
 
     def __init__(self, *names: str, seconds: float = 0.0) -> None:
@@ -95,7 +96,7 @@ class FakeCluster:
         self.entries: dict[str, ActorEntry] = {}
         self.values: dict[str, bytes] = {}
         self.script: Callable[[Sequence[PreparedImage]], list[Outcome] | Exception] | None = None
-        self.is_away = False
+        self.is_away = self.is_closed = False
         self.under_way = self.most_under_way = self.num_cancelled = 0
         self.deadlines: list[float] = []
         self.traces: list[str] = []
@@ -103,6 +104,13 @@ class FakeCluster:
     def answer(self, images: Sequence[PreparedImage]) -> list[Outcome] | Exception:
         """What a detector says of images, where there is no script; an error is raised."""
         return [detected(image.width) for image in images]
+
+    async def open(self, *, wait: bool = True) -> None:
+        """It is joined already."""
+
+    async def close(self) -> None:
+        """Only remembers it."""
+        self.is_closed = True
 
     async def place_detectors(self, *, timeout_s: float) -> list[str]:
         async with self._answering(timeout_s):

@@ -1,8 +1,7 @@
-"""A tracer that keeps its spans, and clients that use one; no collector, no threads."""
+"""A tracer that keeps its spans, and calls of clients that use one; no collector, no threads."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -10,14 +9,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from actors.faces import Outcome
-from cluster.client.detector import Detector
-from cluster.client.detector_pool import DetectorPool
-from cluster.client.face_client import FaceClient
-from cluster.settings import load_settings
 from cluster.telemetry.otel import SpanTracer
 from cluster.telemetry.tracing import Tracer
-from tests.fakes import prepared
-from tests.unit.fake_cluster import FakeCluster, health, quiet
+from tests.unit.clients import client_on, photos
+from tests.unit.fake_cluster import FakeCluster
 from tests.virtual_time import run
 
 
@@ -58,25 +53,18 @@ def reason(span: ReadableSpan) -> str | None:
     return span.status.description
 
 
-class Clients:
-    """Makes clients whose photos need no threads, on the virtual clock."""
+def ask(
+    tracer: Tracer,
+    cluster: FakeCluster,
+    num: int = 1,
+    *,
+    fallback: dict[str, Any] | None = None,
+    **options: Any,
+) -> list[Outcome]:
+    """The outcomes of a call with `num` photos, of a client of its own in virtual time."""
 
-    def __init__(self, tracer: Tracer, **sections: dict[str, Any]) -> None:
-        self._tracer = tracer
-        self._settings = load_settings(**sections)
+    async def story() -> list[Outcome]:
+        async with client_on(cluster, tracer=tracer, fallback=fallback or {}) as client:
+            return await client.detect(photos(num), **options)
 
-    def made(self, cluster: FakeCluster) -> FaceClient:
-        log = quiet(asyncio.get_running_loop().time)
-        pool = DetectorPool(cluster, self._settings.circuit, log)
-        pool.detectors["FaceDetector"] = known = Detector("FaceDetector", self._settings.circuit, 0.0)
-        known.hear(asyncio.get_running_loop().time(), health())
-        return FaceClient(cluster, pool, self._settings, log, self._tracer)  # type: ignore[arg-type]  # a fake
-
-    def ask(self, cluster: FakeCluster, num: int = 1, **options: Any) -> list[Outcome]:
-        async def story() -> list[Outcome]:
-            client = self.made(cluster)
-            outcomes = await client.detect([prepared(each) for each in range(num)], **options)
-            await client._fallback.close()
-            return outcomes
-
-        return run(story())
+    return run(story())

@@ -3,56 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from actors.faces import Detected, Failure, Outcome, Rejected
-from cluster.client.detector import Detector
-from cluster.client.detector_pool import DetectorPool
-from cluster.client.face_client import FaceClient
-from cluster.settings import load_settings
-from tests.unit.fake_cluster import FakeCluster, detected, failed, health, lost
-
-
-async def collected(answers: AsyncIterator[Outcome]) -> list[Outcome]:
-    return [outcome async for outcome in answers]
-
-
-def photo(width: int) -> np.ndarray[Any, Any]:
-    return np.zeros((1, width, 3), np.uint8)
-
-
-def client(cluster: FakeCluster, **changes: Any) -> FaceClient:
-    """Made inside a running loop; `changes` are of the settings of clients."""
-    settings = load_settings(client={"num_prepare_threads": 1, **changes})
-    log = logging.getLogger("test")
-    pool = DetectorPool(cluster, settings.circuit, log)
-    pool.detectors["FaceDetector"] = known = Detector("FaceDetector", settings.circuit, 0.0)
-    known.hear(asyncio.get_running_loop().time(), health())
-    return FaceClient(cluster, pool, settings, log)  # type: ignore[arg-type]  # a fake in place of a connection
-
-
-async def asking(cluster: FakeCluster, images: Any, **options: Any) -> list[Outcome]:
-    """One call of a client of its own."""
-    return await client(cluster).detect(images, **options)
+from actors.faces import Detected, Failed, Failure, Outcome, Rejected
+from tests.unit.clients import asking, client_on, photo, photos
+from tests.unit.fake_cluster import FakeCluster, detected, failed, lost
+from tests.virtual_time import run
 
 
 def widths(outcomes: Sequence[Outcome]) -> list[Any]:
-    return [each.width if isinstance(each, Detected) else each.reason for each in outcomes]  # type: ignore[attr-defined]
+    """The width of each photo that was searched; of the others, why not."""
+    return [
+        each.width if isinstance(each, Detected) else each.reason
+        for each in outcomes
+        if isinstance(each, Detected | Rejected | Failed)
+    ]
 
 
-def run(story: Any) -> Any:
-    async def bounded() -> Any:
-        async with asyncio.timeout(30):
-            return await story
-
-    return asyncio.run(bounded())
+async def as_they_come(images: Sequence[Any]) -> AsyncIterator[Any]:
+    """A source that has one image ready at a time."""
+    for image in images:
+        yield image
 
 
 def test_outcomes_come_in_order_whatever_happens_to_each(tmp_path: Path) -> None:
@@ -64,7 +40,7 @@ def test_outcomes_come_in_order_whatever_happens_to_each(tmp_path: Path) -> None
 
     async def story() -> None:
         images = [photo(1), b"", photo(3), tmp_path / "missing.jpg", photo(5), b"text"]
-        outcomes = await client(Mixed()).detect(images)
+        outcomes = await asking(Mixed(), images)
         assert widths(outcomes) == [1, "zero_sized", Failure.DEVICE_FAILED, "unreadable", 5, "not_an_image"]
         refused = outcomes[1]
         assert isinstance(refused, Rejected)
@@ -78,10 +54,8 @@ def test_many_images_travel_in_bounded_calls() -> None:
     detector = FakeCluster(seconds=0.001)
 
     async def story() -> None:
-        outcomes = await client(detector, images_per_call=4, max_calls_in_flight=3).detect(
-            [photo(n) for n in range(1, 60)]
-        )
-        assert widths(outcomes) == list(range(1, 60))
+        async with client_on(detector, client={"images_per_call": 4, "max_calls_in_flight": 3}) as client:
+            assert widths(await client.detect(photos(60))) == list(range(1, 61))
 
     run(story())
     assert max(detector.calls) <= 4
@@ -92,19 +66,22 @@ def test_a_stream_is_read_no_further_than_it_is_answered() -> None:
     """I6: memory is bounded by the calls in flight, however long the source is."""
     num_read = 0
 
-    def source() -> Iterator[Any]:
+    async def source() -> AsyncIterator[Any]:
         nonlocal num_read
         while True:
             num_read += 1
             yield photo(num_read)
 
     async def story() -> None:
-        answers = client(FakeCluster(), images_per_call=4, max_calls_in_flight=2).stream(source())
-        for number in range(1, 101):
-            assert widths([await anext(answers)]) == [number]
-            await asyncio.sleep(0)
-            assert num_read - number <= 4 * 2 + 4 + 2 + 4
-        await answers.aclose()  # type: ignore[attr-defined]
+        async with client_on(
+            FakeCluster(), client={"images_per_call": 4, "max_calls_in_flight": 2}
+        ) as client:
+            answers = client.stream(source())
+            for number in range(1, 101):
+                assert widths([await anext(answers)]) == [number]
+                await asyncio.sleep(0.1)
+                assert num_read - number <= 4 * 2 + 4 + 2 + 4
+            await answers.aclose()
 
     run(story())
 
@@ -119,11 +96,12 @@ def test_an_answer_does_not_wait_for_a_source_that_stalls() -> None:
             while True:
                 yield await asked.get()
 
-        answers = client(FakeCluster()).stream(source())
-        for number in range(1, 6):
-            asked.put_nowait(photo(number))
-            assert widths([await anext(answers)]) == [number]
-        await answers.aclose()  # type: ignore[attr-defined]
+        async with client_on(FakeCluster()) as client:
+            answers = client.stream(source())
+            for number in range(1, 6):
+                asked.put_nowait(photo(number))
+                assert widths([await anext(answers)]) == [number]
+            await answers.aclose()
 
     run(story())
 
@@ -131,13 +109,16 @@ def test_an_answer_does_not_wait_for_a_source_that_stalls() -> None:
 def test_a_source_that_fails_says_so_after_what_it_gave() -> None:
     """Its own error comes out, not a hang."""
 
-    def source() -> Iterator[Any]:
+    async def source() -> AsyncIterator[Any]:
         yield photo(1)
         raise OSError("the disk is gone")
 
     async def story() -> None:
-        with pytest.raises(OSError, match="the disk is gone"):
-            await collected(client(FakeCluster()).stream(source()))
+        async with client_on(FakeCluster()) as client:
+            answers = client.stream(source())
+            assert widths([await anext(answers)]) == [1]
+            with pytest.raises(OSError, match="the disk is gone"):
+                await anext(answers)
 
     run(story())
 
@@ -157,7 +138,7 @@ def test_busy_images_are_asked_for_again_and_only_those() -> None:
                 for image in images
             ]
 
-    outcomes = run(asking(OddOnesBusyAtFirst(), [photo(n) for n in range(1, 9)]))
+    outcomes = run(asking(OddOnesBusyAtFirst(), photos(8)))
     assert widths(outcomes) == list(range(1, 9))
     assert asked == {n: 1 + n % 2 for n in range(1, 9)}
 
@@ -176,8 +157,14 @@ def test_busy_beyond_the_deadline_is_said() -> None:
 
 def test_a_deadline_ends_a_call_that_hangs() -> None:
     """I6: the caller gets an outcome, whatever the cluster does."""
-    outcomes = run(asking(FakeCluster(seconds=1000), [photo(1), photo(2)], deadline_s=0.05))
-    assert widths(outcomes) == [Failure.DEADLINE, Failure.DEADLINE]
+
+    async def story() -> None:
+        begun = asyncio.get_running_loop().time()
+        outcomes = await asking(FakeCluster(seconds=1000), photos(2), deadline_s=5.0)
+        assert widths(outcomes) == [Failure.DEADLINE, Failure.DEADLINE]
+        assert asyncio.get_running_loop().time() - begun < 6.0
+
+    run(story())
 
 
 @pytest.mark.parametrize(
@@ -192,7 +179,7 @@ def test_a_deadline_ends_a_call_that_hangs() -> None:
 def test_a_fault_of_the_cluster_is_an_outcome(answer: Any, failure: Failure) -> None:
     """I1: nothing is raised once images are on their way, and nobody gets another's answer."""
     detector = FakeCluster()
-    detector.script = lambda images: answer
+    detector.answer = lambda images: answer  # type: ignore[method-assign]  # its script
     assert widths(run(asking(detector, [photo(1), b"", photo(2)]))) == [failure, "zero_sized", failure]
 
 
@@ -201,14 +188,15 @@ def test_who_leaves_a_stream_leaves_no_call_behind() -> None:
     detector = FakeCluster(seconds=1000)
 
     async def story() -> None:
-        answers = client(detector).stream(photo(n) for n in range(1, 100))
-        waiting = asyncio.ensure_future(anext(answers))
-        while not detector.under_way:
-            await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        await answers.aclose()  # type: ignore[attr-defined]
-        assert detector.under_way == 0
+        async with client_on(detector) as client:
+            answers = client.stream(as_they_come(photos(100)))
+            waiting = asyncio.ensure_future(anext(answers))
+            while not detector.under_way:
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await answers.aclose()
+            assert detector.under_way == 0
 
     run(story())
     assert detector.num_cancelled > 0

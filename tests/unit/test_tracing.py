@@ -15,30 +15,22 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from actors.faces import Failure
-from cluster.client import cpu_fallback as fallback_module
-from cluster.client import face_client as client_module
 from cluster.settings import TracingSettings
 from cluster.telemetry.setup import tracer_of
 from cluster.telemetry.tracing import OFF
-from tests.fakes import prepared
-from tests.unit import test_surviving
+from tests.unit.clients import client_on, photos
 from tests.unit.fake_cluster import FakeCluster, detected, failed, health, lost
-from tests.unit.spans import Clients, Spans, facts, reason
+from tests.unit.spans import Spans, ask, facts, reason
 from tests.virtual_time import run
 
 HERE = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "Preprocessor", test_surviving.Preprocessor)
 
 
 def test_off_nothing_of_opentelemetry_is_imported() -> None:
     """A backend that does not trace does not pay for it, at import or in a call."""
     program = (
         "import asyncio, sys\n"
-        "from tests.unit.test_client import asking, photo\n"
+        "from tests.unit.clients import asking, photo\n"
         "from tests.unit.fake_cluster import FakeCluster\n"
         "(outcome,) = asyncio.run(asking(FakeCluster(), [photo(3)]))\n"
         "assert outcome.width == 3\n"
@@ -64,14 +56,14 @@ def test_off_there_is_one_span_for_everything_and_it_does_nothing() -> None:
     assert span.traceparent == ""
     assert tracer.listener("FaceDetector") is None
     cluster = FakeCluster()
-    Clients(OFF).ask(cluster, 2)
+    ask(OFF, cluster, 2)
     assert (cluster.calls, cluster.traces) == ([2], [])
 
 
 def test_the_stages_of_a_call_are_below_it() -> None:
     """With counts and names, and nothing of the photos."""
     spans, cluster = Spans(), FakeCluster()
-    Clients(spans.tracer).ask(cluster, 3, priority="bulk", deadline_s=7)
+    ask(spans.tracer, cluster, 3, priority="bulk", deadline_s=7)
     assert spans.parents() == {
         "rayface.detect": None,
         "wait for room": "rayface.detect",
@@ -93,10 +85,10 @@ def test_each_call_of_a_stream_is_a_trace_of_its_own() -> None:
     spans = Spans()
 
     async def story() -> None:
-        client = Clients(spans.tracer, client={"images_per_call": 2}).made(FakeCluster())
-        assert len([each async for each in client.stream(prepared(n) for n in range(6))]) == 6
+        async with client_on(FakeCluster(), tracer=spans.tracer, client={"images_per_call": 2}) as client:
+            assert len([each async for each in client.stream(photos(6))]) == 6
 
-    asyncio.run(story())
+    run(story())
     roots = spans.named("rayface.detect")
     assert sum(facts(each)["num_images"] for each in roots) == 6
     assert len({each.context.trace_id for each in roots}) == len(roots) >= 3
@@ -111,7 +103,7 @@ def test_what_was_busy_is_another_attempt() -> None:
             return [failed(Failure.BUSY, 0.5) if len(self.calls) == 1 else detected(1) for _ in images]
 
     spans = Spans()
-    Clients(spans.tracer).ask(BusyAtFirst())
+    ask(spans.tracer, BusyAtFirst())
     assert [reason(each) for each in spans.named("ask detector")] == ["busy", None]
     assert facts(spans.named("ask detector")[0])["reasons"] == ("busy",)
     assert reason(spans.one("rayface.detect")) is None
@@ -128,12 +120,12 @@ def test_what_was_busy_is_another_attempt() -> None:
 def test_what_failed_is_marked_with_its_reason(answer: Any, said: str) -> None:
     """The attempt, and the call that had nothing better; in a word, never in the error's own text."""
     spans, cluster = Spans(), FakeCluster()
-    cluster.script = lambda images: answer
+    cluster.answer = lambda images: answer  # type: ignore[method-assign]  # its script
     if isinstance(answer, RuntimeError):
         with pytest.raises(RuntimeError):
-            Clients(spans.tracer).ask(cluster)
+            ask(spans.tracer, cluster)
     else:
-        Clients(spans.tracer).ask(cluster)
+        ask(spans.tracer, cluster)
     assert reason(spans.one("ask detector")) == reason(spans.one("rayface.detect")) == said
     assert not any(each.events for each in spans.all)
     assert "secret" not in "".join(each.to_json() for each in spans.all)
@@ -144,10 +136,10 @@ def test_a_call_that_nobody_may_be_asked_for_says_why() -> None:
     spans = Spans()
 
     async def story() -> None:
-        client = Clients(spans.tracer).made(FakeCluster())
-        lying = health(state="faulty", detail="zeros", failure=Failure.DEVICE_LIES)
-        client._pool.detectors["FaceDetector"].hear(0.0, lying)
-        await client.detect([prepared()])
+        cluster = FakeCluster()
+        cluster.healths["FaceDetector"] = health(state="faulty", detail="zeros", failure=Failure.DEVICE_LIES)
+        async with client_on(cluster, tracer=spans.tracer) as client:
+            await client.detect(photos(1))
 
     run(story())
     assert reason(spans.one("wait for detector")) == reason(spans.one("rayface.detect")) == "device_lies"
@@ -160,19 +152,18 @@ def test_no_room_is_a_busy_place() -> None:
 
     async def story() -> None:
         bounds = {"max_images_in_flight": 1, "max_waiting_calls": 1}
-        client = Clients(spans.tracer, client=bounds).made(FakeCluster(seconds=1.0))
-        await asyncio.gather(*(client.detect([prepared()]) for _ in range(3)))
+        async with client_on(FakeCluster(seconds=1.0), tracer=spans.tracer, client=bounds) as client:
+            await asyncio.gather(*(client.detect(photos(1)) for _ in range(3)))
 
     run(story())
     assert sorted(str(reason(each)) for each in spans.named("wait for room")) == ["None", "None", "busy"]
 
 
-def test_the_cpu_that_stands_in_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cpu_that_stands_in_is_a_stage() -> None:
     """With the number of its images; what the detector did not answer stays marked."""
-    monkeypatch.setattr(fallback_module, "start_detector", test_surviving.Cpu)
     spans, cluster = Spans(), FakeCluster()
-    cluster.script = lambda images: lost()
-    Clients(spans.tracer, fallback={"policy": "after_s"}).ask(cluster, 2)
+    cluster.answer = lambda images: lost()  # type: ignore[method-assign]  # its script
+    ask(spans.tracer, cluster, 2, fallback={"policy": "after_s"})
     assert spans.parents()["fallback"] == "rayface.detect"
     assert facts(spans.one("fallback"))["num_detected"] == 2
     assert reason(spans.one("ask detector")) == "detector_lost"
@@ -186,10 +177,10 @@ def test_a_trace_of_the_backend_goes_on_in_ours() -> None:
     for flags in (TraceFlags.SAMPLED, TraceFlags.DEFAULT):
         above = SpanContext(0xAB, 0xCD, is_remote=False, trace_flags=TraceFlags(flags))
         with trace.use_span(NonRecordingSpan(above)):
-            Clients(spans.tracer).ask(cluster)
+            ask(spans.tracer, cluster)
     root = spans.one("rayface.detect")
     assert root.parent is not None
     assert (root.context.trace_id, root.parent.span_id) == (0xAB, 0xCD)
     assert len(cluster.traces) == 1
-    Clients(Spans(sampler=ALWAYS_OFF).tracer).ask(cluster)
+    ask(Spans(sampler=ALWAYS_OFF).tracer, cluster)
     assert len(cluster.traces) == 1

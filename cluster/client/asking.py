@@ -1,0 +1,89 @@
+"""Asks a detector for the prepared images of a call, and again for those that were busy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from actors.faces import Failed, Failure, Priority
+from cluster.client.call import CallImage, client_stamp
+from cluster.client.detector_pool import DetectorPool
+from cluster.client.metrics import ClientMetrics
+from cluster.errors import NotAnswered, Refused
+from cluster.telemetry.tracing import Tracer
+
+#: The shortest wait before busy images are asked for again.
+_MIN_WAIT_S = 0.05
+
+
+class Asking:
+    """Puts questions to the detectors of a pool.
+
+    Args:
+        pool: chooses the detector, carries the question, and judges the answer.
+        metrics: told what is asked again.
+        tracer: follows each attempt.
+        clock: seconds; the pool's.
+    """
+
+    def __init__(
+        self, pool: DetectorPool, metrics: ClientMetrics, tracer: Tracer, clock: Callable[[], float]
+    ) -> None:
+        self._pool = pool
+        self._metrics = metrics
+        self._tracer = tracer
+        self._clock = clock
+
+    async def until_answered(
+        self, images: Sequence[CallImage], priority: Priority, until: float, *, patient: bool
+    ) -> None:
+        """Give each image a detector's outcome, or the failure that says why it has none.
+
+        Args:
+            images: prepared, and few enough for one question.
+            priority: of the call.
+            until: when an answer is of no use any more, on the clock.
+            patient: whether to wait while every circuit is open, and not to fail at once.
+        """
+        asked = list(images)
+        for image in asked:
+            image.outcome = self._failed(Failure.DEADLINE, "The time was up before the photo was sent.")
+        while asked and self._clock() < until:
+            await self._once(asked, priority, until, patient=patient)
+            waits_s = [wait_s for image in asked if (wait_s := _wait_s(image)) is not None]
+            asked = [image for image in asked if _wait_s(image) is not None]
+            if not asked or self._clock() + max(waits_s) >= until:
+                return
+            self._metrics.asked_again(len(asked), priority)
+            await asyncio.sleep(max(waits_s))
+
+    async def _once(
+        self, images: Sequence[CallImage], priority: Priority, until: float, *, patient: bool
+    ) -> None:
+        photos = [image.photo for image in images if image.photo is not None]
+        try:
+            with self._tracer.span("wait for detector"):
+                detector = await self._pool.choose(until, patient=patient)
+            with self._tracer.span("ask detector", detector=detector.name, num_images=len(photos)) as span:
+                answers = await self._pool.ask(detector, photos, priority, until, span.traceparent)
+                span.add(incarnation=answers[0].stamp.incarnation)
+                span.outcomes(answers)
+        except Refused as refused:
+            fault = refused.fault
+            answers = [self._failed(fault.failure, fault.detail, refused.retry_after_s)] * len(images)
+        except NotAnswered as error:
+            answers = [self._failed(error.fault.failure, error.fault.detail)] * len(images)
+        for image, answer in zip(images, answers, strict=True):
+            image.outcome = answer
+
+    def _failed(self, failure: Failure, detail: str, retry_after_s: float | None = None) -> Failed:
+        stamp = client_stamp(self._pool.known_health())
+        return Failed(stamp=stamp, reason=failure, detail=detail, retry_after_s=retry_after_s)
+
+
+def _wait_s(image: CallImage) -> float | None:
+    """How long a detector told us to wait with this image, in seconds; None if it did not."""
+    outcome = image.outcome
+    if isinstance(outcome, Failed) and outcome.reason is Failure.BUSY and outcome.retry_after_s is not None:
+        return max(_MIN_WAIT_S, outcome.retry_after_s)
+    return None

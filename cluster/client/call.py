@@ -1,0 +1,96 @@
+"""One call of a client: its images, each with what is known of it so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from actors.faces import Health, Outcome, Priority, Stamp
+from actors.images import ImageSource, PreparedImage
+
+#: The photos of one question to a detector, in bytes. Ray sends larger arguments through its object store,
+#: which needs further ports (see `node.contract.COMMON`); this leaves room for the rest of the question.
+MAX_QUESTION_BYTES = 10_000_000
+
+
+@dataclass(slots=True, eq=False)
+class CallImage:
+    """One image of a call, from what the caller gave to its outcome.
+
+    Every stage of a call gets these same objects and writes into them. So no stage has to find out to which
+    image an answer belongs.
+
+    Attributes:
+        source: what the caller gave: an encoded photo, a path, or pixels.
+        photo: the source made small; None until then, and for an image that cannot be searched.
+        outcome: the newest answer; None before the first. The CPU's answer may replace a detector's failure.
+    """
+
+    source: ImageSource
+    photo: PreparedImage | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Images that travel together.
+
+    Attributes:
+        images: in the caller's order.
+        priority: of all of them.
+        deadline: when the caller stops waiting, in seconds on the event loop's clock.
+    """
+
+    images: Sequence[CallImage]
+    priority: Priority
+    deadline: float
+
+    @classmethod
+    def of(cls, sources: Sequence[ImageSource], priority: Priority, deadline: float) -> Self:
+        """A call that has just begun."""
+        return cls([CallImage(source) for source in sources], priority, deadline)
+
+    @property
+    def prepared(self) -> list[CallImage]:
+        """The images that are ready to travel."""
+        return [image for image in self.images if image.photo is not None]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes so far, in the caller's order; at the end of the call, one for each image."""
+        return [image.outcome for image in self.images if image.outcome is not None]
+
+    def settle(self, outcome: Outcome) -> None:
+        """Give every image the same outcome."""
+        for image in self.images:
+            image.outcome = outcome
+
+
+def in_questions(images: Sequence[CallImage]) -> list[list[CallImage]]:
+    """Divide prepared images into questions of at most `MAX_QUESTION_BYTES` each, in order.
+
+    With the default settings a call is one question: 8 photos of 640 x 640 pixels are 9.8 MB. A larger
+    `client.images_per_call` or `detector.input_size` needs several. One photo alone may be larger than the
+    limit; it is a question of its own.
+    """
+    questions: list[list[CallImage]] = []
+    num_bytes = 0
+    for image in images:
+        assert image.photo is not None
+        size = image.photo.pixels.nbytes
+        if not questions or num_bytes + size > MAX_QUESTION_BYTES:
+            questions.append([])
+            num_bytes = 0
+        questions[-1].append(image)
+        num_bytes += size
+    return questions
+
+
+def client_stamp(health: Health | None) -> Stamp:
+    """The stamp of an outcome that the client itself gives.
+
+    Args:
+        health: of any detector, for the name of the model; None if no detector was heard yet.
+    """
+    return Stamp("client", health.stamp.model if health else "")
