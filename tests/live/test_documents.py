@@ -62,7 +62,12 @@ def run(words: list[str], folder: Path, variables: dict[str, str]) -> subprocess
     )
 
 
-@pytest.mark.parametrize("block", blocks_to("live"), ids=str)
+def _different(examples: list[Block]) -> list[Block]:
+    """An example that stands on two pages runs once."""
+    return list({(each.text, each.marker): each for each in examples}.values())
+
+
+@pytest.mark.parametrize("block", _different(blocks_to("live")), ids=str)
 def test_examples_run(block: Block, folder: Path, variables: dict[str, str]) -> None:
     """Each command ends with an exit code that its document names, says something, and shows no traceback."""
     assert block.marker is not None
