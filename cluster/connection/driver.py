@@ -15,6 +15,7 @@ import contextlib
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 
@@ -94,6 +95,9 @@ class Inbox:
         self._deliver: Callable[[Ask | Drop | None], None] = self._early.append
         #: Whether this process may end without more ado when nobody waits for it.
         self.may_exit = False
+
+    def start(self) -> None:
+        """Read from now on, in a thread; watch the parent in another one."""
         threading.Thread(target=self._read, name="read", daemon=True).start()
         if hasattr(os, "fork"):
             threading.Thread(target=self._watch, name="parent", daemon=True).start()
@@ -113,10 +117,13 @@ class Inbox:
                 deliver(message)
 
     def _read(self) -> None:
-        with contextlib.suppress(EOFError):
-            while True:
-                self._put(self._channel.read())
-        self._put(None)
+        try:
+            with contextlib.suppress(EOFError):
+                while True:
+                    self._put(self._channel.read())
+        finally:
+            # However this thread ends, nothing more comes.
+            self._put(None)
 
     def _watch(self) -> None:
         # A child that the backend forked may hold our pipe open after the backend itself is gone.
@@ -137,6 +144,7 @@ def main() -> None:
     try:
         settings = Settings(**channel.read())
         inbox = Inbox(channel, parent)
+        inbox.start()
         # Joining may take Ray a minute. An embedded Ray that is half there is waited for, and then ended.
         inbox.may_exit = settings.cluster.address is not None
         leave = placement.join_or_start(settings)
@@ -155,6 +163,9 @@ def main() -> None:
         asyncio.run(_serve(Driver(Handlers(settings, address), channel), inbox))
     except EOFError:
         pass
+    except Exception:
+        # The process ends below without a word of its own; its parent reads these.
+        traceback.print_exc()
     finally:
         if settings.cluster.address is None and settings.tracing.endpoint:
             time.sleep(_LAST_SPANS_S)

@@ -32,21 +32,12 @@ class DriverProcess:
         ended: done when it has ended, by itself or not; holds why, in words.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
         self._loop = asyncio.get_running_loop()
-        self._process = subprocess.Popen(
-            # The same modules as here, wherever they were found.
-            [sys.executable, "-c", _PROGRAM.format(path=sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # Ctrl+C is for this process; the driver process ends when this one hangs up.
-            start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._channel = Channel(self._process.stdout, self._process.stdin)
+        self._process = process
+        self._channel = Channel(process.stdout, process.stdin)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._to_send: queue.PriorityQueue[tuple[int, int, Any]] = queue.PriorityQueue()
@@ -55,20 +46,36 @@ class DriverProcess:
         self._joined: asyncio.Future[str] = self._loop.create_future()
         self.address = ""
         self.ended: asyncio.Future[str] = self._loop.create_future()
-        # A setting may hold a path; as JSON it is understood by the other process's own settings.
-        self._put(settings.model_dump(mode="json"))
-        for work in (self._send, self._receive, self._listen):
-            threading.Thread(target=work, name=f"driver-process{work.__name__}", daemon=True).start()
 
     @classmethod
     async def start(cls, settings: Settings) -> DriverProcess:
-        """A driver process that has joined the cluster in the settings, or has started an embedded one.
+        """Start a process, and wait until it has joined the cluster in the settings or has one embedded.
 
         Raises:
-            ClusterUnavailable: it could not; says why.
+            ClusterUnavailable: the process could not be started, or could not join; says why.
         """
-        made = cls(settings)
         try:
+            process = subprocess.Popen(
+                # The same modules as here, wherever they were found.
+                [sys.executable, "-c", _PROGRAM.format(path=sys.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                # Ctrl+C is for this process; the driver process ends when this one hangs up.
+                start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+        except OSError as error:
+            raise ClusterUnavailable(
+                f"The process that joins the cluster could not be started: {error}. "
+                "Look whether this machine has memory, processes and open files left."
+            ) from error
+        made = cls(process)
+        try:
+            for work in (made._send, made._receive, made._listen):
+                threading.Thread(target=work, name=f"driver-process{work.__name__}", daemon=True).start()
+            # A setting may hold a path; as JSON it is understood by the other process's own settings.
+            made._put(settings.model_dump(mode="json"))
             made.address = await asyncio.shield(made._joined)
         except BaseException:
             await made.end()
@@ -125,19 +132,25 @@ class DriverProcess:
 
     def _send(self) -> None:
         """In a thread, because a pipe that nobody reads blocks."""
-        with contextlib.suppress(EOFError):
-            while (message := self._to_send.get()[2]) is not None:
-                # What nobody waits for any more need not travel.
-                if not isinstance(message, Ask) or message.number in self._waiting:
-                    self._channel.write(message)
-        self._channel.hang_up()
+        try:
+            with contextlib.suppress(EOFError):
+                while (message := self._to_send.get()[2]) is not None:
+                    # What nobody waits for any more need not travel.
+                    if not isinstance(message, Ask) or message.number in self._waiting:
+                        self._channel.write(message)
+        finally:
+            # However this thread ends, the driver process ends too, and another one is started.
+            self._channel.hang_up()
 
     def _receive(self) -> None:
-        with contextlib.suppress(EOFError):
-            while True:
-                self._tell(self._heard, self._channel.read())
-        self._process.wait()
-        self._tell(self._has_ended)
+        try:
+            with contextlib.suppress(EOFError):
+                while True:
+                    self._tell(self._heard, self._channel.read())
+        finally:
+            # It has ended, or says what cannot be read: then it is of no more use.
+            self._end()
+            self._tell(self._has_ended)
 
     def _listen(self) -> None:
         assert self._process.stderr is not None

@@ -90,19 +90,21 @@ class Channel:
         """The next value; blocks.
 
         Raises:
-            EOFError: the other end is gone.
+            EOFError: the other end is gone, or what it sent cannot be read.
         """
         try:
             return pickle.load(self._reading)
-        except (OSError, ValueError, pickle.UnpicklingError) as error:
-            # A process that dies in the middle of a value leaves half of it.
-            raise EOFError(str(error)) from error
+        except Exception as error:
+            # A process that dies in the middle of a value leaves half of it. Pickle raises many kinds of
+            # errors then, IndexError and AttributeError among them.
+            raise EOFError(f"{type(error).__name__}: {error}") from error
 
     def write(self, value: Any) -> None:
         """Send a value; blocks while the other end does not read.
 
         Raises:
             EOFError: the other end is gone.
+            Exception: the value cannot be sent; this end has hung up, because half of it may have been.
         """
         try:
             with self._lock:
@@ -110,6 +112,9 @@ class Channel:
                 self._writing.flush()
         except (OSError, ValueError) as error:
             raise EOFError(str(error)) from error
+        except BaseException:
+            self.hang_up()
+            raise
 
     def hang_up(self) -> None:
         """The other end reads nothing more, and knows it."""
