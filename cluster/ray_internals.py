@@ -1,53 +1,295 @@
-"""Every private name of Ray that we use: why no public way serves, and which test fails when it changes."""
+"""Every private name of Ray that we use, each with the reason and with the test that fails when it changes.
+
+Ray is pinned exactly, so a private name can only change with a new pin. `tests/unit/test_ray_internals.py`
+finds any private name of Ray that stands elsewhere in `cluster`, `actors` or `app`.
+
+These are public and may stand anywhere in `cluster`: what `ray`, `ray.exceptions` and `ray.util` export, and
+the variables that Ray's documentation names for people to set: RAY_ADDRESS, RAY_AUTH_MODE, RAY_AUTH_TOKEN,
+RAY_AUTH_TOKEN_PATH, RAY_USAGE_STATS_ENABLED and RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_NAMESPACE = b"rayface"
+
+#: Ray's core and its Python read these on both sides of a call, so every process of a cluster needs them.
+#:
+#: Why private: neither `ray.init` nor `ray start` has an option for any of them.
+#: Test: tests/unit/test_ray_internals.py::test_ray_reads_the_variables_that_we_set
+CALL_VARIABLES: Mapping[str, str] = {
+    # A link that is cut without a word is noticed after 5 + 10 s, idle or not.
+    "RAY_grpc_client_keepalive_time_ms": "5000",
+    "RAY_grpc_client_keepalive_timeout_ms": "10000",
+    # The photos of one call travel inside it. By way of the object store they would be slower across a NAT,
+    # and would need further ports both ways.
+    "RAY_max_direct_call_object_size": "12000000",
+    "RAY_task_rpc_inlined_bytes_limit": "64000000",
+    # Ray's default refuses a node of another patch version of Python.
+    "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
+    # Ray hides GPUs from actors that ask for none, and does not count what DirectML uses.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+#: For an embedded cluster, whose calls never leave the machine.
+#:
+#: Why private: as for `CALL_VARIABLES`.
+#: Test: tests/unit/test_ray_internals.py::test_ray_reads_the_variables_that_we_set
+EMBEDDED_VARIABLES: Mapping[str, str] = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": CALL_VARIABLES["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"],
+}
+
+#: Ray's core would end the whole process of a driver, without an exception, after a minute without the head.
+#:
+#: Why private: Ray raises nothing that a driver could catch, and `ray.init` has no option for it.
+#: Test: tests/unit/test_ray_internals.py::test_ray_reads_the_variables_that_we_set
+DRIVER_VARIABLES: Mapping[str, str] = {"RAY_gcs_rpc_server_reconnect_timeout_s": "1000000"}
+
+#: For a head and for every machine that joins it: when a machine counts as lost.
+#:
+#: Why private: `ray start` has no option for any of them.
+#: Test: tests/unit/test_ray_internals.py::test_ray_reads_the_variables_that_we_set
+NODE_VARIABLES: Mapping[str, str] = {
+    # Five checks in a row, each at most 2 s, one second apart: 15 s of silence.
+    "RAY_health_check_initial_delay_ms": "5000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "5",
+    # A machine that was given up, or whose head stays away, ends its Ray; its supervisor starts Ray again.
+    "RAY_raylet_liveness_self_check_interval_ms": "2000",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
+    # The supervisor lets detectors finish; Ray has nothing more to wait for.
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+}
+
+
+def storage_variables(folder: Path) -> dict[str, str]:
+    """Let a head keep its tables in a folder, so that it finds them again after a restart.
+
+    Why private: the public way needs a Redis server beside the head.
+    Test: tests/unit/test_ray_internals.py::test_ray_reads_the_variables_that_we_set
+    """
+    return {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(folder)}
+
+
+def metrics_port_variables(autoscaler: int, dashboard: int) -> dict[str, str]:
+    """The ports at which a head's autoscaler and dashboard show their metrics.
+
+    Ray opens them on every head; unnamed, they would be the same for any two heads of one machine.
+
+    Why private: `ray start` has no option for them.
+    Test: tests/unit/test_ray_internals.py::test_ray_reads_the_variables_that_we_set
+    """
+    return {"AUTOSCALER_METRIC_PORT": str(autoscaler), "DASHBOARD_METRIC_PORT": str(dashboard)}
+
+
+#: The module behind the command `ray`, for `python -m`.
+#:
+#: Why private: a `ray` found on the path may belong to another Python, and `python -m ray` does not exist.
+#: Test: tests/unit/test_ray_internals.py::test_the_command_ray_is_the_module_that_we_start
+COMMAND_MODULE = "ray.scripts.scripts"
+
+#: What the process of a node is called, on Linux and on Windows.
+#:
+#: Why private: without a head to ask, nothing public tells whether a node runs on this machine.
+#: Test: tests/live/test_private_names.py::test_a_node_is_a_process_of_that_name
+NODE_PROCESS_NAMES = ("raylet", "raylet.exe")
+
 
 def silence_error_listener() -> None:
-    """End Ray's thread that prints other processes' errors; without a head it takes half a core.
+    """End the thread that prints errors of other processes; without a head it takes half a core.
 
-    Private, but Ray is pinned and a test looks.
+    Why private: Ray starts it for every driver, even with `log_to_driver=False`.
+    Test: tests/live/test_private_names.py::test_the_error_listener_can_be_ended
     """
     from ray._private.worker import global_worker
 
     global_worker.threads_stopped.set()
 
 
-def own_place() -> tuple[str, int]:
-    """Address and port of this process, as it tells them to those that answer it."""
+def own_address() -> tuple[str, int]:
+    """The address and the port at which other processes of the cluster answer this one.
+
+    Why private: nothing public tells the port of a driver.
+    Test: tests/live/test_private_names.py::test_a_driver_listens_at_its_own_address
+    """
     import ray
+    from ray._private.worker import global_worker
     from ray.core.generated.common_pb2 import Address
 
-    # Private, but Ray is pinned and a test looks: no public way tells a driver's own port.
-    worker = ray._private.worker.global_worker.core_worker
-    place = Address.FromString(worker.get_owner_address(ray.put(None)))
-    return str(place.ip_address), int(place.port)
+    owner = Address.FromString(global_worker.core_worker.get_owner_address(ray.put(None)))
+    return str(owner.ip_address), int(owner.port)
 
 
-def death_cause(death: Any) -> str:
-    """Ray's words for why a process ended, in one line."""
+def session_folder() -> Path:
+    """The folder of the Ray session that this process belongs to.
+
+    Why private: nothing public tells it to a process of the session.
+    Test: tests/live/test_private_names.py::test_the_session_has_a_folder
+    """
+    from ray._private.worker import _global_node
+
+    return Path(_global_node.get_session_dir_path())
+
+
+def find_cluster() -> str:
+    """The address that Ray takes for "auto": RAY_ADDRESS, or a head that runs or ran on this machine.
+
+    Why private: `ray.init` applies the rule and tells nobody before it tries the address, for minutes.
+    Test: tests/live/test_command.py::test_no_cluster_is_exit_code_3
+
+    Raises:
+        ConnectionError: there is none.
+    """
+    from ray._private.services import get_ray_address_from_environment
+
+    return str(get_ray_address_from_environment("auto", None))
+
+
+def allow_clusters(is_allowed: bool) -> None:
+    """Set what RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER says, in a process that has imported Ray already.
+
+    Why private: Ray reads the variable once, when it is imported.
+    Test: tests/live/test_detect.py::test_nothing_listens_beyond_this_machine
+    """
+    import ray._private.ray_constants as constants
+
+    constants.ENABLE_RAY_CLUSTER = is_allowed
+
+
+def actor_row(handle: Any) -> tuple[str, int, str, int, str] | None:
+    """What Ray's table says of an actor: state, restarts, address, port, and why its last process ended.
+
+    Why private: the public way (`ray.util.state`) needs the dashboard, and knows neither port nor address.
+    Test: tests/live/test_private_names.py::test_the_table_of_actors
+    """
+    import ray._private.state as state
+
+    row = state.actors(handle._actor_id.hex())
+    if not row:
+        return None
+    address = row["Address"]
+    cause = _death_cause(row["DeathCause"])
+    return row["State"], int(row["NumRestarts"]), address["IPAddress"], int(address["Port"]), cause
+
+
+def _death_cause(death: Any) -> str:
+    """Ray's words for why a process ended, in one line.
+
+    Why private: as for `actor_row`.
+    Test: tests/live/test_private_names.py::test_the_table_of_actors
+    """
     kind = death.WhichOneof("context") if death is not None else None
     said = getattr(getattr(death, kind), "error_message", "") if kind else ""
     return (said.strip().splitlines() or [""])[0][:300]
 
 
-def store_client() -> Any:
+def is_node_alive(node_id: str, timeout_s: float) -> bool:
+    """Whether the head counts a node as alive; `node_id` in hex.
+
+    Why private: `ray.nodes` has no time limit, and a driver whose head is gone would wait in it for ever.
+    Test: tests/live/test_private_names.py::test_the_head_knows_its_nodes
+
+    Raises:
+        Exception: the head does not answer in time; Ray promises no class.
+    """
+    import ray
     from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
-    return internal_kv_get_gcs_client()
+    (is_alive,) = internal_kv_get_gcs_client().check_alive([ray.NodeID.from_hex(node_id)], timeout_s)
+    return bool(is_alive)
 
 
-def node_id_of(binary: bytes) -> Any:
-    from ray import NodeID
+def is_other_cluster(error: Exception) -> bool:
+    """Whether an error of `is_node_alive` says that another cluster answers at the head's address.
 
-    return NodeID(binary)
+    Why private: Ray raises one class for every refusal of the head; only the text tells them apart.
+    Test: tests/unit/test_ray_internals.py::test_texts_that_we_look_for_are_in_rays_core
+    """
+    return "WrongClusterID" in str(error)
 
 
-def session_folder() -> Path:
-    """Of the session of Ray that this process belongs to."""
-    import ray._private.worker as worker
+def refuses_token(said: str) -> bool:
+    """Whether the last words of a process that asked a head say that the head refused its token.
 
-    return Path(worker._global_node.get_session_dir_path())
+    Why private: the process ends with whatever error Ray has for it; only the text is always the same.
+    Test: tests/live/test_private_names.py::test_a_head_refuses_another_token
+    """
+    return "InvalidAuthToken" in said or "AuthenticationError" in said
+
+
+class KeyValueStore:
+    """The key-value store of a cluster's head: bytes by key, kept as long as the head keeps its tables.
+
+    Why private: the store is Ray's own, and the only one that every process of a cluster reaches; Ray offers
+    actors instead, which need a node that holds them.
+    Test: tests/live/test_private_names.py::test_the_key_value_store
+
+    Args:
+        client: Ray's client of a head.
+        timeout_s: after which a call gives up.
+
+    Every method raises an error of Ray's if the head does not answer in time.
+    """
+
+    def __init__(self, client: Any, timeout_s: float) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+
+    @classmethod
+    def joined(cls, timeout_s: float = 2.0) -> KeyValueStore:
+        """The store of the cluster that this process has joined."""
+        from ray.experimental.internal_kv import internal_kv_get_gcs_client
+
+        return cls(internal_kv_get_gcs_client(), timeout_s)
+
+    @classmethod
+    def at(cls, address: str, timeout_s: float = 5.0) -> KeyValueStore:
+        """The store of the head at HOST:PORT, for a process that has joined no cluster.
+
+        Ray ends the whole process if there is no token.
+        """
+        import ray._raylet
+
+        return cls(ray._raylet.GcsClient(address=address), timeout_s)
+
+    def get(self, key: str) -> bytes | None:
+        """The value of a key; None if it has none."""
+        value: bytes | None = self._client.internal_kv_get(key.encode(), _NAMESPACE, timeout=self._timeout_s)
+        return value
+
+    def get_all(self, prefix: str) -> dict[str, bytes]:
+        """Every value whose key begins with the prefix, by key."""
+        values = {key: self.get(key) for key in self.keys(prefix)}
+        # A key may have been deleted since it was listed.
+        return {key: value for key, value in values.items() if value is not None}
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin with the prefix."""
+        keys = self._client.internal_kv_keys(prefix.encode(), _NAMESPACE, timeout=self._timeout_s)
+        return [key.decode() for key in keys]
+
+    def put(self, key: str, value: bytes, *, overwrite: bool = True) -> bool:
+        """Write a value; returns whether the key is new. Without `overwrite`, an earlier value stays."""
+        num_added = self._client.internal_kv_put(
+            key.encode(), value, overwrite, _NAMESPACE, timeout=self._timeout_s
+        )
+        return int(num_added) == 1
+
+    def delete(self, key: str) -> None:
+        """Delete a value; a missing one is no error."""
+        self._client.internal_kv_del(key.encode(), False, _NAMESPACE, timeout=self._timeout_s)
+
+    def read_versions(self) -> tuple[str, str]:
+        """The versions of Ray and of Python at the head; empty where Ray has not written them.
+
+        Why private: only a process that has joined can ask, and joining fails where versions differ.
+        Test: tests/live/test_private_names.py::test_the_head_says_its_versions
+        """
+        said = self._client.internal_kv_get(b"CLUSTER_METADATA", b"cluster", timeout=self._timeout_s)
+        versions = json.loads(said or b"{}")
+        return versions.get("ray_version", ""), versions.get("python_version", "")

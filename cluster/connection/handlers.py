@@ -17,10 +17,10 @@ from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Puls
 from cluster.deployment import placement
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.node.addresses import knock, split_address
+from cluster.ray_internals import KeyValueStore
 from cluster.settings import Settings
 from cluster.telemetry.metrics import Observation
 
-_NAMESPACE = b"rayface"
 _CALL_TIMEOUT_S = 2.0
 #: So long others may reach the head and this process not, before it is taken for stranded.
 _STRANDED_AFTER_S = 10.0
@@ -101,12 +101,9 @@ class Handlers:
     async def pulse(self) -> Pulse:
         import ray
 
-        client = ray_internals.store_client()
-        node = bytes.fromhex(ray.get_runtime_context().get_node_id())
+        node = ray.get_runtime_context().get_node_id()
         try:
-            (is_alive,) = await asyncio.to_thread(
-                client.check_alive, [ray_internals.node_id_of(node)], _CALL_TIMEOUT_S
-            )
+            is_alive = await asyncio.to_thread(ray_internals.is_node_alive, node, _CALL_TIMEOUT_S)
         except Exception as error:
             return Pulse(await self._why_unheard(error))
         self._unheard_since = None
@@ -117,7 +114,7 @@ class Handlers:
         import ray
 
         node = ray.get_runtime_context().get_node_id()
-        host, port = await asyncio.to_thread(ray_internals.own_place)
+        host, port = await asyncio.to_thread(ray_internals.own_address)
         try:
             with socket.create_server((host, 0)):
                 return DriverAddress(node, host, port)
@@ -136,21 +133,11 @@ class Handlers:
         return value
 
     async def actor_entries(self) -> dict[str, ActorEntry]:
-        import ray._private.state as state
-
         await self.list_detectors()
         entries = {}
         for name, handle in self._handles.items():
-            # Private, but Ray is pinned and a test looks; the public way needs the dashboard.
-            found = await asyncio.to_thread(state.actors, handle._actor_id.hex())
-            if found:
-                entries[name] = ActorEntry(
-                    found["State"],
-                    int(found["NumRestarts"]),
-                    found["Address"]["IPAddress"],
-                    int(found["Address"]["Port"]),
-                    ray_internals.death_cause(found["DeathCause"]),
-                )
+            if (row := await asyncio.to_thread(ray_internals.actor_row, handle)) is not None:
+                entries[name] = ActorEntry(*row)
         return entries
 
     async def record_metrics(self, observations: Sequence[Observation]) -> None:
@@ -158,15 +145,13 @@ class Handlers:
             self._metrics.observe(name, value, tags)
 
     async def put_value(self, key: str, value: bytes) -> None:
-        await self._store("internal_kv_put", key.encode(), value, True, _NAMESPACE)
+        await asyncio.to_thread(KeyValueStore.joined().put, key, value)
 
     async def get_values(self, prefix: str) -> dict[str, bytes]:
-        keys = await self._store("internal_kv_keys", prefix.encode(), _NAMESPACE)
-        values = {key.decode(): await self._store("internal_kv_get", key, _NAMESPACE) for key in keys}
-        return {key: value for key, value in values.items() if value is not None}
+        return await asyncio.to_thread(KeyValueStore.joined().get_all, prefix)
 
     async def delete_value(self, key: str) -> None:
-        await self._store("internal_kv_del", key.encode(), False, _NAMESPACE)
+        await asyncio.to_thread(KeyValueStore.joined().delete, key)
 
     async def _found(self, find: Callable[[Settings], dict[str, placement.Handle]]) -> list[str]:
         # Asked while the head is gone, Ray does not come back: one thread may wait there, and no more.
@@ -174,10 +159,6 @@ class Handlers:
             self._finding = asyncio.create_task(asyncio.to_thread(find, self._settings))
         self._handles = await asyncio.shield(self._finding)
         return list(self._handles)
-
-    async def _store(self, method: str, *arguments: Any) -> Any:
-        call = getattr(ray_internals.store_client(), method)
-        return await asyncio.to_thread(call, *arguments, timeout=_CALL_TIMEOUT_S)
 
     async def _asked(self, detector: str, method: str, *arguments: Any) -> Any:
         import ray
@@ -197,7 +178,7 @@ class Handlers:
 
     async def _why_unheard(self, error: Exception) -> str:
         """Why this process, of all, does not hear the head; empty while it may just be away."""
-        if "WrongClusterID" in str(error):
+        if ray_internals.is_other_cluster(error):
             return "another cluster is at its address now"
         if self._settings.cluster.address is None:
             problem = ""

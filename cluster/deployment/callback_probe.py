@@ -1,14 +1,14 @@
 """Whether the way between a head and another machine is open, both ways, before that machine joins.
 
-A machine that wants to join can try the head's ports, but not whether the head reaches its own. So beside
-the head lives a callback probe: it reads requests from the cluster's key-value store, knocks at the ports
-that they name, and writes down what it found. Both speak to the head's store only, with the token, and need
-no node.
+A machine that wants to join can try the head's ports itself, but it cannot see whether the head reaches its
+own ports. So a callback probe runs beside the head: it reads requests from the cluster's key-value store,
+knocks at the ports that they name, and writes down what it found. The probe and the machine that asks speak
+to the head's store only, with the token; neither needs a node.
 
     python -m cluster.deployment.callback_probe HEAD                   the probe, until the head is gone
     python -m cluster.deployment.callback_probe HEAD ask HOST PORT…    one question; prints one JSON object
 
-Both run as processes of their own, because Ray's client ends the whole process when it finds no token.
+Each runs as a process of its own, because Ray's client ends the whole process when it finds no token.
 """
 
 from __future__ import annotations
@@ -21,93 +21,86 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cluster.node.addresses import knock_all
+from cluster.ray_internals import KeyValueStore
 
-_NAMESPACE = b"rayface"
-_REQUEST, _ANSWER = b"visit/", b"visited/"
-_CALL_TIMEOUT_S = 5
-#: An answer that nobody came for.
+_REQUEST, _ANSWER = "visit/", "visited/"
+#: An answer that nobody has read for so long is deleted.
 _FORGOTTEN_S = 60.0
 _ANSWER_WITHIN_S = 10.0
 
 
 def answer_requests(
-    client: Any, answered: dict[bytes, float], clock: Callable[[], float] = time.monotonic
+    store: KeyValueStore, answered: dict[str, float], clock: Callable[[], float] = time.monotonic
 ) -> int:
-    """Knock wherever the requests ask for it, and write down what was found.
+    """Knock at the ports that the requests name, and write down what was found.
 
     Args:
-        client: of the cluster's store.
-        answered: what was written and when, kept between calls; what nobody came for is taken away again.
-            (By this process's own clock: the other machine's may be hours off, which is to be found out.)
+        store: of the cluster.
+        answered: when each answer was written, by its key; kept between calls, to delete answers that
+            nobody reads. The times are of `clock`: the other machine's clock may be hours off.
+        clock: seconds.
 
     Returns:
         How many requests there were.
     """
-    requests = client.internal_kv_keys(_REQUEST, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
+    requests = store.keys(_REQUEST)
     for key in requests:
-        asked = client.internal_kv_get(key, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
-        # Taken away first: one that cannot be answered ends this process, but not the next one too.
-        client.internal_kv_del(key, False, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
+        asked = store.get(key)
+        # Deleted first: a request that cannot be answered ends this process, but not the next one too.
+        store.delete(key)
         request = json.loads(asked or b"{}")
         ports: list[int] = request.get("ports", [])
         found = knock_all(str(request.get("host")), ports)
         answer = _ANSWER + key.removeprefix(_REQUEST)
-        said = json.dumps({"visited": found, "time": time.time()}).encode()
-        client.internal_kv_put(answer, said, True, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
+        store.put(answer, json.dumps({"visited": found, "time": time.time()}).encode())
         answered[answer] = clock()
     for answer in [each for each, at in answered.items() if clock() - at > _FORGOTTEN_S]:
-        client.internal_kv_del(answer, False, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
+        store.delete(answer)
         del answered[answer]
     return len(requests)
 
 
 def ask(
-    client: Any, host: str, ports: Sequence[int], sleep: Callable[[float], None] = time.sleep
+    store: KeyValueStore, host: str, ports: Sequence[int], sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
     """The head's versions and time, and for each port why the head does not reach it ("" where it does).
 
-    `visited` is None where no callback probe answered: the head was not started by `rayface head`.
-    `clock_skew_s` is how far this machine's clock is ahead of the head's, as far as can be told (a second or
-    two); None likewise.
+    `visited` is None if no callback probe answered: then `rayface head` did not start the head.
+    `clock_skew_s` is how far this machine's clock is ahead of the head's, correct to a second or two; None
+    if no callback probe answered.
     """
-    versions = json.loads(
-        client.internal_kv_get(b"CLUSTER_METADATA", b"cluster", timeout=_CALL_TIMEOUT_S) or b"{}"
-    )
-    name = uuid.uuid4().hex.encode()
-    request = json.dumps({"host": host, "ports": list(ports)}).encode()
+    ray_version, python_version = store.read_versions()
+    name = uuid.uuid4().hex
     visited: dict[str, str] | None = None
     clock_skew_s: float | None = None
     if ports:
-        client.internal_kv_put(_REQUEST + name, request, True, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
+        store.put(_REQUEST + name, json.dumps({"host": host, "ports": list(ports)}).encode())
         until = time.monotonic() + _ANSWER_WITHIN_S
         while visited is None and time.monotonic() < until:
             sleep(0.3)
-            kept = client.internal_kv_get(_ANSWER + name, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
-            if kept:
-                answer = json.loads(kept)
+            if said := store.get(_ANSWER + name):
+                answer = json.loads(said)
                 visited, clock_skew_s = answer["visited"], round(time.time() - answer["time"], 1)
         for key in (_REQUEST + name, _ANSWER + name):
-            client.internal_kv_del(key, False, _NAMESPACE, timeout=_CALL_TIMEOUT_S)
+            store.delete(key)
     return {
-        "ray_version": versions.get("ray_version", ""),
-        "python_version": versions.get("python_version", ""),
+        "ray_version": ray_version,
+        "python_version": python_version,
         "visited": visited,
         "clock_skew_s": clock_skew_s,
     }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns 0; any fault of Ray's is an exception, which the caller of this process reads."""
-    import ray._raylet
-
-    client = ray._raylet.GcsClient(address=arguments[0])
+    """Run the probe, or ask one question; an error of Ray's ends the process with its text on stderr."""
+    store = KeyValueStore.at(arguments[0])
     if len(arguments) > 1:
-        answer = ask(client, arguments[2], [int(port) for port in arguments[3:]])
+        answer = ask(store, arguments[2], [int(port) for port in arguments[3:]])
         sys.stdout.write(json.dumps(answer) + "\n")
         return 0
-    answered: dict[bytes, float] = {}
+    answered: dict[str, float] = {}
     while True:
-        answer_requests(client, answered)
+        answer_requests(store, answered)
         time.sleep(1.0)
 
 

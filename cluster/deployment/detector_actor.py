@@ -28,7 +28,7 @@ from cluster.deployment.lease import LeaseKeeper
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.deployment.store import Epochs
 from cluster.node.contract import DEVICES_VARIABLE, NOTES_VARIABLE
-from cluster.ray_internals import session_folder
+from cluster.ray_internals import KeyValueStore, session_folder
 from cluster.telemetry.event_log import DetectorLog, process_log
 from cluster.telemetry.metrics import DetectorMetrics
 from cluster.telemetry.setup import span_listeners
@@ -46,7 +46,7 @@ class DetectorActor(FaceDetector):
         import ray
 
         context = ray.get_runtime_context()
-        epochs = Epochs(name, context.namespace)
+        epochs = Epochs(name, context.namespace, KeyValueStore.joined())
         lent = os.environ.get(DEVICES_VARIABLE)
         incarnation = new_incarnation()
         metrics = DetectorMetrics(name, RayMetrics())

@@ -17,19 +17,15 @@ from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotRe
 from cluster.node.addresses import is_loopback
 from cluster.node.contract import COMMON, RESOURCE
 from cluster.node.token import have_token
+from cluster.ray_internals import DRIVER_VARIABLES, EMBEDDED_VARIABLES, allow_clusters, find_cluster
 from cluster.settings import Settings
 
 Handle = Any
 
 _KNOCK_TIMEOUT_S = 10.0
-#: Ray's core would end a driver's whole process, without an exception, after a minute without the head.
-_DRIVER = {**COMMON, "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000"}
-_EMBEDDED = {
-    # Nothing leaves the machine unasked.
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray hides GPUs from actors that ask for none; DirectML is not among what it counts. Be explicit.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+_DRIVER = {**COMMON, **DRIVER_VARIABLES}
+# Nothing leaves the machine unasked.
+_EMBEDDED = {"RAY_USAGE_STATS_ENABLED": "0", **EMBEDDED_VARIABLES}
 
 
 def join_or_start(settings: Settings) -> Callable[[], None]:
@@ -210,11 +206,8 @@ def resolve(settings: Settings) -> str:
     """
     if settings.cluster.address != "auto":
         return settings.cluster.address or ""
-    # Private, but Ray is pinned and a live test looks: one rule for "auto", Ray's own.
-    import ray._private.services as services
-
     try:
-        return str(services.get_ray_address_from_environment("auto", None))
+        return find_cluster()
     except ConnectionError as error:
         raise ClusterUnavailable(_why_no_cluster(settings, error)) from error
 
@@ -226,12 +219,9 @@ def _stay_on_loopback(host: str) -> None:
     """
     if not is_loopback(host):
         return
-    # Read when Ray is imported.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    import ray._private.ray_constants as constants
-
-    # A backend may have imported Ray before it asked us. Private, but Ray is pinned and a live test looks.
-    constants.ENABLE_RAY_CLUSTER = os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] != "0"
+    is_allowed = os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0") != "0"
+    # Ray reads the variable when it is imported, and this process may have done that already.
+    allow_clusters(is_allowed)
 
 
 def _knock(settings: Settings, address: str) -> None:

@@ -1,43 +1,46 @@
-"""What we keep in the cluster's own key-value store: which process owns a detector's name."""
+"""Which process owns a detector's name: claims in the cluster's key-value store."""
 
 from __future__ import annotations
 
 import time
 
-_KV_NAMESPACE = b"rayface"
-_CALL_TIMEOUT_S = 2.0
+from cluster.ray_internals import KeyValueStore
 
 
 class Epochs:
-    """The owners of one detector's name, newest last, as claims in the store."""
+    """The owners of one detector's name, newest last, as claims in the store.
 
-    def __init__(self, name: str, namespace: str) -> None:
-        from ray.experimental.internal_kv import internal_kv_get_gcs_client
+    Args:
+        name: of the detector.
+        namespace: Ray's, that the name belongs to.
+        store: of the cluster.
+    """
 
-        self._client = internal_kv_get_gcs_client()
-        self._prefix = f"owner/{namespace}/{name}/".encode()
+    def __init__(self, name: str, namespace: str, store: KeyValueStore) -> None:
+        self._store = store
+        self._prefix = f"owner/{namespace}/{name}/"
 
     def read_epoch(self) -> int:
-        """Of the newest owner; 0 if there was none, as after a head that lost its memory."""
-        claims = self._client.internal_kv_keys(self._prefix, _KV_NAMESPACE, timeout=_CALL_TIMEOUT_S)
-        return max((int(claim.removeprefix(self._prefix)) for claim in claims), default=0)
+        """The newest owner's epoch; 0 if there was none, as at a head that lost its tables."""
+        return max(self._epochs(), default=0)
 
     def take_epoch(self, incarnation: str) -> int:
-        """An epoch greater than every earlier one, and nobody else's.
+        """Claim an epoch that is greater than every earlier one, and that nobody else has.
 
-        Milliseconds since 1970 where nothing greater is kept, so that a head that lost its memory does not
-        begin again at 1, behind owners whose answers are still on their way.
+        It is at least the time in milliseconds since 1970: a head that lost its tables would else begin again
+        at 1, and owners with greater epochs may still be answering.
         """
         epoch = max(self.read_epoch() + 1, int(time.time() * 1000))
         # Each claim is a key of its own, which only one process can be the first to write.
-        while not self._claim(epoch, incarnation):
+        while not self._store.put(self._key(epoch), incarnation.encode(), overwrite=False):
             epoch += 1
-        for claim in self._client.internal_kv_keys(self._prefix, _KV_NAMESPACE, timeout=_CALL_TIMEOUT_S):
-            if int(claim.removeprefix(self._prefix)) < epoch:
-                self._client.internal_kv_del(claim, False, _KV_NAMESPACE, timeout=_CALL_TIMEOUT_S)
+        for earlier in self._epochs():
+            if earlier < epoch:
+                self._store.delete(self._key(earlier))
         return epoch
 
-    def _claim(self, epoch: int, incarnation: str) -> bool:
-        key, value = self._prefix + str(epoch).encode(), incarnation.encode()
-        num_added = self._client.internal_kv_put(key, value, False, _KV_NAMESPACE, timeout=_CALL_TIMEOUT_S)
-        return int(num_added) == 1
+    def _epochs(self) -> list[int]:
+        return [int(key.removeprefix(self._prefix)) for key in self._store.keys(self._prefix)]
+
+    def _key(self, epoch: int) -> str:
+        return f"{self._prefix}{epoch}"

@@ -27,6 +27,7 @@ from cluster.doctor import platform_hints
 from cluster.node.checks import check_model, check_token
 from cluster.node.contract import DEVICES_VARIABLE
 from cluster.node.findings import Finding, ok, warn, wrong
+from cluster.ray_internals import NODE_PROCESS_NAMES
 from cluster.settings import NodeSettings, Settings, load_settings, own_config
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-directml", "onnxruntime-gpu")
@@ -241,7 +242,7 @@ def _session_folder(node: NodeSettings) -> Path:
 
 
 def _ray_runs_here() -> bool:
-    return any(each.info["name"] in ("raylet", "raylet.exe") for each in psutil.process_iter(["name"]))
+    return any(each.info["name"] in NODE_PROCESS_NAMES for each in psutil.process_iter(["name"]))
 
 
 def _requirements() -> list[str]:

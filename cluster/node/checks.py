@@ -26,6 +26,7 @@ from cluster.node import ray_start
 from cluster.node.addresses import is_loopback, knock, list_ports, own_address, split_address
 from cluster.node.findings import Finding, ok, warn, wrong
 from cluster.node.token import TokenMissing, is_token, kept_token, read_token, token_file
+from cluster.ray_internals import refuses_token
 from cluster.settings import JoinSettings
 
 _KNOCK_TIMEOUT_S = 10.0
@@ -215,7 +216,7 @@ def _ask(head_address: str, own: str, ports: Sequence[int]) -> HeadAnswer | Find
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         # Without ports nothing was tried, which says nothing about the head.
         return HeadAnswer(**(answer if ports else {**answer, "visited": {}}))
-    if "InvalidAuthToken" in done.stderr or "AuthenticationError" in done.stderr:
+    if refuses_token(done.stderr):
         return wrong("token of the head", f"the head at {head_address} refuses our token", _SAVE_TOKEN)
     last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
     return wrong(

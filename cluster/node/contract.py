@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cluster.ray_internals import CALL_VARIABLES
+
 #: Each unit is one device that a detector may own.
 RESOURCE = "directml"
 
@@ -13,17 +15,7 @@ COMMON: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Names of machines come from hosts files; gRPC's own resolver does not read them when DNS is away.
     "GRPC_DNS_RESOLVER": "native",
-    # A link that is cut without a word is noticed after 5 + 10 s, idle or not.
-    "RAY_grpc_client_keepalive_time_ms": "5000",
-    "RAY_grpc_client_keepalive_timeout_ms": "10000",
-    # The photos of one call travel inside it, and not by way of the object store, which across a NAT is
-    # slower and needs further ports both ways.
-    "RAY_max_direct_call_object_size": "12000000",
-    "RAY_task_rpc_inlined_bytes_limit": "64000000",
-    # Ray's default refuses a node of another patch version of Python.
-    "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
-    # Ray hides GPUs from actors that ask for none; DirectML is not among what it counts.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    **CALL_VARIABLES,
 }
 
 #: What the machine says it lends, for example "directml:0,directml:1"; set by `rayface join`.

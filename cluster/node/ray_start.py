@@ -19,20 +19,8 @@ from pathlib import Path
 from cluster.errors import ClusterUnavailable
 from cluster.node.addresses import is_loopback, outer_address, own_address, split_address
 from cluster.node.contract import COMMON, DEVICES_VARIABLE, NOTES_VARIABLE, RESOURCE
+from cluster.ray_internals import COMMAND_MODULE, NODE_VARIABLES, metrics_port_variables, storage_variables
 from cluster.settings import HeadSettings, JoinSettings, NodeSettings
-
-_NODES: Mapping[str, str] = {
-    # Five checks in a row, each at most 2 s, one second apart: 15 s of silence.
-    "RAY_health_check_initial_delay_ms": "5000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "5",
-    # A machine that was given up, or whose head stays away, ends its Ray, and its supervisor begins anew.
-    "RAY_raylet_liveness_self_check_interval_ms": "2000",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
-    # The supervisor lets detectors finish; Ray has nothing more to wait for.
-    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,7 @@ class Launch:
     @property
     def command(self) -> list[str]:
         """To run it with this Python, whatever `ray` is on the path."""
-        return [sys.executable, "-m", "ray.scripts.scripts", *self.arguments]
+        return [sys.executable, "-m", COMMAND_MODULE, *self.arguments]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,12 +61,12 @@ def head(settings: HeadSettings) -> Launch:
         ClusterUnavailable: it has no address that others could join by, and none was named.
     """
     address = settings.address or outer_address()
-    variables = {**COMMON, **_NODES, **_reach(address)}
+    variables = {**COMMON, **NODE_VARIABLES, **_reach(address)}
     # Ray opens these three on every head; unnamed, they would be the same for any two heads of a machine.
     client, autoscaler, dashboard = range(settings.first_port + 6, settings.first_port + 9)
-    variables |= {"AUTOSCALER_METRIC_PORT": str(autoscaler), "DASHBOARD_METRIC_PORT": str(dashboard)}
+    variables |= metrics_port_variables(autoscaler, dashboard)
     if settings.storage is not None:
-        variables |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(settings.storage)}
+        variables |= storage_variables(settings.storage)
     return Launch(
         (
             "start",
@@ -124,7 +112,7 @@ def join(head_address: str, settings: JoinSettings, notes: str = "", turn: int =
             f"Ray lets nobody join by a loopback address ({head_address}, as {address}), not even on one "
             "machine. Use the address that `rayface head` says at its start."
         )
-    variables = {**COMMON, **_NODES, **_reach(address), DEVICES_VARIABLE: ",".join(settings.devices)}
+    variables = {**COMMON, **NODE_VARIABLES, **_reach(address), DEVICES_VARIABLE: ",".join(settings.devices)}
     if notes:
         variables[NOTES_VARIABLE] = notes
     return Launch(
@@ -141,7 +129,7 @@ def join(head_address: str, settings: JoinSettings, notes: str = "", turn: int =
 
 def environment(address: str) -> dict[str, str]:
     """For a process that only asks the head at that address; what a person has set stays."""
-    return {**COMMON, **_NODES, **_reach(address), **os.environ}
+    return {**COMMON, **NODE_VARIABLES, **_reach(address), **os.environ}
 
 
 def _reach(address: str) -> dict[str, str]:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from cluster.deployment import callback_probe
+from cluster.ray_internals import KeyValueStore
 
 
-class _Store:
-    """What Ray's store does, as far as both sides use it."""
+class _Head:
+    """Ray's client of a head, as far as a key-value store uses it."""
 
     def __init__(self) -> None:
         self.kept: dict[bytes, bytes] = {}
@@ -40,8 +41,9 @@ def _free_port() -> int:
 
 
 def test_an_open_and_a_closed_port_are_told_apart_and_nothing_is_left() -> None:
-    store = _Store()
-    store.kept[b"CLUSTER_METADATA"] = b'{"ray_version": "2.60.0", "python_version": "3.11.7"}'
+    head = _Head()
+    store = KeyValueStore(head, 5.0)
+    head.kept[b"CLUSTER_METADATA"] = b'{"ray_version": "2.60.0", "python_version": "3.11.7"}'
 
     def at_the_door(_: float) -> None:
         callback_probe.answer_requests(store, {})
@@ -52,38 +54,41 @@ def test_an_open_and_a_closed_port_are_told_apart_and_nothing_is_left() -> None:
         answer: dict[str, Any] = callback_probe.ask(store, "127.0.0.1", [port, closed], sleep=at_the_door)
     assert answer["ray_version"] == "2.60.0"
     assert answer["visited"] == {str(port): "", str(closed): "Connection refused"}
-    assert set(store.kept) == {b"CLUSTER_METADATA"}
+    assert set(head.kept) == {b"CLUSTER_METADATA"}
 
 
 def test_an_answer_that_nobody_came_for_is_taken_away() -> None:
     """By the callback probe's own clock."""
-    store, answered, now = _Store(), dict[bytes, float](), [0.0]
-    store.kept[b"visit/x"] = json.dumps({"host": "127.0.0.1", "ports": [_free_port()]}).encode()
+    head, answered, now = _Head(), dict[str, float](), [0.0]
+    store = KeyValueStore(head, 5.0)
+    head.kept[b"visit/x"] = json.dumps({"host": "127.0.0.1", "ports": [_free_port()]}).encode()
     assert callback_probe.answer_requests(store, answered, lambda: now[0]) == 1
-    assert list(store.kept) == [b"visited/x"]
+    assert list(head.kept) == [b"visited/x"]
     now[0] = 61.0
     assert callback_probe.answer_requests(store, answered, lambda: now[0]) == 0
-    assert (store.kept, answered) == ({}, {})
+    assert (head.kept, answered) == ({}, {})
 
 
 def test_a_request_that_cannot_be_read_is_met_once() -> None:
     """It ends the probe, which is started again; others are answered then."""
-    store = _Store()
-    store.kept[b"visit/bad"] = b"{"
-    store.kept[b"visit/good"] = json.dumps({"host": "127.0.0.1", "ports": [_free_port()]}).encode()
+    head = _Head()
+    store = KeyValueStore(head, 5.0)
+    head.kept[b"visit/bad"] = b"{"
+    head.kept[b"visit/good"] = json.dumps({"host": "127.0.0.1", "ports": [_free_port()]}).encode()
     with pytest.raises(json.JSONDecodeError):
         callback_probe.answer_requests(store, {})
     assert callback_probe.answer_requests(store, {}) == 1
-    assert list(store.kept) == [b"visited/good"]
+    assert list(head.kept) == [b"visited/good"]
 
 
 def test_versions_alone_need_no_callback_probe() -> None:
-    answer = callback_probe.ask(_Store(), "h", [])
+    answer = callback_probe.ask(KeyValueStore(_Head(), 5.0), "h", [])
     assert answer == {"ray_version": "", "python_version": "", "visited": None, "clock_skew_s": None}
 
 
 def test_clocks_are_compared_however_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = _Store()
+    head = _Head()
+    store = KeyValueStore(head, 5.0)
     real = time.time
 
     def at_the_door(_: float) -> None:
