@@ -64,7 +64,8 @@ class NoCluster:
 
 @pytest.fixture(autouse=True)
 def modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Modules:
-    """This machine is well, its device too, and it has no head of its own."""
+    """This machine is well, its device too; it has a token, and no head of its own."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 64)
 
     def none_here(settings: Any) -> str:
         raise ClusterUnavailable("No Ray cluster can be joined at 'auto'.")
