@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.hosts.debian import make_system
 from tests.hosts.lab import sh
 from tests.hosts.machines import HERE
 
@@ -91,23 +92,11 @@ class Engine:
     def make_base(self) -> None:
         """Debian's minimal system with its Python, as the image that the Dockerfile begins with."""
         root = self._folder / "base"
-        packages = "ca-certificates,python3,python3-pip"
-        sh(
-            "debootstrap",
-            "--variant=minbase",
-            f"--include={packages}",
-            "bookworm",
-            root,
-            _mirror(),
-            timeout_s=600,
-        )
+        make_system(root, "bookworm", "python3", "python3-pip")
         python = root / "usr" / "lib" / "python3.11"
         # pip may install into this Python, as it may in the image that this stands for.
         (python / "EXTERNALLY-MANAGED").unlink()
         (root / "usr" / "bin" / "python").symlink_to("python3")
-        for file in ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf"):
-            if Path(file).exists():
-                shutil.copy(file, root / file[1:])
         tar = subprocess.Popen(["tar", "-C", root, "--numeric-owner", "-c", "."], stdout=subprocess.PIPE)
         sh_import = ["docker", "import", "--change", "ENV LANG=C.UTF-8", "-", _BASE]
         done = subprocess.run(
@@ -153,13 +142,3 @@ class Engine:
     def docker(self, *arguments: str) -> str:
         """`docker …`."""
         return sh("docker", *arguments, env=self._environment)
-
-
-def _mirror() -> str:
-    """Where this system has its packages from."""
-    for name in ("sources.list.d/debian.sources", "sources.list"):
-        file = Path("/etc/apt") / name
-        text = file.read_text() if file.is_file() else ""
-        if found := re.search(r"^(?:URIs:|deb )\s*(?:\[.*?\] )?(\S+)", text, re.M):
-            return found[1]
-    return "http://deb.debian.org/debian"

@@ -147,7 +147,9 @@ def test_what_ci_runs_is_there(block: Block) -> None:
     script = (HERE / ".ci" / "run").read_text(encoding="utf-8")
     said = script.replace('"$bin/', ".venv/bin/").replace('"', "")
     for words in block.commands:
-        assert " ".join(words) in said.splitlines()
+        command = " ".join(words)
+        # CI runs a command in parts: the tests by their marks, each part with its own options.
+        assert any(f"{line} ".startswith(f"{command} ") for line in said.splitlines()), command
 
 
 @pytest.mark.parametrize("block", [each for each in all_blocks() if each.language in ("sh", "bat")], ids=str)

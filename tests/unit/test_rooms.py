@@ -1,24 +1,64 @@
-"""What the rooms and the wheel hold, and what importing them costs."""
+"""What the packages, the wheel and the committed files hold, and what importing costs."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from email.parser import Parser
 from pathlib import Path
 
 HERE = Path(__file__).parents[2]
 
 
-def test_the_wheel_holds_two_rooms_and_what_they_need(tmp_path: Path) -> None:
-    """`app` stays home: shipped, it would hide a user's own."""
+def committed_texts() -> Iterator[tuple[Path, str]]:
+    """The text files that are committed, without Git: where the tests run, there may be none."""
+    folders = (".ci", "actors", "app", "cluster", "configs", "docs", "tests")
+    files = [file for folder in folders for file in (HERE / folder).rglob("*")]
+    files += [*HERE.glob("*.*"), HERE / "Dockerfile", HERE / "LICENSE", HERE / "NOTICE"]
+    for file in files:
+        if file.is_file() and "__pycache__" not in file.parts and file != Path(__file__):
+            content = file.read_bytes()
+            if b"\0" not in content:
+                yield file.relative_to(HERE), content.decode("utf-8")
+
+
+def package_hosts() -> set[str]:
+    """The servers that packages come from: the usual ones, and those that pip is told of on this machine."""
+    pip = [sys.executable, "-m", "pip", "config", "list"]
+    told = subprocess.run(pip, check=True, capture_output=True, text=True).stdout
+    hosts = set(re.findall(r"https?://(?:[^/@\s']*@)?([\w.-]+\.\w+)", told))
+    return hosts | {"pypi.org", "pythonhosted.org", "registry.npmjs.org"}
+
+
+def test_no_file_names_a_folder_of_one_machine_or_a_server_of_packages() -> None:
+    """A developer's paths are wrong elsewhere; packages come from wherever each person's pip looks."""
+    folders = re.compile(rf"(?<![\w.])(?:/work/|/root/|{re.escape(str(HERE))}/)")
+    hosts = re.compile("|".join(map(re.escape, sorted(package_hosts()))))
+    found = [
+        f"{file}:{number}: {line.strip()[:100]}"
+        for file, text in committed_texts()
+        for number, line in enumerate(text.splitlines(), 1)
+        if folders.search(line) or hosts.search(line)
+    ]
+    assert found == []
+
+
+def test_the_wheel_holds_two_packages_and_what_they_need(tmp_path: Path) -> None:
+    """`app` stays out: shipped, it would hide a user's own. Type checkers are told that the types count."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=HERE, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        known = Parser().parsestr(wheel.read(metadata).decode("utf-8"))
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"actors", "cluster"}
     assert {"actors/golden.jpg", "cluster/configs/local.toml", "cluster/cli/main.py"} <= names
+    assert {"actors/py.typed", "cluster/py.typed"} <= names
+    assert known.get_all("Provides-Extra") == ["heic", "tracing"]
 
 
 def test_importing_is_light() -> None:
