@@ -1,18 +1,18 @@
-"""Errors as people see them, and what each failure counts for a circuit.
+"""The errors that people see, and what each failure means for a circuit.
 
     RayfaceError
     ├── ConfigurationError     a setting or an argument cannot be used
     ├── ClusterUnavailable     no Ray to talk to, or it does not let us in
-    ├── DeviceTaken            another process of this machine owns the device, or the machine is joined
+    ├── DeviceTaken            another process of this machine owns the device, or has joined already
     ├── DetectorNotReady       the cluster is there; the detector is not, or cannot prove itself
     ├── ClientNotUsable        a client is not open yet, is closed, or belongs to another loop or process
     ├── NotAnswered            a question came back without an answer; carries the `Fault`
     ├── Refused                no detector may be asked now; carries the `Fault` too
-    └── Full                   so many calls wait in this client already that another would wait in vain
+    └── Full                   too many calls wait in this client already
 
 The first five are raised where nothing can be asked at all. The last three stay inside the client: once
-images are on their way nothing is raised, each image gets an outcome. These three carry the `failure` that
-the outcome gets; `deployment.ray_errors` says which one an error of Ray's stands for.
+images are on their way, nothing is raised, and each image gets an outcome. These three carry the `failure`
+that the outcome gets; `deployment.ray_errors` says which failure an error of Ray's stands for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from actors.faces import Failure
 
 
 class RayfaceError(Exception):
-    """Anything that `cluster` raises on purpose: what happened, why, and what to do next."""
+    """Every error that `cluster` raises on purpose; it says what happened, why, and what to do next."""
 
 
 class ConfigurationError(RayfaceError):
@@ -37,7 +37,7 @@ class ClusterUnavailable(RayfaceError):
 
 
 class DeviceTaken(RayfaceError):
-    """Another process of this machine owns the device, or has joined the machine already."""
+    """Another process of this machine owns the device, or has joined already."""
 
 
 class DetectorNotReady(RayfaceError):
@@ -56,7 +56,7 @@ class ClientNotUsable(RayfaceError):
 
 
 class NotAnswered(RayfaceError):
-    """A question to a detector or to the cluster came back without an answer; `fault` says why."""
+    """A question to a detector or to the cluster got no answer; `fault` says why."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault)
@@ -64,7 +64,7 @@ class NotAnswered(RayfaceError):
 
     @property
     def failure(self) -> Failure:
-        """What the caller sees."""
+        """The failure that the image's outcome gets."""
         return self.fault.failure
 
     def __str__(self) -> str:
@@ -72,7 +72,7 @@ class NotAnswered(RayfaceError):
 
 
 class Refused(RayfaceError):
-    """No detector may be asked now; says why, and how long until that may have changed."""
+    """No detector may be asked now; `fault` says why, and `retry_after_s` when to try again."""
 
     def __init__(self, fault: Fault, retry_after_s: float) -> None:
         super().__init__(fault, retry_after_s)
@@ -81,7 +81,7 @@ class Refused(RayfaceError):
 
     @property
     def failure(self) -> Failure:
-        """What the caller sees."""
+        """The failure that the image's outcome gets."""
         return self.fault.failure
 
     def __str__(self) -> str:
@@ -89,19 +89,19 @@ class Refused(RayfaceError):
 
 
 class Full(RayfaceError):
-    """So many calls wait in this client already that another would wait in vain."""
+    """Too many calls wait in this client already; the setting is client.max_waiting_calls."""
 
     failure = Failure.BUSY
 
 
 class Counts(StrEnum):
-    """What a detector's circuit makes of a call that ended so.
+    """What a call that ended with a failure means for the detector's circuit.
 
     Attributes:
-        NOTHING: it says nothing about the device. (A detector that is silent for long opens the circuit
-            whatever its calls end with.)
-        CALL: a failed call; many of them open the circuit.
-        TRIP: asking again is of no use until somebody does something; the circuit opens at once.
+        NOTHING: it says nothing about the device. (A long silence of a detector opens the circuit in any
+            case.)
+        CALL: it is a failed call; many of them open the circuit.
+        TRIP: asking again is of no use until somebody changes something, so the circuit opens at once.
     """
 
     NOTHING = "nothing"
@@ -109,7 +109,7 @@ class Counts(StrEnum):
     TRIP = "trip"
 
 
-#: Every failure that an outcome can carry, each once.
+#: What each failure that an outcome can carry means for the circuit.
 COUNTS_OF: Mapping[Failure, Counts] = {
     Failure.BUSY: Counts.NOTHING,
     Failure.DEADLINE: Counts.NOTHING,
@@ -134,9 +134,9 @@ class Fault:
     """Why a question got no answer, why a circuit opened, or why a probe failed.
 
     Attributes:
-        failure: what a caller sees.
-        detail: what happened and what to do, in a sentence or two.
-        counts: what a detector's circuit makes of it.
+        failure: the kind of failure; an outcome carries it.
+        detail: one or two sentences: what happened, and what to do.
+        counts: what it means for a detector's circuit.
     """
 
     failure: Failure
@@ -145,5 +145,5 @@ class Fault:
 
     @classmethod
     def of(cls, failure: Failure, detail: str) -> Fault:
-        """With what the table says that it counts."""
+        """A fault of this kind, with `counts` from the table."""
         return cls(failure, detail, COUNTS_OF[failure])

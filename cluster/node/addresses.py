@@ -1,4 +1,4 @@
-"""Addresses of machines: this one's own, by which others reach it, and whether a port answers."""
+"""Addresses of machines: finds this machine's own address, splits HOST:PORT, and knocks at ports."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import psutil
 
 from cluster.errors import ClusterUnavailable
 
-#: An address that nobody has (RFC 5737): the way to it leaves by the interface that the others see.
-_ANYWHERE = "203.0.113.1:9"
+#: An address that no machine has (RFC 5737). The way to it leaves by the interface that other machines see.
+_NOWHERE = "203.0.113.1:9"
 _KNOCK_TIMEOUT_S = 2.0
 
 
@@ -25,56 +25,58 @@ def own_address(head_address: str) -> str:
     host, port = split_address(head_address)
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            # Of a datagram socket this sends nothing; it only chooses the way.
+            # A datagram socket sends nothing here; the system only chooses the way.
             probe.connect((host, port))
             return str(probe.getsockname()[0])
     except OSError as error:
         raise ClusterUnavailable(
             f"There is no way to the head at {head_address}: {error.strerror or error}. Check the name and "
-            "the network; a name of your own belongs into the hosts file (README, Two machines)."
+            "the network; a name of your own must stand in the hosts file (docs/two-machines.md)."
         ) from error
 
 
 def outer_address() -> str:
-    """The address that other machines most likely reach this one by.
+    """The address by which other machines most likely reach this one.
 
     Raises:
-        ClusterUnavailable: this machine has none but loopback.
+        ClusterUnavailable: this machine has only loopback addresses.
     """
     with contextlib.suppress(ClusterUnavailable):
-        return own_address(_ANYWHERE)
-    # No way out, as in a network of its own.
+        return own_address(_NOWHERE)
+    # There is no way out, for example in a network without a router.
     for addresses in psutil.net_if_addrs().values():
         for each in addresses:
             if each.family == socket.AF_INET and not is_loopback(each.address):
                 return str(each.address)
     raise ClusterUnavailable(
-        "This machine has no address that others could reach it by. Name one with --address "
-        "(127.0.0.1 is for drivers of this machine alone)."
+        "This machine has no address by which others could reach it. Name one with --address "
+        "(127.0.0.1 serves programs on this machine alone)."
     )
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """ "HOST:PORT" → its parts; without a port, Ray's own 6379.
+    """Split "HOST:PORT" into its parts; without a port, take Ray's own 6379.
 
     Raises:
-        ClusterUnavailable: it is no address.
+        ClusterUnavailable: it is not an address.
     """
     host, colon, port = address.rpartition(":")
     if not colon:
         return address, 6379
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ClusterUnavailable(f"{address!r} is no address of a head; expected HOST:PORT.")
+        raise ClusterUnavailable(
+            f"{address!r} is no address of a head. Give it as HOST:PORT, for example 192.168.1.10:6379."
+        )
     return host, int(port)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host is this machine, by an address that no other can use."""
+    """Whether the host names this machine by an address that no other machine can use."""
     return host == "localhost" or host.startswith("127.")
 
 
 def knock(host: str, port: int, timeout_s: float = _KNOCK_TIMEOUT_S) -> str:
-    """Connect and hang up; returns what went wrong, in words, or nothing."""
+    """Connect to the port and hang up; returns what went wrong, in words, or ""."""
     try:
         with socket.create_connection((host, port), timeout=timeout_s):
             return ""
@@ -85,7 +87,7 @@ def knock(host: str, port: int, timeout_s: float = _KNOCK_TIMEOUT_S) -> str:
 
 
 def knock_all(host: str, ports: Sequence[int]) -> dict[int, str]:
-    """Knock at many ports at once."""
+    """Knock at many ports at once; returns what `knock` says of each port."""
     with ThreadPoolExecutor(32) as pool:
         return dict(zip(ports, pool.map(knock, [host] * len(ports), ports), strict=True))
 

@@ -1,7 +1,7 @@
 """The exact `ray start` of a head and of a machine that joins, with every port fixed.
 
-The ports are fixed because they have to be published, forwarded and let through by firewalls. The times are
-chosen for a home network: a blip of 10 s must not cost the machine, a dead one must be known within 20 s.
+The ports are fixed because people have to publish and forward them, and let them through firewalls. The times
+suit a home network: an interruption of 10 s must not cost the machine; a dead one is known within 20 s.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from cluster.settings import HeadSettings, JoinSettings, NodeSettings
 
 @dataclass(frozen=True)
 class Launch:
-    """A `ray start` and the variables that it needs; the token is never among them.
+    """A `ray start` and the variables that it needs; the token is never one of them.
 
     Attributes:
-        arguments: of `ray`.
-        variables: beside those of this process.
+        arguments: the arguments of `ray`.
+        variables: environment variables in addition to those of this process.
     """
 
     arguments: tuple[str, ...]
@@ -37,16 +37,16 @@ class Launch:
 
     @property
     def command(self) -> list[str]:
-        """To run it with this Python, whatever `ray` is on the path."""
+        """The command that runs it with this Python, whatever `ray` is on the path."""
         return [sys.executable, "-m", COMMAND_MODULE, *self.arguments]
 
     @property
     def environment(self) -> dict[str, str]:
-        """Ours first: a variable that the person has set stays as it is."""
+        """All environment variables for it; one that the person has set keeps the person's value."""
         return {**self.variables, **os.environ}
 
     def __str__(self) -> str:
-        """As a person would type it, in the shell of this system."""
+        """The command as a person would type it in the shell of this system."""
         if sys.platform == "win32":
             lines = [f"set {name}={value}" for name, value in self.variables.items()]
             return "\n".join([*lines, subprocess.list2cmdline(["ray", *self.arguments])])
@@ -55,14 +55,14 @@ class Launch:
 
 
 def head(settings: HeadSettings) -> Launch:
-    """The head, with its dashboard on `dashboard_host`; at a loopback address it is for itself alone.
+    """The launch of a head. At a loopback address it serves programs on its own machine alone.
 
     Raises:
-        ClusterUnavailable: it has no address that others could join by, and none was named.
+        ClusterUnavailable: the machine has no address by which others could join, and none was named.
     """
     address = settings.address or outer_address()
     variables = {**COMMON, **NODE_VARIABLES, **_reach(address)}
-    # Ray opens these three on every head; unnamed, they would be the same for any two heads of a machine.
+    # Ray opens these three ports on every head. By default, two heads on one machine would share them.
     client, autoscaler, dashboard = range(settings.first_port + 6, settings.first_port + 9)
     variables |= metrics_port_variables(autoscaler, dashboard)
     if settings.storage is not None:
@@ -83,27 +83,27 @@ def head(settings: HeadSettings) -> Launch:
 
 
 def node_manager_ports(settings: NodeSettings) -> tuple[int, ...]:
-    """Ports of which every start of Ray on a machine that joins takes the next; a head has one.
+    """The node manager's ports: each start of Ray on a machine that joins takes the next one; a head has one.
 
-    Ray repeats a request for a process to a node that died until it knows of the death. A new node at the
-    same port would take that request for its own: it would give its device to nobody, for good, and refuse
-    it to the detector (Ray 2.60, seen under chaos).
+    Until Ray knows that a node died, it repeats a request for a process to that node. A new node at the same
+    port would take the request for its own: it would reserve its device for nobody, for ever, and refuse it
+    to the detector (seen with Ray 2.60 in the chaos tests).
     """
     first = settings.first_port
     return (first,) if isinstance(settings, HeadSettings) else (first, first + 6, first + 7)
 
 
 def join(head_address: str, settings: JoinSettings, notes: str = "", turn: int = 0) -> Launch:
-    """A machine that lends its devices to the head at `HOST:PORT`.
+    """The launch of a machine that lends its devices.
 
     Args:
-        head_address: where the head is.
+        head_address: of the head, HOST:PORT.
         settings: of this machine.
-        notes: a folder in which its detectors look for notes of their supervisor.
-        turn: which start of Ray this is; see `node_manager_ports`.
+        notes: the folder in which its detectors look for notes of their supervisor; "" for none.
+        turn: the number of this start of Ray; see `node_manager_ports`.
 
     Raises:
-        ClusterUnavailable: one of the two would be known by a loopback address, or there is no way there.
+        ClusterUnavailable: the head or this machine has a loopback address, or there is no way to the head.
     """
     address = settings.address or own_address(head_address)
     units = {RESOURCE: len(settings.devices)}
@@ -128,21 +128,21 @@ def join(head_address: str, settings: JoinSettings, notes: str = "", turn: int =
 
 
 def environment(address: str) -> dict[str, str]:
-    """For a process that only asks the head at that address; what a person has set stays."""
+    """Environment variables for a process that asks the head; a person's own variables keep their values."""
     return {**COMMON, **NODE_VARIABLES, **_reach(address), **os.environ}
 
 
 def _reach(address: str) -> dict[str, str]:
-    """Lets Windows into a cluster of several machines, and a head that is for itself stay on loopback.
+    """The variable that lets Windows join, and that keeps a head at a loopback address on loopback.
 
-    Where the switch is on, as it is by default on Linux, Ray takes the machine's outer address for 127.0.0.1.
-    Where it is off, nobody can join.
+    With "1", as by default on Linux, Ray replaces 127.0.0.1 by the machine's outer address. With "0", no
+    other machine can join.
     """
     return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if is_loopback(address) else "1"}
 
 
 def reached_ports(settings: NodeSettings, num_workers: int) -> list[int]:
-    """What other machines must reach: node manager, object manager, metrics, and so many processes' ports."""
+    """The ports that other machines must reach: node manager, object manager, metrics, and some workers'."""
     first, worker = settings.first_port, settings.first_worker_port
     fixed = [*node_manager_ports(settings), first + 1, first + 4]
     return [*fixed, *range(worker, worker + min(num_workers, settings.num_worker_ports))]
@@ -153,7 +153,7 @@ def _common_arguments(settings: NodeSettings, address: str, turn: int = 0) -> tu
     base, first = settings.first_port, settings.first_worker_port
     temp_dir = settings.temp_dir
     if temp_dir is None and sys.platform == "win32":
-        # Left to itself Ray takes over the head's folder, which on Windows is no path.
+        # By default, Ray takes the head's folder, whose path means nothing on Windows.
         temp_dir = Path(tempfile.gettempdir()) / "ray"
     return (
         f"--node-ip-address={address}",

@@ -1,4 +1,4 @@
-"""The cluster's token: made once, kept where Ray itself looks for it, never on a command line or in a log."""
+"""The cluster's token: makes it, and keeps it where Ray looks; never in a log or an argument."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TokenMissing(ConfigurationError):
 
 
 def token_file() -> Path:
-    """Where the token is kept, or would be."""
+    """The file that holds the token, or would hold it."""
     return Path(os.environ.get(_PATH) or "~/.ray/auth_token").expanduser()
 
 
@@ -62,12 +62,12 @@ def read_token() -> str:
 
 
 def is_token(text: str) -> bool:
-    """Whether it can be one."""
+    """Whether the text can be a token: at least 16 printable ASCII characters without blanks."""
     return len(text) >= 16 and text.isascii() and text.isprintable() and " " not in text
 
 
 def kept_token() -> str:
-    """What the token file holds, whether or not a variable goes before it; empty if nothing can be read."""
+    """The token in the file, even if a variable wins over it; "" if the file cannot be read."""
     try:
         return token_file().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeError):
@@ -75,7 +75,7 @@ def kept_token() -> str:
 
 
 def have_token() -> tuple[str, bool]:
-    """The token, made and kept if there is none yet; and whether it is new."""
+    """Read the token, or make one if there is none yet; returns it, and whether it is new."""
     if os.environ.get(_VALUE) or token_file().is_file():
         return read_token(), False
     token = secrets.token_hex(32)
@@ -84,23 +84,28 @@ def have_token() -> tuple[str, bool]:
 
 
 def save_token(token: str) -> Path:
-    """Keep the token where Ray looks, for this user alone.
+    """Keep the token in Ray's token file, which only this user can read; returns the file.
 
     Raises:
-        ConfigurationError: it is no token, or cannot be written.
+        ConfigurationError: it is no token, or the file cannot be written.
     """
     token = token.strip()
     if not is_token(token):
-        raise ConfigurationError("That is no token: expected at least 16 letters and digits in one piece.")
+        raise ConfigurationError(
+            "That is no token: it needs at least 16 letters and digits, and no blanks. `rayface token show` "
+            "on the head shows the right one."
+        )
     path = token_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Made for this user alone from the first moment on, not narrowed afterwards.
+        # The file is private from its first moment on; a chmod afterwards would come too late.
         draft = path.with_name(f"{path.name}.{os.getpid()}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(token)
         draft.replace(path)
     except OSError as error:
-        raise ConfigurationError(f"The token cannot be kept in {path}: {error.strerror}.") from error
+        raise ConfigurationError(
+            f"The token cannot be kept in {path}: {error.strerror}. Name another file in RAY_AUTH_TOKEN_PATH."
+        ) from error
     return path

@@ -1,4 +1,4 @@
-"""The scheduled task that joins a Windows machine by itself; made with schtasks.exe, without PowerShell."""
+"""The scheduled task that lets a Windows machine join by itself; schtasks.exe makes it, no PowerShell."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from xml.sax.saxutils import escape
 from cluster.errors import ConfigurationError
 
 NAME = "rayface"
-#: Of the Task Scheduler's schema; it ends a task after three days unless told otherwise.
+#: "No time limit" in the Task Scheduler's schema; by default it ends a task after three days.
 _NO_LIMIT = "PT0S"
 
 
 def describe(head_address: str, at_boot: bool, config: Path | None) -> str:
-    """The task's XML: runs `rayface join HEAD --wait`, again a minute after a failure, on batteries too."""
+    """The task as XML: runs `rayface join HEAD --wait`, again a minute after a failure, on batteries too."""
     arguments = ["-m", "cluster", "join", head_address, "--wait"]
     if config is not None:
         arguments += ["--config", str(config.resolve())]
@@ -54,38 +54,46 @@ def describe(head_address: str, at_boot: bool, config: Path | None) -> str:
 
 
 def removal() -> str:
-    """What `remove` runs, as a person would type it."""
+    """The commands that `remove` runs, as a person would type them."""
     return f"schtasks /End /TN {NAME}\nschtasks /Delete /TN {NAME} /F"
 
 
 def register(task: str) -> None:
-    """Register the task in place of an earlier one.
+    """Register the task; it replaces an earlier one.
 
     Raises:
-        ConfigurationError: this is no Windows, or Windows refuses.
+        ConfigurationError: this system is not Windows, or Windows refuses.
     """
     _windows_only()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "task.xml"
         file.write_text(task, encoding="utf-16")
-        _schtasks("A task at boot needs an administrator.", "/Create", "/TN", NAME, "/XML", str(file), "/F")
+        _schtasks(
+            "Only an administrator can register a task at boot.",
+            "/Create",
+            "/TN",
+            NAME,
+            "/XML",
+            str(file),
+            "/F",
+        )
 
 
 def remove() -> None:
-    """End what the task runs, and take it away.
+    """End what the task runs, and remove the task.
 
     Raises:
-        ConfigurationError: this is no Windows, or there is no such task.
+        ConfigurationError: this system is not Windows, or there is no such task.
     """
     _windows_only()
     subprocess.run(["schtasks", "/End", "/TN", NAME], capture_output=True, check=False)
-    _schtasks("Perhaps there is none, or an administrator made it.", "/Delete", "/TN", NAME, "/F")
+    _schtasks("Perhaps there is no such task, or an administrator made it.", "/Delete", "/TN", NAME, "/F")
 
 
 def _windows_only() -> None:
     if sys.platform != "win32":
         raise ConfigurationError(
-            "Scheduled tasks are Windows's. Here, let your init system run `rayface join HEAD --wait`; "
+            "Only Windows has scheduled tasks. Here, let your init system run `rayface join HEAD --wait`; "
             "--print shows the Windows task."
         )
 
@@ -93,5 +101,5 @@ def _windows_only() -> None:
 def _schtasks(hint: str, *arguments: str) -> None:
     done = subprocess.run(["schtasks", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
-        raise ConfigurationError(f"Windows refused `schtasks {' '.join(arguments)}`: {said}. {hint}")
+        problem = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
+        raise ConfigurationError(f"Windows refused `schtasks {' '.join(arguments)}`: {problem}. {hint}")

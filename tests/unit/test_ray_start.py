@@ -107,6 +107,9 @@ def test_the_windows_task_is_well_formed_and_names_what_it_runs(at_boot: bool) -
     space = {"t": "http://schemas.microsoft.com/windows/2004/02/mit/task"}
     arguments = root.findtext(".//t:Arguments", namespaces=space)
     assert arguments == "-m cluster join a&b:6379 --wait"
+    folder = root.findtext(".//t:WorkingDirectory", namespaces=space)
+    assert folder is not None
+    assert (Path(folder) / "cluster" / "__main__.py").is_file(), "`python -m cluster` works from there"
     trigger = "BootTrigger" if at_boot else "LogonTrigger"
     assert root.find(f".//t:{trigger}", space) is not None
     assert root.findtext(".//t:RestartOnFailure/t:Interval", namespaces=space) == "PT1M"
