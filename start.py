@@ -1,10 +1,10 @@
-"""Sets rayface up in .venv beside this file, then runs it. Needs Python 3.11 or newer and pip, nothing else.
+"""Sets rayface up in .venv beside this file, then runs it. It needs only Python 3.11 or newer, and pip.
 
     python3 start.py detect tests/photos     the main job (any `rayface` command goes here)
     python3 start.py test                    the tests (arguments go to pytest)
 
-Nothing outside this folder is changed, except that the model is kept in your cache folder. Running it
-again takes no time: it installs only when pyproject.toml or constraints.txt have changed.
+It changes nothing outside this folder, except that it keeps the model in your cache folder. It installs again
+only if pyproject.toml or constraints.txt have changed.
 """
 
 import hashlib
@@ -23,7 +23,11 @@ PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
 def main() -> int:
     """Set up what the command needs and run it; returns its exit code."""
     if sys.version_info < (3, 11):
-        print(f"rayface needs Python 3.11 or newer; this is {sys.version.split()[0]}.", file=sys.stderr)
+        found = sys.version.split()[0]
+        print(
+            f"rayface needs Python 3.11 or newer; this is {found}. Run start.py with a newer one.",
+            file=sys.stderr,
+        )
         return 2
     if len(sys.argv) < 2:
         print(__doc__, file=sys.stderr)
@@ -37,11 +41,11 @@ def main() -> int:
     try:
         return subprocess.run([str(PYTHON), "-m", *module], cwd=where, check=False).returncode
     except KeyboardInterrupt:
-        return 130  # the command got the same Ctrl+C, and has said so
+        return 130  # the command got the same Ctrl+C, and has written that it stopped
 
 
 def set_up() -> str:
-    """Make or renew the environment; returns what went wrong, in words, or nothing."""
+    """Make the environment, or renew it; returns what went wrong in a sentence, or ""."""
     recipe = hashlib.sha256(f"{sys.version} {HERE}".encode())
     for name in ("pyproject.toml", "constraints.txt"):
         recipe.update((HERE / name).read_bytes())
@@ -49,20 +53,20 @@ def set_up() -> str:
     if done.exists() and done.read_text(encoding="ascii") == recipe.hexdigest():
         return ""
     print("Setting up rayface in .venv (Ray is large: a minute or two, once) …", file=sys.stderr)
-    # Without pip, because Debian splits off the part of Python that would put it there; the system's
-    # pip installs into the environment from outside, and cannot touch the system's own packages so.
+    # Without pip, because Debian's Python lacks the part that would install it. The system's pip installs
+    # into the environment from outside; so it cannot change the system's own packages.
     venv.create(ENVIRONMENT, with_pip=False, clear=True)
     pip = [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "--quiet"]
     pip += ["--disable-pip-version-check"]
-    # In two steps: a folder has no hash, so pip refuses it beside packages that must match theirs.
+    # In two steps: pip refuses a folder, which has no hash, together with packages whose hashes it checks.
     for step in (
         ["--require-hashes", "--requirement", str(HERE / "constraints.txt")],
         ["--no-deps", "--no-build-isolation", "--editable", str(HERE)],
     ):
         if subprocess.run([*pip, *step], check=False).returncode:
             return (
-                "Setting up did not work; what pip said stands above. If it is 'No module named pip', "
-                "install pip first (Debian: apt install python3-pip)."
+                "Setting up did not work; pip's own message stands above. If it is 'No module named pip', "
+                "install pip first (Debian: apt install python3-pip), then run this again."
             )
     done.write_text(recipe.hexdigest(), encoding="ascii")
     return ""

@@ -1,1 +1,1 @@
-"""The backend itself, standing in for yours: asks `cluster`, and nothing else. Not in the wheel."""
+"""An example of a backend: it uses only `cluster`, as your own backend would. It is not in the wheel."""

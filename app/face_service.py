@@ -1,4 +1,4 @@
-"""What an existing backend would call: one object for its whole life, safe from every thread."""
+"""`FaceService`: the one object that a backend makes and calls, from any thread."""
 
 from __future__ import annotations
 
@@ -10,35 +10,38 @@ from cluster import BlockingFaceClient, ClientStatus, Settings
 
 
 class FaceService:
-    """Faces for a photo library.
+    """Finds faces for a photo library.
 
-    Made when the backend starts and closed when it ends. It is there at once, whether there is a cluster or
-    not, and outlives every cluster that comes and goes; what is missing meanwhile stands on each outcome.
+    The backend makes it at its start and closes it at its end. It can be called at once, whether there is a
+    cluster or not, and it outlives every cluster; while none is there, each outcome says what is missing.
+
+    Args:
+        settings: of the client; None reads the settings file and the variables.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._client = BlockingFaceClient(settings, wait=False)
 
     def faces_of(self, photo: bytes, deadline_s: float | None = None) -> Outcome:
-        """The outcome for one uploaded photo, while a person waits."""
+        """Find the faces in one encoded photo while a person waits, by `deadline_s` seconds from now."""
         return self._client.detect([photo], deadline_s=deadline_s)[0]
 
     def scan(self, photos: Sequence[Path]) -> Iterator[tuple[Path, Outcome]]:
-        """Each photo of a library with its outcome, in order; waits while there is no detector."""
+        """Yield each photo of a library with its outcome, in order; waits while there is no detector."""
         return zip(photos, self._client.stream(photos), strict=True)
 
     def health(self) -> Health:
-        """How the detector is.
+        """The health of the detector that would be asked next.
 
         Raises:
-            DetectorNotReady: there is none, or it does not answer; says why.
+            DetectorNotReady: there is no detector, or it does not answer; says why.
         """
         return self._client.health()
 
     def status(self) -> ClientStatus:
-        """How the way to the detectors is."""
+        """The state of the client: its cluster, its circuits, and what its CPU answered."""
         return self._client.status()
 
     def close(self) -> None:
-        """Leave the cluster."""
+        """Leave the cluster; the service cannot be called any more."""
         self._client.close()

@@ -1,4 +1,4 @@
-"""The dashboard's panels as plain figures, for a page without Grafana: the same queries, of Prometheus."""
+"""The dashboard's panels as figures, for a page without Grafana: asks Prometheus the same queries."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _NUM_POINTS = 120
 
 
 class Panels:
-    """Asks Prometheus what the dashboard would.
+    """Asks Prometheus the queries of a Grafana dashboard.
 
     Args:
-        prometheus: its address, "http://HOST:PORT".
-        dashboard: a Grafana dashboard; None takes our own.
+        prometheus: the address of Prometheus, "http://HOST:PORT".
+        dashboard: the file of a Grafana dashboard; None takes our own.
     """
 
     def __init__(self, prometheus: str, dashboard: Path | None = None) -> None:
@@ -32,7 +32,7 @@ class Panels:
         self._panels: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["panels"]
 
     def figures(self, seconds: float = 900.0) -> list[dict[str, Any]]:
-        """Rows of panels; each panel with its series over the last so many seconds.
+        """Ask for every panel; returns the dashboard's rows, with series over the last `seconds`.
 
         Returns:
             JSON-ready: rows with `title` and `panels`; a panel has `title`, `description`, `unit`, `series`
@@ -54,7 +54,10 @@ class Panels:
                     try:
                         series += answer.result()
                     except (OSError, ValueError, KeyError) as error:
-                        errors.append(f"Prometheus at {self._prometheus} does not answer: {error}")
+                        errors.append(
+                            f"Prometheus at {self._prometheus} does not answer: {error}. Check "
+                            "RAYFACE_APP_PROMETHEUS, which names its address."
+                        )
                 rows[-1]["panels"].append(
                     {
                         "title": panel["title"],

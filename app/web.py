@@ -1,10 +1,10 @@
-"""The backend's door: photos in by HTTP, outcomes out as JSON. Small on purpose; a photo library has its own.
+"""The backend's HTTP server: takes photos, answers outcomes as JSON. It is small: your library has its own.
 
-POST /faces      an encoded photo as the body → its outcome
-GET  /           a page: how it all is, the dashboard's panels, and a photo to try
+POST /faces      an encoded photo as the body; the answer is its outcome
+GET  /           a page: the state of everything, the dashboard's panels, and a photo to try
 GET  /panels     the dashboard's panels as figures, from Prometheus
-GET  /health     how the detector is that would be asked next
-GET  /status   how the way there is: cluster, circuits, fallback
+GET  /health     the health of the detector that would be asked next
+GET  /status     the state of the client: cluster, circuits, fallback
 GET  /healthz    200 as long as this process answers
 """
 
@@ -25,12 +25,12 @@ from app.panels import Panels
 from cluster import RayfaceError
 
 _log = logging.getLogger("rayface.app")
-_MOST_BYTES = 200_000_000
+_MAX_BYTES = 200_000_000
 _PAGE = Path(__file__).with_name("page.html")
 
 
 def handler(service: FaceService, panels: Panels) -> type[BaseHTTPRequestHandler]:
-    """The requests' handler for one service."""
+    """The class that handles the requests for one service."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -48,13 +48,13 @@ def handler(service: FaceService, panels: Panels) -> type[BaseHTTPRequestHandler
                 except RayfaceError as error:
                     self._answer(503, {"error": str(error)})
             else:
-                there = "/, /faces, /panels, /health, /status and /healthz"
-                self._answer(404, {"error": f"There are {there}."})
+                paths = "/, /faces, /panels, /health, /status and /healthz"
+                self._answer(404, {"error": f"There is nothing at {self.path}. There are {paths}."})
 
         def do_POST(self) -> None:
             size = int(self.headers.get("Content-Length") or 0)
-            if self.path != "/faces" or not 0 < size <= _MOST_BYTES:
-                self._answer(400, {"error": f"POST a photo of at most {_MOST_BYTES} bytes to /faces."})
+            if self.path != "/faces" or not 0 < size <= _MAX_BYTES:
+                self._answer(400, {"error": f"POST a photo of at most {_MAX_BYTES} bytes to /faces."})
                 return
             outcome = service.faces_of(self.rfile.read(size))
             self._answer(
@@ -91,7 +91,7 @@ def main() -> None:
     """Serve until the process is ended."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
     service = FaceService()
-    # Inside a container every interface is the container's own; compose publishes it on loopback.
+    # In a container, every interface is the container's own; compose publishes the port on loopback alone.
     host = os.environ.get("RAYFACE_APP_HOST", "0.0.0.0")
     port = int(os.environ.get("RAYFACE_APP_PORT", "8000"))
     panels = Panels(os.environ.get("RAYFACE_APP_PROMETHEUS", "http://127.0.0.1:9090"))
