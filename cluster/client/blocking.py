@@ -62,7 +62,8 @@ class BlockingFaceClient:
         self._is_closing = False
         #: Done when the thread has ended.
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
-        #: Streams that somebody has left, while their calls are being cancelled.
+        #: Streams that are read, or have been left and are being closed.
+        self._streams: set[AsyncGenerator[Outcome, None]] = set()
         self._leaving: set[asyncio.Future[None]] = set()
         self._thread = threading.Thread(target=self._run, name="rayface", daemon=True)
         self._thread.start()
@@ -207,12 +208,15 @@ class BlockingFaceClient:
             if last is not None:
                 await asyncio.wait([last])
             await answers.aclose()
+            self._streams.discard(answers)
 
         def leave() -> None:
             task = asyncio.ensure_future(end())
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
+        # Garbage together with this generator, the stream would be closed by the event loop as well.
+        self._streams.add(answers)
         try:
             while isinstance(outcome := self._wait(following()), Outcome):
                 yield outcome

@@ -113,12 +113,12 @@ class ClientMetrics:
         """
         counted, self._counted = self._counted, Counter()
         durations, self._durations = self._durations, deque(maxlen=_MOST_DURATIONS)
-        bundle: list[Observation] = [
-            *((name, float(num), dict(labels)) for (name, labels), num in counted.items()),
-            *durations,
-            *_measured(self._status()),
-        ]
         try:
+            bundle: list[Observation] = [
+                *((name, float(num), dict(labels)) for (name, labels), num in counted.items()),
+                *durations,
+                *_measured(self._status()),
+            ]
             await self._cluster.record_metrics(bundle, timeout_s=timeout_s)
         except BaseException:
             self._counted.update(counted)

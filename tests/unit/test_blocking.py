@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from actors.faces import Detected
+from actors.faces import Detected, Outcome
 from cluster.client.blocking import BlockingFaceClient
 from cluster.errors import ClientNotUsable, DetectorNotReady
 from cluster.settings import load_settings
@@ -74,6 +74,15 @@ def test_it_answers_and_is_closed_after_its_block(cluster: FakeCluster) -> None:
     assert cluster.is_closed
 
 
+class OnlyTheFirstCall(FakeCluster):
+    """Answers the first call at once, and those after it never."""
+
+    async def detect(self, *call: Any, **options: Any) -> list[Outcome]:
+        if self.calls:
+            self.seconds = 1000
+        return await super().detect(*call, **options)
+
+
 class Job:
     """Is left by an exception that it holds: error, traceback, frame, stream and job are a cycle."""
 
@@ -87,17 +96,23 @@ class Job:
 
 
 def test_a_stream_in_a_cycle_may_be_collected_in_the_clients_own_thread(
-    client: BlockingFaceClient, cluster: FakeCluster
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its finalizer must not wait for the loop that it stands on."""
+    """Its finalizer must not wait for the loop that it stands on, and closes the stream once."""
+    cluster = OnlyTheFirstCall()
+    client = made(cluster)
     gc.disable()
     try:
         within(lambda: Job().run(client))
         in_the_clients_thread(client, gc.collect)
     finally:
         gc.enable()
-    assert len(within(lambda: client.detect(photos(2)))) == 2
     within(lambda: _until(lambda: cluster.under_way == 0))
+    cluster.seconds = 0
+    within(client.status)
+    within(client.close)
+    gc.collect()
+    assert [each.getMessage() for each in caplog.records if each.name == "asyncio"] == []
 
 
 def test_who_leaves_a_stream_leaves_no_call_behind(client: BlockingFaceClient, cluster: FakeCluster) -> None:

@@ -372,6 +372,33 @@ def test_a_cluster_that_was_never_there_is_waited_for_and_then_said() -> None:
     run(story())
 
 
+def test_asking_for_the_refusal_changes_nothing_and_its_beginning_is_known() -> None:
+    """`refused_since` is noted when a circuit opens or closes, and not when somebody asks."""
+
+    async def story() -> None:
+        cluster = FakeCluster()
+        made = await started(cluster)
+        assert (made.refusal(), made.refused_since) == (None, None)
+        made.detectors["FaceDetector"].circuit.trip(0.0, _CAUSE)
+        assert made.refusal() is not None
+        assert made.refused_since is None, "only asking does not note it"
+        cluster.healths["FaceDetector"] = health(
+            state=State.FAULTY, detail="zeros", failure=Failure.DEVICE_LIES
+        )
+        await asyncio.sleep(10.0)
+        begun = made.refused_since
+        assert begun is not None
+        assert begun <= 2.0
+        await asyncio.sleep(100.0)
+        assert made.refused_since == begun
+        cluster.healths["FaceDetector"] = health()
+        await asyncio.sleep(70.0)
+        assert (made.refusal(), made.refused_since) == (None, None)
+        await made.close()
+
+    run(story())
+
+
 def test_a_person_may_close_it() -> None:
     async def story() -> None:
         cluster = FakeCluster("a", "b")
