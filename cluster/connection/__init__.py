@@ -1,1 +1,1 @@
-"""The process that is Ray's driver, and the backend's way to it."""
+"""The driver process, and the backend's connection to it."""

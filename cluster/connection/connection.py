@@ -1,6 +1,6 @@
-"""Keeps a driver process at work: starts it, asks through it, and starts another when it is of no more use.
+"""The backend's connection to the cluster: keeps a driver process, and replaces it when it is of no more use.
 
-What the backend's own process holds of the cluster is this: two pipes to a process that may end at any time.
+All that the backend's own process holds of the cluster are two pipes to a process that may end at any time.
 """
 
 from __future__ import annotations
@@ -21,14 +21,21 @@ from cluster.settings import Settings
 
 _PULSE_EVERY_S = 2.0
 _PULSE_WITHIN_S = 6.0
-#: A driver process that for so long does not even say how it is has hung.
+#: A driver process that has not answered `pulse` for so long has hung.
 _HUNG_AFTER_S = 20.0
-#: What a driver process that is replaced may take to bring the answers it was sent for.
+#: A driver process that is replaced may take so long to bring the answers that are still due.
 _FINISH_WITHIN_S = 30.0
 
 
 class JoinedProcess(Protocol):
-    """A driver process that has joined, as a connection watches it; `DriverProcess` is one."""
+    """A driver process that has joined, as a connection watches it; `DriverProcess` is one.
+
+    It is no `ClusterApi`: it carries questions without knowing them.
+
+    Attributes:
+        address: of the joined cluster, HOST:PORT.
+        ended: is done when the process has ended; its result says why, in words.
+    """
 
     address: str
     ended: asyncio.Future[str]
@@ -39,21 +46,25 @@ class JoinedProcess(Protocol):
         ...
 
     async def ask(self, question: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
-        """The answer to a question, or NotAnswered."""
+        """The answer to a question.
+
+        Raises:
+            NotAnswered: no answer came within `timeout_s` seconds; says why.
+        """
         ...
 
     async def end(self) -> None:
-        """Hang up, and wait until it is gone."""
+        """Hang up, and wait until the process has ended."""
         ...
 
 
 class Connection(ClusterClient):
-    """The cluster, for a backend: answers every question of `ClusterApi`, and waits while there is no way.
+    """Asks the cluster every question of `ClusterApi`; while no cluster is joined, questions wait.
 
     Args:
-        settings: whose cluster to join.
-        log: told when the way opens, closes, and why.
-        start: makes a driver process that has joined.
+        settings: say which cluster to join.
+        log: is told when a cluster is joined or lost, and why.
+        start: starts a driver process and waits until it has joined.
         backoff: pauses between attempts to join; None takes the usual ones.
         on_joined: called each time a driver process has joined.
     """
@@ -73,7 +84,7 @@ class Connection(ClusterClient):
         self._start = start
         self._backoff = backoff or Backoff(most_s=10.0)
         self._driver_process: JoinedProcess | None = None
-        #: Has joined, and is not taken yet.
+        #: A driver process that has joined and is not in use yet.
         self._next: JoinedProcess | None = None
         self._came = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
@@ -97,13 +108,13 @@ class Connection(ClusterClient):
         return self._num_joined
 
     async def open(self, *, wait: bool = True) -> None:
-        """Join the cluster, and keep the way open from now on.
+        """Join the cluster, and stay joined from now on.
 
         Args:
-            wait: for the first joining; without it, that goes on in the background.
+            wait: whether to wait until it is joined; else joining goes on in the background.
 
         Raises:
-            ClusterUnavailable: with `wait`, and it could not be joined; says why.
+            ClusterUnavailable: with `wait`, the cluster could not be joined; says why.
         """
         self._next = await self._start(self._settings) if wait else None
         self._keeping = asyncio.create_task(
@@ -116,7 +127,7 @@ class Connection(ClusterClient):
         )
 
     async def close(self) -> None:
-        """Leave the cluster; an embedded one ends."""
+        """Leave the cluster; an embedded cluster ends."""
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
@@ -129,7 +140,7 @@ class Connection(ClusterClient):
         self._driver_process = self._next = None
 
     async def _carry(self, question: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
-        """Ask the driver process of the moment; wait for one, within the time, where there is none."""
+        """Ask the present driver process; if there is none, wait for one within the time."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         try:
@@ -156,7 +167,7 @@ class Connection(ClusterClient):
         why = await self._watched(driver_process)
         self._log.warning("The connection to the cluster is made anew: %s.", why)
         if driver_process.ended.done() or self._settings.cluster.address is None:
-            # An embedded cluster is the driver process's own, and ends with it.
+            # An embedded cluster belongs to its driver process and ends with it, before the next one starts.
             self._drop(driver_process, why)
             await driver_process.end()
 
@@ -183,7 +194,7 @@ class Connection(ClusterClient):
             self._why_not = f"The connection to the cluster was lost: {why}."
 
     async def _retire(self, driver_process: JoinedProcess) -> None:
-        """Let it bring the answers that it was sent for."""
+        """End a driver process that was replaced, once it has brought the answers that are still due."""
         try:
             async with asyncio.timeout(_FINISH_WITHIN_S):
                 while driver_process.num_asked and not driver_process.ended.done():
@@ -194,7 +205,7 @@ class Connection(ClusterClient):
             await driver_process.end()
 
     async def _watched(self, driver_process: JoinedProcess) -> str:
-        """Until it is of no more use; why."""
+        """Watch a driver process until it is of no more use; returns the reason, in words."""
         heard = asyncio.get_running_loop().time()
         while True:
             await asyncio.wait([driver_process.ended], timeout=_PULSE_EVERY_S)

@@ -1,9 +1,9 @@
-"""The driver process: a process of its own that is Ray's driver, so that the backend's process is none.
+"""The driver process: a process of its own that is Ray's driver in place of the backend's process.
 
-Ray ends a driver's whole process, without an exception, when its cluster stays away, when another one is
-found at its address, or when the object store of its machine is gone; and calls to a head that is gone hang
-for ever. All of that happens here, where it costs nothing: `connection` starts another driver process. And
-whatever else a backend does with Ray, in a cluster of its own perhaps, is left alone.
+Ray ends a driver's whole process, without an exception, when the cluster stays away, when another cluster
+answers at its address, or when the object store of its machine is gone; and a call to a head that is gone
+hangs for ever. Here that costs nothing: `Connection` starts another driver process. And a backend may use Ray
+for other things, in a cluster of its own: nothing here touches that.
 
     python -m cluster.connection.driver   reads settings and questions from standard input, answers on output
 """
@@ -16,33 +16,52 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Any
 
 from actors.faces import Failure
 from cluster import ray_internals
-from cluster.connection.handlers import HANDLERS, Handlers
-from cluster.connection.messages import Answer, Ask, Channel, Drop, Joined, NotJoined
+from cluster.connection.handlers import Handlers
+from cluster.connection.messages import (
+    Answer,
+    Ask,
+    CannotEncode,
+    Channel,
+    Drop,
+    FromDriver,
+    Join,
+    Joined,
+    NotJoined,
+    ToDriver,
+)
 from cluster.deployment import placement
 from cluster.deployment.ray_errors import fault_of
 from cluster.errors import DetectorNotReady, Fault, NotAnswered, RayfaceError
-from cluster.settings import Settings
 
 _LEAVE_WITHIN_S = 15.0
-#: An embedded detector, which ends with this process, has sent its spans by then.
+#: An embedded detector ends with this process; it has sent its last spans after so long.
 _LAST_SPANS_S = 0.5
+
+Handler = Callable[..., Awaitable[Any]]
 
 
 class Driver:
-    """Carries questions to the cluster that this process has joined, each in a task of its own."""
+    """Answers the backend's questions, each in a task of its own.
 
-    def __init__(self, handlers: Handlers, channel: Channel) -> None:
+    Args:
+        handlers: the method that answers each question, by the question's name; every other question is
+            refused.
+        channel: takes the answers.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler], channel: Channel[ToDriver, FromDriver]) -> None:
         self._handlers = handlers
         self._channel = channel
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     async def serve(self, messages: asyncio.Queue[Ask | Drop | None]) -> None:
-        """Answer questions until there is a None among them."""
+        """Answer questions until a None comes."""
         while (message := await messages.get()) is not None:
             if isinstance(message, Drop):
                 if (task := self._tasks.get(message.number)) is not None:
@@ -57,10 +76,10 @@ class Driver:
 
     async def _answer(self, message: Ask) -> None:
         try:
-            handler = HANDLERS.get(message.question)
+            handler = self._handlers.get(message.question)
             if handler is None:
                 raise NotAnswered(_unknown(message.question))
-            answer = Answer(message.number, await handler(self._handlers, *message.arguments))
+            answer = Answer(message.number, await handler(*message.arguments))
         except asyncio.CancelledError:
             return
         except DetectorNotReady as error:
@@ -68,7 +87,18 @@ class Driver:
         except Exception as error:
             answer = Answer(message.number, fault=fault_of(error))
         with contextlib.suppress(EOFError):
-            await asyncio.to_thread(self._channel.write, answer)
+            try:
+                await asyncio.to_thread(self._channel.write, answer)
+            except CannotEncode as error:
+                fault = _not_sent(message.question, error)
+                await asyncio.to_thread(self._channel.write, Answer(message.number, fault=fault))
+
+
+def _not_sent(question: str, error: CannotEncode) -> Fault:
+    return Fault.of(
+        Failure.INTERNAL,
+        f"The answer to the question {question!r} cannot be sent: {error}. Please report it.",
+    )
 
 
 def _unknown(question: str) -> Fault:
@@ -80,30 +110,32 @@ def _unknown(question: str) -> Fault:
 
 
 class Inbox:
-    """What comes through the pipe, from the first moment on; a None when nobody is at its other end any more.
+    """Reads the backend's messages from the first moment on; a None says that the backend is gone.
 
     Args:
-        channel: read here and nowhere else.
-        parent: the process that started this one.
+        channel: nobody else reads from it.
+        parent: the process id of the backend.
+
+    Attributes:
+        may_exit: whether this process may end at once when the backend is gone.
     """
 
-    def __init__(self, channel: Channel, parent: int) -> None:
+    def __init__(self, channel: Channel[ToDriver, FromDriver], parent: int) -> None:
         self._channel = channel
         self._parent = parent
         self._lock = threading.Lock()
         self._early: list[Ask | Drop | None] = []
         self._deliver: Callable[[Ask | Drop | None], None] = self._early.append
-        #: Whether this process may end without more ado when nobody waits for it.
         self.may_exit = False
 
     def start(self) -> None:
-        """Read from now on, in a thread; watch the parent in another one."""
+        """Begin to read, in a thread, and to watch the backend's process, in another one."""
         threading.Thread(target=self._read, name="read", daemon=True).start()
         if hasattr(os, "fork"):
             threading.Thread(target=self._watch, name="parent", daemon=True).start()
 
     def into(self, messages: asyncio.Queue[Ask | Drop | None]) -> None:
-        """From now on, and what came before, into a queue of the running loop."""
+        """Deliver all messages, those that came before too, into a queue of the running loop."""
         loop = asyncio.get_running_loop()
 
         def deliver(message: Ask | Drop | None) -> None:
@@ -120,13 +152,15 @@ class Inbox:
         try:
             with contextlib.suppress(EOFError):
                 while True:
-                    self._put(self._channel.read())
+                    message = self._channel.read()
+                    assert not isinstance(message, Join), "a driver process joins once"
+                    self._put(message)
         finally:
-            # However this thread ends, nothing more comes.
+            # However this thread ends: no more messages come.
             self._put(None)
 
     def _watch(self) -> None:
-        # A child that the backend forked may hold our pipe open after the backend itself is gone.
+        # A child that the backend forked may hold the pipe open after the backend itself is gone.
         while os.getppid() == self._parent:
             time.sleep(2.0)
         self._put(None)
@@ -139,13 +173,16 @@ class Inbox:
 
 
 def main() -> None:
-    """Join, say so, and answer until whoever started this process hangs up or is gone."""
-    channel, parent = Channel.of_stdio(), os.getppid()
+    """Join the cluster, say so, and answer questions until the backend hangs up or is gone."""
+    channel: Channel[ToDriver, FromDriver] = Channel.of_stdio()
+    parent = os.getppid()
     try:
-        settings = Settings(**channel.read())
+        join = channel.read()
+        assert isinstance(join, Join), "the first message says which cluster to join"
+        settings = join.settings()
         inbox = Inbox(channel, parent)
         inbox.start()
-        # Joining may take Ray a minute. An embedded Ray that is half there is waited for, and then ended.
+        # Joining may take Ray a minute. An embedded Ray that is starting must be up before it can be ended.
         inbox.may_exit = settings.cluster.address is not None
         leave = placement.join_or_start(settings)
     except EOFError:
@@ -160,11 +197,11 @@ def main() -> None:
         ray_internals.silence_error_listener()
         address = ray.get_runtime_context().gcs_address
         channel.write(Joined(address))
-        asyncio.run(_serve(Driver(Handlers(settings, address), channel), inbox))
+        asyncio.run(_serve(Driver(Handlers(settings, address).table(), channel), inbox))
     except EOFError:
         pass
     except Exception:
-        # The process ends below without a word of its own; its parent reads these.
+        # `os._exit` below prints nothing; the backend reads the last words of this process.
         traceback.print_exc()
     finally:
         if settings.cluster.address is None and settings.tracing.endpoint:
@@ -173,14 +210,14 @@ def main() -> None:
         os._exit(0)
 
 
-async def _serve(driver_process: Driver, inbox: Inbox) -> None:
+async def _serve(driver: Driver, inbox: Inbox) -> None:
     messages: asyncio.Queue[Ask | Drop | None] = asyncio.Queue()
     inbox.into(messages)
     try:
-        await driver_process.serve(messages)
+        await driver.serve(messages)
     finally:
-        # A thread that waits for a head that is gone would hold this process up for ever: asyncio itself
-        # waits for its threads, and so does Ray.
+        # asyncio waits for its threads, and Ray for its own. A thread that waits for a head that is gone
+        # would keep this process for ever.
         threading.Timer(_LEAVE_WITHIN_S, os._exit, [0]).start()
 
 

@@ -1,4 +1,4 @@
-"""One driver process, seen from the backend: two pipes, three threads and the questions under way."""
+"""A driver process as the backend sees it: two pipes, three threads, and the questions without an answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,27 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVarTuple
 
 from actors.faces import Failure, Priority
 from cluster.background import in_thread
-from cluster.connection.messages import Answer, Ask, Channel, Drop, Joined, NotJoined
+from cluster.connection.messages import (
+    Answer,
+    Ask,
+    CannotDecode,
+    CannotEncode,
+    Channel,
+    Drop,
+    FromDriver,
+    Join,
+    Joined,
+    ToDriver,
+)
 from cluster.errors import ClusterUnavailable, Fault, NotAnswered
 from cluster.settings import Settings
+
+Arguments = TypeVarTuple("Arguments")
 
 _END_WITHIN_S = 20.0
 _MAX_LINES = 20
@@ -25,11 +39,14 @@ _PROGRAM = "import sys; sys.path[:] = {path!r}; from cluster.connection.driver i
 
 
 class DriverProcess:
-    """Made by `start`, ended by `end`; belongs to one event loop.
+    """A process that is Ray's driver. `start` makes it, `end` ends it; it belongs to one event loop.
+
+    Args:
+        process: running, with pipes for its standard input, output and error.
 
     Attributes:
-        address: of the cluster that it has joined.
-        ended: done when it has ended, by itself or not; holds why, in words.
+        address: of the joined cluster, HOST:PORT.
+        ended: is done when the process has ended, whoever ended it; its result says why, in words.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -37,10 +54,10 @@ class DriverProcess:
         assert process.stdout is not None
         self._loop = asyncio.get_running_loop()
         self._process = process
-        self._channel = Channel(process.stdout, process.stdin)
+        self._channel: Channel[FromDriver, ToDriver] = Channel(process.stdout, process.stdin)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._to_send: queue.PriorityQueue[tuple[int, int, Any]] = queue.PriorityQueue()
+        self._to_send: queue.PriorityQueue[tuple[int, int, ToDriver | None]] = queue.PriorityQueue()
         self._sequence = itertools.count()
         self._said: deque[str] = deque(maxlen=_MAX_LINES)
         self._joined: asyncio.Future[str] = self._loop.create_future()
@@ -49,33 +66,32 @@ class DriverProcess:
 
     @classmethod
     async def start(cls, settings: Settings) -> DriverProcess:
-        """Start a process, and wait until it has joined the cluster in the settings or has one embedded.
+        """Start a process; wait until it has joined the settings' cluster, or has started an embedded one.
 
         Raises:
             ClusterUnavailable: the process could not be started, or could not join; says why.
         """
         try:
             process = subprocess.Popen(
-                # The same modules as here, wherever they were found.
+                # The process imports the same modules as this one, wherever they are.
                 [sys.executable, "-c", _PROGRAM.format(path=sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                # Ctrl+C is for this process; the driver process ends when this one hangs up.
+                # Ctrl+C reaches this process only; the driver process ends when this one hangs up.
                 start_new_session=True,
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         except OSError as error:
             raise ClusterUnavailable(
                 f"The process that joins the cluster could not be started: {error}. "
-                "Look whether this machine has memory, processes and open files left."
+                "Check that this machine has memory, processes and open files left."
             ) from error
         made = cls(process)
         try:
             for work in (made._send, made._receive, made._listen):
                 threading.Thread(target=work, name=f"driver-process{work.__name__}", daemon=True).start()
-            # A setting may hold a path; as JSON it is understood by the other process's own settings.
-            made._put(settings.model_dump(mode="json"))
+            made._put(Join.of(settings))
             made.address = await asyncio.shield(made._joined)
         except BaseException:
             await made.end()
@@ -90,7 +106,7 @@ class DriverProcess:
     async def ask(self, question: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
         """The answer to a question of `ClusterApi`.
 
-        On cancellation, and when the time is up, the driver process is told that nobody waits any more.
+        On cancellation, and when the time is up, it tells the driver process that nobody waits any more.
 
         Raises:
             NotAnswered: no answer came within `timeout_s` seconds; says why.
@@ -111,15 +127,15 @@ class DriverProcess:
                 self._put(Drop(number))
 
     async def end(self) -> None:
-        """Hang up, and wait until it is gone; one that does not go is killed.
+        """Hang up and wait until the process has ended; kill it if it does not end in time.
 
-        An embedded Ray goes with it. Whoever is cancelled here waits all the same.
+        An embedded Ray ends with it. A caller that is cancelled waits all the same.
         """
         self._put(None)
         await in_thread(self._end)
 
-    def _put(self, message: Any) -> None:
-        # A person's photo, and every small question, goes before the megabytes of a scan.
+    def _put(self, message: ToDriver | None) -> None:
+        # A person's photo and every small question go before the megabytes of a scan.
         is_bulk = isinstance(message, Ask) and Priority.BULK in message.arguments
         self._to_send.put((int(is_bulk), next(self._sequence), message))
 
@@ -131,41 +147,58 @@ class DriverProcess:
             self._process.wait()
 
     def _send(self) -> None:
-        """In a thread, because a pipe that nobody reads blocks."""
+        """Runs in a thread, because a pipe that nobody reads blocks."""
         try:
             with contextlib.suppress(EOFError):
                 while (message := self._to_send.get()[2]) is not None:
-                    # What nobody waits for any more need not travel.
+                    # A question that nobody waits for any more need not travel.
                     if not isinstance(message, Ask) or message.number in self._waiting:
-                        self._channel.write(message)
+                        self._send_one(message)
         finally:
-            # However this thread ends, the driver process ends too, and another one is started.
+            # However this thread ends: the driver process ends too, and `Connection` starts another one.
             self._channel.hang_up()
+
+    def _send_one(self, message: ToDriver) -> None:
+        try:
+            self._channel.write(message)
+        except CannotEncode as error:
+            if not isinstance(message, Ask):
+                raise
+            detail = f"The question {message.question!r} cannot be sent to the driver process: {error}."
+            fault = Fault.of(Failure.INTERNAL, f"{detail} Please report it.")
+            self._tell(self._heard, Answer(message.number, fault=fault))
 
     def _receive(self) -> None:
         try:
             with contextlib.suppress(EOFError):
                 while True:
-                    self._tell(self._heard, self._channel.read())
+                    self._receive_one()
         finally:
-            # It has ended, or says what cannot be read: then it is of no more use.
+            # The process has ended, or has sent what nobody can read, and is of no more use.
             self._end()
             self._tell(self._has_ended)
+
+    def _receive_one(self) -> None:
+        try:
+            self._tell(self._heard, self._channel.read())
+        except CannotDecode as error:
+            self._said.append(f"it sent a message that cannot be read ({error})")
+            raise
 
     def _listen(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
             said = line.decode("utf-8", "replace").rstrip()[:300]
-            # The frames of a stack trace of Ray's core come after what it has to say.
+            # Ray's core writes its reason first and the frames of its stack trace after it.
             if len(said) > 3 and not said.startswith(("/", "*", " ")):
                 self._said.append(said)
 
-    def _tell(self, method: Any, *arguments: Any) -> None:
-        # The loop may be gone already, at the end of everything.
+    def _tell(self, method: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
+        # The loop may be closed already, when the whole program ends.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(method, *arguments)
 
-    def _heard(self, message: Answer | Joined | NotJoined) -> None:
+    def _heard(self, message: FromDriver) -> None:
         if isinstance(message, Answer):
             answer = self._waiting.get(message.number)
             if answer is None or answer.done():
@@ -187,8 +220,8 @@ class DriverProcess:
             why += f"; its last words: {self._said[-1]}"
         self.ended.set_result(why)
         if not self._joined.done():
-            said = "The process that joins the cluster did not get so far"
-            self._joined.set_exception(ClusterUnavailable(f"{said}: {why}."))
+            said = f"The process that joins the cluster ended before it had joined: {why}."
+            self._joined.set_exception(ClusterUnavailable(said))
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(NotAnswered(_lost(why)))

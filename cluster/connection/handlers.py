@@ -22,20 +22,20 @@ from cluster.settings import Settings
 from cluster.telemetry.metrics import Observation
 
 _CALL_TIMEOUT_S = 2.0
-#: So long others may reach the head and this process not, before it is taken for stranded.
+#: After so long in which others reach the head and this process does not, it counts as stranded.
 _STRANDED_AFTER_S = 10.0
 
 
 class Handlers:
     """One method for each question of `ClusterApi`, which documents them.
 
-    The methods have the arguments of the Protocol's without `timeout_s`: the backend keeps the time, and the
-    task that answers is cancelled when nobody waits for it any more. An error that they raise becomes the
-    fault in the answer.
+    Each method has the arguments of the Protocol's method but `timeout_s`: the backend keeps the time, and
+    the task that answers is cancelled when nobody waits for the answer any more. An error that a method
+    raises becomes the fault in the answer.
 
     Args:
-        settings: of the backend.
-        address: of the cluster that this process has joined.
+        settings: the backend's.
+        address: the address of the cluster that this process has joined, HOST:PORT.
     """
 
     def __init__(self, settings: Settings, address: str) -> None:
@@ -45,6 +45,26 @@ class Handlers:
         self._finding: asyncio.Task[dict[str, placement.Handle]] | None = None
         self._unheard_since: float | None = None
         self._metrics = RayMetrics()
+
+    def table(self) -> Mapping[str, Callable[..., Awaitable[Any]]]:
+        """The questions that a driver process answers, each with its method."""
+        return {
+            "place_detectors": self.place_detectors,
+            "list_detectors": self.list_detectors,
+            "remove_detector": self.remove_detector,
+            "detect": self.detect,
+            "health": self.health,
+            "self_test": self.self_test,
+            "nodes": self.nodes,
+            "actor_entries": self.actor_entries,
+            "driver_address": self.driver_address,
+            "pulse": self.pulse,
+            "run_on": self.run_on,
+            "record_metrics": self.record_metrics,
+            "put_value": self.put_value,
+            "get_values": self.get_values,
+            "delete_value": self.delete_value,
+        }
 
     async def place_detectors(self) -> list[str]:
         return await self._found(placement.place_all)
@@ -82,9 +102,9 @@ class Handlers:
         deadline_s: float,
         traceparent: str = "",
     ) -> list[Outcome]:
-        # Left out where it says nothing, so that a detector of an older version understands the call.
+        # Without a trace the argument is left out, so that a detector of an older version knows the call.
         traced = (traceparent,) if traceparent else ()
-        # Ray repeats the call if the detector's process dies with it.
+        # Ray repeats the call if the detector's process dies meanwhile.
         outcomes: list[Outcome] = await self._asked(
             detector, "detect", images, priority.value, deadline_s, *traced
         )
@@ -107,7 +127,7 @@ class Handlers:
         except Exception as error:
             return Pulse(await self._why_unheard(error))
         self._unheard_since = None
-        # The driver's own node went with its head: calls go on, but the object store under it is gone.
+        # If its node is gone, calls still go on, but this driver has no object store any more.
         return Pulse("" if is_alive else "the node that it belonged to is gone")
 
     async def driver_address(self) -> DriverAddress:
@@ -119,7 +139,7 @@ class Handlers:
             with socket.create_server((host, 0)):
                 return DriverAddress(node, host, port)
         except OSError:
-            # Ray took this process for one of another machine, where it found none here that has joined.
+            # No node of this machine has joined, so Ray counts this process to another machine.
             return DriverAddress(node, host, 0)
 
     async def run_on(self, node_id: str, work: partial[Value]) -> Value:
@@ -154,7 +174,7 @@ class Handlers:
         await asyncio.to_thread(KeyValueStore.joined().delete, key)
 
     async def _found(self, find: Callable[[Settings], dict[str, placement.Handle]]) -> list[str]:
-        # Asked while the head is gone, Ray does not come back: one thread may wait there, and no more.
+        # While the head is gone, the call into Ray does not return. No more than one thread may wait in it.
         if self._finding is None or self._finding.done():
             self._finding = asyncio.create_task(asyncio.to_thread(find, self._settings))
         self._handles = await asyncio.shield(self._finding)
@@ -165,19 +185,19 @@ class Handlers:
 
         if detector not in self._handles:
             await self.place_detectors()
-        # What Ray's lists of tasks show; its own name for it says nothing of which detector.
+        # Ray's lists of tasks show this name; Ray's own name would not say which detector.
         ask = getattr(self._handles[detector], method).options(name=f"{detector}.{method}")
         answer = ask.remote(*arguments)
         try:
             return await answer
         except asyncio.CancelledError:
-            # Images that are not yet run are dropped there.
+            # The detector drops the images that it has not run yet.
             with contextlib.suppress(Exception):
                 ray.cancel(answer)
             raise
 
     async def _why_unheard(self, error: Exception) -> str:
-        """Why this process, of all, does not hear the head; empty while it may just be away."""
+        """Why this process cannot reach the head and others can; empty while the head may just be away."""
         if ray_internals.is_other_cluster(error):
             return "another cluster is at its address now"
         if self._settings.cluster.address is None:
@@ -191,23 +211,3 @@ class Handlers:
         self._unheard_since = self._unheard_since or now
         is_long = now - self._unheard_since > _STRANDED_AFTER_S
         return "the head answers others, and not this process" if is_long else ""
-
-
-#: The questions that the driver process answers; it refuses every other name.
-HANDLERS: Mapping[str, Callable[..., Awaitable[Any]]] = {
-    "place_detectors": Handlers.place_detectors,
-    "list_detectors": Handlers.list_detectors,
-    "remove_detector": Handlers.remove_detector,
-    "detect": Handlers.detect,
-    "health": Handlers.health,
-    "self_test": Handlers.self_test,
-    "nodes": Handlers.nodes,
-    "actor_entries": Handlers.actor_entries,
-    "driver_address": Handlers.driver_address,
-    "pulse": Handlers.pulse,
-    "run_on": Handlers.run_on,
-    "record_metrics": Handlers.record_metrics,
-    "put_value": Handlers.put_value,
-    "get_values": Handlers.get_values,
-    "delete_value": Handlers.delete_value,
-}

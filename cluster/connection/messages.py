@@ -1,7 +1,7 @@
-"""What a backend and its driver process say to each other: pickled values over two pipes, one by one.
+"""The messages between a backend and its driver process, and the two pipes that carry them.
 
-Both ends are ours, of one version, and the pipes are nobody else's; so pickle is safe here, and it knows
-where a value ends.
+A message is a pickled value. That is safe here: both ends are ours and of one version, and nobody else can
+write into the pipes. Pickle also knows where a value ends.
 """
 
 from __future__ import annotations
@@ -11,9 +11,31 @@ import os
 import pickle
 import threading
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar, cast
 
 from cluster.errors import Fault
+from cluster.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """The first message to a driver process: which cluster to join.
+
+    Attributes:
+        settings_json: the backend's settings. They are sent as JSON because `load_settings` makes a class of
+            its own, which pickle cannot find in another process.
+    """
+
+    settings_json: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Join:
+        """The message for these settings."""
+        return cls(settings.model_dump_json())
+
+    def settings(self) -> Settings:
+        """The backend's settings."""
+        return Settings.model_validate_json(self.settings_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +71,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The driver process is a driver of the cluster now.
+    """The driver process has joined the cluster.
 
     Attributes:
-        address: of the cluster's store, HOST:PORT.
+        address: the head's, HOST:PORT.
     """
 
     address: str
@@ -60,13 +82,28 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class NotJoined:
-    """It could not become one; says why. It ends after this."""
+    """The driver process could not join, says why, and ends."""
 
     why: str
 
 
-class Channel:
-    """One end of the two pipes. Any thread may write; one reads."""
+ToDriver = Join | Ask | Drop
+FromDriver = Joined | NotJoined | Answer
+
+Received = TypeVar("Received")
+Sent = TypeVar("Sent")
+
+
+class CannotEncode(Exception):
+    """A message cannot be pickled; nothing of it was sent."""
+
+
+class CannotDecode(EOFError):
+    """A message cannot be read. Nobody knows where the next one begins, so no more can be read."""
+
+
+class Channel(Generic[Received, Sent]):
+    """One end of the two pipes; any number of threads may write, one thread reads."""
 
     def __init__(self, reading: IO[bytes], writing: IO[bytes]) -> None:
         self._reading = reading
@@ -74,10 +111,10 @@ class Channel:
         self._lock = threading.Lock()
 
     @classmethod
-    def of_stdio(cls) -> Channel:
-        """This process's standard input and output, which from then on are nobody else's.
+    def of_stdio(cls) -> Channel[Received, Sent]:
+        """A channel over the standard input and output of this process, which nobody else can use then.
 
-        What Ray or anybody writes on standard output goes to standard error.
+        What Ray or anything else writes to the standard output goes to the standard error instead.
         """
         reading, writing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -86,37 +123,54 @@ class Channel:
         os.dup2(2, 1)
         return cls(reading, writing)
 
-    def read(self) -> Any:
-        """The next value; blocks.
-
-        Raises:
-            EOFError: the other end is gone, or what it sent cannot be read.
-        """
-        try:
-            return pickle.load(self._reading)
-        except Exception as error:
-            # A process that dies in the middle of a value leaves half of it. Pickle raises many kinds of
-            # errors then, IndexError and AttributeError among them.
-            raise EOFError(f"{type(error).__name__}: {error}") from error
-
-    def write(self, value: Any) -> None:
-        """Send a value; blocks while the other end does not read.
+    def read(self) -> Received:
+        """Wait for the next message, and return it.
 
         Raises:
             EOFError: the other end is gone.
-            Exception: the value cannot be sent; this end has hung up, because half of it may have been.
+            CannotDecode: the message cannot be read; this kind of EOFError has a text.
         """
         try:
+            return cast(Received, pickle.load(self._reading))
+        except EOFError:
+            raise
+        except (OSError, ValueError, pickle.UnpicklingError) as error:
+            # A process that dies in the middle of a message leaves half of it.
+            raise EOFError(str(error)) from error
+        except Exception as error:
+            # Pickle raises whatever a class's own methods raise, and an AttributeError for a missing class.
+            raise CannotDecode(f"{type(error).__name__}: {error}") from error
+
+    def write(self, message: Sent) -> None:
+        """Send a message; blocks while the other end does not read.
+
+        Raises:
+            EOFError: the other end is gone.
+            CannotEncode: the message cannot be pickled; others can still be sent.
+        """
+        parts = _Parts()
+        try:
+            # As a whole before the first byte is sent: half a message would spoil every later one. In parts,
+            # because joining them would copy the photos once more.
+            pickle.Pickler(parts, protocol=5).dump(message)
+        except Exception as error:
+            # Pickle raises whatever an object's own methods raise.
+            raise CannotEncode(f"{type(error).__name__}: {error}") from error
+        try:
             with self._lock:
-                pickle.dump(value, self._writing, protocol=5)
+                self._writing.writelines(parts)
                 self._writing.flush()
         except (OSError, ValueError) as error:
             raise EOFError(str(error)) from error
-        except BaseException:
-            self.hang_up()
-            raise
 
     def hang_up(self) -> None:
-        """The other end reads nothing more, and knows it."""
+        """Close the writing pipe; the other end reads what was sent, and then that this end is gone."""
         with contextlib.suppress(OSError, ValueError):
             self._writing.close()
+
+
+class _Parts(list[bytes]):
+    """Keeps what pickle writes."""
+
+    def write(self, part: bytes) -> None:
+        self.append(part)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import io
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -13,9 +16,10 @@ from actors.faces import Failure
 from cluster.connection.cluster_api import ClusterApi
 from cluster.connection.cluster_client import ClusterClient
 from cluster.connection.connection import Connection
-from cluster.connection.driver import Driver
-from cluster.connection.handlers import HANDLERS, Handlers
-from cluster.connection.messages import Answer, Ask
+from cluster.connection.driver import Driver, Handler
+from cluster.connection.handlers import Handlers
+from cluster.connection.messages import Answer, Ask, Channel, Join
+from cluster.errors import DetectorNotReady, Fault
 from cluster.settings import load_settings
 from tests.unit.fake_cluster import FakeCluster
 
@@ -34,15 +38,19 @@ def signature(method: Callable[..., Any], *without: str) -> tuple[list[tuple[str
     return kept, types["return"]
 
 
+def table() -> Mapping[str, Handler]:
+    return Handlers(load_settings(), "head:6379").table()
+
+
 def public(kind: type) -> set[str]:
     return {name for name, each in vars(kind).items() if inspect.isfunction(each) and name[0] != "_"}
 
 
 def test_protocol_client_and_handlers_have_the_same_questions() -> None:
     assert len(QUESTIONS) == 15
-    assert set(HANDLERS) == set(QUESTIONS)
+    assert set(table()) == set(QUESTIONS)
     assert public(ClusterClient) == set(QUESTIONS)
-    assert public(Handlers) == set(QUESTIONS)
+    assert public(Handlers) == {*QUESTIONS, "table"}
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -51,8 +59,8 @@ def test_a_question_has_one_signature(question: str) -> None:
     agreed = QUESTIONS[question]
     for kind in (ClusterClient, Connection, FakeCluster):
         assert signature(getattr(kind, question)) == signature(agreed), kind
-    assert HANDLERS[question] is getattr(Handlers, question)
-    assert signature(HANDLERS[question]) == signature(agreed, "timeout_s")
+    assert table()[question].__name__ == question
+    assert signature(table()[question]) == signature(agreed, "self", "timeout_s")
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -71,37 +79,65 @@ def test_a_question_is_sent_by_its_name_with_all_its_arguments(question: str) ->
     assert answer == (None if returns_nothing else "the answer")
 
 
-class Channel:
-    """Keeps what is written."""
+def answer_of(handlers: Mapping[str, Handler], question: str) -> Answer:
+    """What a driver process with these handlers writes when it is asked."""
+    written = io.BytesIO()
 
-    def __init__(self) -> None:
-        self.written: list[Any] = []
-
-    def write(self, value: Any) -> None:
-        self.written.append(value)
-
-
-@pytest.mark.parametrize("question", ["__init__", "_asked", "_settings", "no_such_question"])
-def test_a_question_that_is_not_in_the_table_is_refused(question: str) -> None:
-    """Whatever attribute the driver process may have by that name."""
-
-    async def whole() -> Answer:
-        channel = Channel()
+    async def whole() -> None:
         messages: asyncio.Queue[Any] = asyncio.Queue()
-        driver = Driver(Handlers(load_settings(), "head:6379"), channel)  # type: ignore[arg-type]  # keeps answers
+        driver = Driver(handlers, Channel(io.BytesIO(), written))
         serving = asyncio.create_task(driver.serve(messages))
         messages.put_nowait(Ask(7, question, ()))
         async with asyncio.timeout(10.0):
-            while not channel.written:
+            while not written.getvalue():
                 await asyncio.sleep(0)
         messages.put_nowait(None)
         await serving
-        (answer,) = channel.written
-        assert isinstance(answer, Answer)
-        return answer
 
-    answer = asyncio.run(whole())
+    asyncio.run(whole())
+    answer = pickle.loads(written.getvalue())
+    assert isinstance(answer, Answer)
     assert answer.number == 7
+    return answer
+
+
+@pytest.mark.parametrize("question", ["__init__", "table", "_asked", "_settings", "no_such_question"])
+def test_a_question_that_is_not_in_the_table_is_refused(question: str) -> None:
+    """Whatever attribute the driver process may have by that name."""
+    fault = answer_of(table(), question).fault
+    assert fault is not None
+    assert fault.failure is Failure.VERSION_MISMATCH
+    assert question in fault.detail
+
+
+def test_an_error_of_a_handler_is_the_fault_in_the_answer() -> None:
+    async def fails() -> None:
+        raise DetectorNotReady("no machine lends a device", Failure.DEVICE_HELD)
+
+    fault = answer_of({"nodes": fails}, "nodes").fault
+    assert fault == Fault.of(Failure.DEVICE_HELD, "no machine lends a device")
+
+
+def test_an_answer_that_cannot_be_pickled_is_a_fault() -> None:
+    """And no silence, and no half of a message."""
+
+    async def unsendable() -> Any:
+        return [b"much" * 100_000, lambda: "no pickle"]
+
+    answer = answer_of({"nodes": unsendable}, "nodes")
+    assert answer.value is None
     assert answer.fault is not None
-    assert answer.fault.failure is Failure.VERSION_MISMATCH
-    assert question in answer.fault.detail
+    assert answer.fault.failure is Failure.INTERNAL
+    assert "'nodes' cannot be sent" in answer.fault.detail
+
+
+def test_settings_cross_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths, and settings that came from a file or from variables."""
+    config = tmp_path / "own.toml"
+    config.write_text('[head]\nstorage = "tables"\n')
+    monkeypatch.setenv("RAYFACE_CIRCUIT__GRACE_S", "17")
+    settings = load_settings(config, cluster={"address": "head:6379"})
+    monkeypatch.delenv("RAYFACE_CIRCUIT__GRACE_S")
+    crossed = pickle.loads(pickle.dumps(Join.of(settings))).settings()
+    assert crossed.model_dump() == settings.model_dump()
+    assert (crossed.circuit.grace_s, crossed.head.storage) == (17.0, Path("tables"))
