@@ -1,1 +1,1 @@
-"""What Ray runs, where it runs it, and every private name of Ray that we use."""
+"""What Ray runs for us, and where: detectors, their leases, and the callback probe."""

@@ -1,9 +1,10 @@
 """The detector as Ray runs it: the plain class, with an epoch and a lease from the cluster.
 
-Ray promises one actor by a name, but not one process: in a partition the old one lives on beside its
-successor, because its machine does not know yet that it was given up. So each life takes an epoch, a number
-greater than every earlier owner's, from the cluster's key-value store, and reads it again and again: a
-greater one means that it has been succeeded; silence for longer than the lease, that it may have been.
+Ray promises one actor of a name, but not one process: if the network is cut in two, the old process lives on
+beside its successor, because its machine does not know yet that Ray has given it up. So each process takes an
+epoch from the cluster's key-value store, a number greater than every earlier owner's, and reads the newest
+epoch again and again. A greater one means that this process has a successor. Silence for longer than the
+lease means that it may have one.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ _REPORT_EVERY_S = 2.0
 
 
 class DetectorActor(FaceDetector):
-    """A `FaceDetector` whose right to the device ends when its cluster is silent or has another owner."""
+    """A `FaceDetector` that gives up its device when its cluster is silent or has another owner for its name.
+
+    Ray makes it, in a process of its own; it is at work as soon as it is made.
+    """
 
     def __init__(
         self, name: str, settings: Mapping[str, Any], tracing: Mapping[str, Any] | None = None
@@ -57,9 +61,9 @@ class DetectorActor(FaceDetector):
             DetectorSettings.model_validate(settings),
             devices=[Device.parse(each) for each in lent.split(",")] if lent else None,
             cluster=f"{context.gcs_address}/{context.namespace}",
-            # What was on a machine's own device is remembered across Ray's sessions, as its lock is.
+            # Records about a machine's own device outlive Ray's sessions, as the lock of the device does.
             records=machine_folder() if lent else session_folder(),
-            # Never `exit_actor`: Ray takes that for a wish to end, and restarts nothing.
+            # Never `exit_actor`: Ray would take that as intended and would not restart the detector.
             end=lambda why: os._exit(_EXIT_GIVEN_UP),
             observer=Observers([metrics, log, *span_listeners(name, incarnation, tracing, log)]),
         )
@@ -76,19 +80,19 @@ class DetectorActor(FaceDetector):
         threading.Thread(target=reporter.run, name="report", daemon=True).start()
 
     def __repr__(self) -> str:
-        # Ray asks once, when the actor is made, and shows the answer for ever: no place for a state, and the
-        # device is not chosen yet.
+        # Ray asks once, when the actor is made, and keeps the answer. So it has no state that may change, and
+        # no device, which is not chosen yet.
         return self._title
 
 
 class Reporter:
-    """Tells metrics and log every few seconds how the detector is.
+    """Writes every few seconds into the metrics and the log how the detector is.
 
     Args:
-        snapshot: how it is.
-        metrics: told.
-        log: told.
-        lines: told of errors that nobody foresaw; rate-limited.
+        snapshot: returns how the detector is.
+        metrics: get it as figures.
+        log: gets it as lines.
+        lines: is told of errors that nobody foresaw; rate-limited.
         is_restart: whether Ray has started this detector before.
         sleep: waits for so many seconds; handed in for tests.
     """
@@ -111,7 +115,7 @@ class Reporter:
         self._has_told_start = False
 
     def run(self) -> None:
-        """Tell them every few seconds, until the process ends."""
+        """Write every few seconds, until the process ends."""
         repeat_blocking(
             self.step,
             name="Reporting the detector's health",
@@ -121,7 +125,7 @@ class Reporter:
         )
 
     def step(self) -> None:
-        """Tell them once."""
+        """Write once."""
         health = self._snapshot()
         if not self._has_told_start and health.state is not State.STARTING:
             self._metrics.started(self.cause(health.last_words))
@@ -130,7 +134,7 @@ class Reporter:
         self._log.report(health)
 
     def cause(self, last_words: str) -> str:
-        """Why this process was started, in a word: first, hung, removed, or killed."""
+        """Why Ray started this process, in a word: first, hung, removed, or killed."""
         if last_words:
             return last_words.partition(":")[0]
         return "killed" if self._is_restart else "first"

@@ -1,4 +1,4 @@
-"""The lease of a detector on its device: renewed while its cluster is heard and has no newer owner."""
+"""A detector's lease on its device: renewed while the cluster answers and knows no newer owner."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class LeaseKeeper:
     """Renews the lease by reading the epoch; ends the process when the device has to be given up.
 
     Args:
-        detector: whose lease it is.
-        read_epoch: the newest owner's epoch; raises where the cluster does not answer.
-        lease_s: how long the detector may run without an answer; after twice that the process ends, so
-            that Ray or a successor begins anew, and the device is free.
-        notes: the machine's folder of notes, if it was joined by us.
-        log: told of errors that nobody foresaw; rate-limited.
+        detector: has the lease.
+        read_epoch: returns the newest owner's epoch; raises an error if the cluster does not answer.
+        lease_s: how many seconds the detector may run without an answer. After twice as long the process
+            ends: the device is free then, and Ray or a successor begins anew.
+        notes: the folder of this machine's notes; None if `rayface join` did not start this node.
+        log: is told of errors that nobody foresaw; rate-limited.
         end: ends the process; handed in for tests.
         sleep: waits for so many seconds; handed in for tests.
     """
@@ -52,31 +52,31 @@ class LeaseKeeper:
         self._draining = False
 
     def run(self) -> None:
-        """Take a step every so often, until the process ends."""
+        """Take a step every second or more often, until the process ends."""
         every_s = min(1.0, self._lease_s / 8)
         repeat_blocking(
             self.step,
             name="Renewing the lease",
             log=self._log,
             every_s=every_s,
-            # Never longer: a step that is missed for long ends the lease.
+            # The pauses do not grow: without steps the lease would end.
             backoff=Backoff(first_s=every_s, most_s=every_s),
             wait=self._sleep,
         )
 
     def step(self) -> None:
-        """Ask once, and act on the answer."""
+        """Read the newest epoch once, and act on it."""
         try:
             newest = self._read_epoch()
         except Exception:
-            # Whatever it was, the cluster was not heard. The age is taken after the attempt, so that a
-            # machine that slept asks once before it gives up.
+            # Whatever the error was, the cluster did not answer. The lease's age is read after the attempt:
+            # so a machine that was asleep asks once before it gives up.
             if self._detector.lease.age_s > 2 * self._lease_s:
-                self._stop("The cluster was silent for twice the lease; the device is given up.")
+                self._stop("The cluster was silent for twice the lease; this process gives up the device.")
             return
         if newest > self._detector.epoch:
-            self._detector.lease.end("Another process has become the owner of this detector's name.")
-            self._stop("Succeeded by a newer owner; this process gives up the device.")
+            self._detector.lease.end("Another process owns this detector's name now.")
+            self._stop("A newer owner has this detector's name; this process gives up the device.")
             return
         self._detector.keep_fresh()
         if self._notes is not None and (self._notes / DRAIN_NOTE).exists() and not self._draining:
@@ -84,8 +84,8 @@ class LeaseKeeper:
             self._draining = True
 
     def _stop(self, why: str) -> None:
-        # Never `exit_actor`: Ray takes that for a wish to end, and restarts nothing.
-        # stderr is the actor's own log, which `ray logs` shows.
+        # Never `exit_actor`: Ray would take that as intended and would not restart the detector.
+        # The standard error is the actor's own log, which `ray logs` shows.
         sys.stderr.write(f"rayface: {why}\n")
         sys.stderr.flush()
         self._end(_EXIT_SUCCEEDED)

@@ -1,4 +1,4 @@
-"""Find a Ray cluster, or start one here, and place the named, detached detector on it."""
+"""Joins a Ray cluster or starts one on this machine, and places detectors on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -32,18 +32,19 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
     """Make this process a driver of the cluster in the settings, or of an embedded one.
 
     Returns:
-        What undoes it.
+        A function that leaves the cluster; an embedded one ends.
 
     Raises:
-        ClusterUnavailable: no cluster at the address, it refuses us, or an embedded one does not start.
+        ClusterUnavailable: there is no cluster at the address, the cluster refuses us, or an embedded one
+            does not start; says why.
     """
     embedded = settings.cluster.address is None
     if embedded:
-        _prepare_embedded()
+        prepare_embedded()
     else:
-        _set_defaults(_DRIVER)
+        _set_defaults(os.environ, _DRIVER)
         address = resolve(settings)
-        _stay_on_loopback(address.rpartition(":")[0] or address)
+        _stay_on_loopback(os.environ, address.rpartition(":")[0] or address, allow_clusters)
         _knock(settings, address)
     import ray
 
@@ -68,16 +69,17 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
                 logging_level="ERROR",
             )
     except Exception as error:
-        # Ray raises ConnectionError, RuntimeError, ValueError, AuthenticationError and more here.
+        # Ray raises ConnectionError, RuntimeError, ValueError, AuthenticationError and others here.
         raise ClusterUnavailable(_why_no_cluster(settings, error)) from error
     leave: Callable[[], None] = ray.shutdown
     return leave
 
 
 def place_all(settings: Settings) -> dict[str, Handle]:
-    """Every detector of the cluster, by name; one is placed for each lent device that has none.
+    """Place a detector for each lent device that has none; returns all detectors of the cluster, by name.
 
-    Named FaceDetector, FaceDetector-2, …; one whose machine left keeps its name and waits for a device.
+    Their names are FaceDetector, FaceDetector-2, and so on. A detector whose machine left keeps its name and
+    waits for a device.
 
     Raises:
         DetectorNotReady: there is no detector, and no machine lends a device.
@@ -101,9 +103,9 @@ def place_all(settings: Settings) -> dict[str, Handle]:
 def num_devices(nodes: Iterable[Mapping[str, Any]]) -> int:
     """How many devices the machines of a cluster lend, by Ray's table of nodes.
 
-    A machine whose Ray was killed and started again is there twice until Ray has given up the first: known
-    by its address and object manager, it is counted once, or it would get a second detector for its one
-    device.
+    If Ray was killed and started again on a machine, the table has that machine twice until Ray gives up the
+    first entry. Entries with the same address and object manager port count once; else the machine would get
+    a second detector for its one device.
     """
     lent: dict[tuple[str, int], int] = {}
     for node in nodes:
@@ -119,17 +121,17 @@ def find_all(settings: Settings) -> dict[str, Handle]:
 
     found = {}
     for name in _in_order(_names(settings)):
-        # One may have gone since it was listed.
+        # A detector may have been removed since it was listed.
         with contextlib.suppress(ValueError):
             found[name] = ray.get_actor(name, namespace=settings.cluster.namespace)
     return found
 
 
 def remove(name: str, settings: Settings) -> None:
-    """Take a detector away for good. While a device is lent for it, it is placed again when somebody asks.
+    """Remove a detector for good. If its device is still lent, the next client places a detector again.
 
     Raises:
-        DetectorNotReady: there is none of that name.
+        DetectorNotReady: there is no detector of that name.
     """
     import ray
 
@@ -159,9 +161,9 @@ def _in_order(names: Iterable[str]) -> list[str]:
 def _place(name: str, settings: Settings) -> Handle:
     import ray
 
-    told: list[BaseModel] = [settings.detector]
+    sections: list[BaseModel] = [settings.detector]
     if settings.tracing.is_on:
-        told.append(settings.tracing)
+        sections.append(settings.tracing)
     return (
         ray.remote(DetectorActor)
         .options(
@@ -174,35 +176,40 @@ def _place(name: str, settings: Settings) -> Handle:
             max_restarts=-1,
             max_task_retries=settings.cluster.max_task_retries,
         )
-        # Mappings of plain values: large or custom objects would live in this driver's object store.
-        .remote(name, *(each.model_dump(mode="json") for each in told))
+        # As plain values: large or custom objects would live in this driver's object store, and Ray needs the
+        # arguments again when it restarts the detector, perhaps long after this driver has ended.
+        .remote(name, *(each.model_dump(mode="json") for each in sections))
     )
 
 
-def _prepare_embedded() -> None:
-    """What Ray reads from the environment when it is imported or started here.
+def prepare_embedded(
+    environment: MutableMapping[str, str] = os.environ, allow: Callable[[bool], None] = allow_clusters
+) -> None:
+    """Make the token, and set the variables, that Ray needs to start a cluster for this machine alone.
 
-    Ray asks for a token in a cluster that `ray.init` starts, and makes it if need be, for every user of the
-    machine to read; so it is made here before.
+    Ray would create a token that every user of the machine can read; so a private one is created first.
+
+    Args:
+        environment: of this process; what a person has set stays.
+        allow: tells Ray, which may be imported already, whether other machines may join.
     """
-    # Where it cannot be kept, Ray says what it needs.
+    # If the token cannot be kept, Ray says itself what it needs.
     with contextlib.suppress(ConfigurationError):
         have_token()
-    _set_defaults(_EMBEDDED)
-    _stay_on_loopback("127.0.0.1")
+    _set_defaults(environment, _EMBEDDED)
+    _stay_on_loopback(environment, "127.0.0.1", allow)
 
 
-def _set_defaults(variables: Mapping[str, str]) -> None:
-    """What a person has set stays."""
+def _set_defaults(environment: MutableMapping[str, str], variables: Mapping[str, str]) -> None:
     for name, value in variables.items():
-        os.environ.setdefault(name, value)
+        environment.setdefault(name, value)
 
 
 def resolve(settings: Settings) -> str:
-    """The address that Ray will go to: "auto" is RAY_ADDRESS, or else a head that runs or ran here.
+    """The address that Ray will go to: for "auto", RAY_ADDRESS, or else a head that runs or ran here.
 
     Raises:
-        ClusterUnavailable: there is none.
+        ClusterUnavailable: there is no such address.
     """
     if settings.cluster.address != "auto":
         return settings.cluster.address or ""
@@ -212,20 +219,22 @@ def resolve(settings: Settings) -> str:
         raise ClusterUnavailable(_why_no_cluster(settings, error)) from error
 
 
-def _stay_on_loopback(host: str) -> None:
-    """Let Ray take 127.0.0.1 for what it is where the cluster is known by it; it would take an outer address.
+def _stay_on_loopback(
+    environment: MutableMapping[str, str], host: str, allow: Callable[[bool], None]
+) -> None:
+    """If the cluster's address is 127.0.0.1, keep Ray there; else it would use this machine's outer address.
 
-    For an embedded cluster this means that nothing of it listens on any other interface.
+    So nothing of an embedded cluster listens on any other interface.
     """
     if not is_loopback(host):
         return
-    is_allowed = os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0") != "0"
-    # Ray reads the variable when it is imported, and this process may have done that already.
-    allow_clusters(is_allowed)
+    is_allowed = environment.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0") != "0"
+    # Ray reads the variable when it is imported, and this process may have imported it already.
+    allow(is_allowed)
 
 
 def _knock(settings: Settings, address: str) -> None:
-    """Where nobody listens, Ray itself would go on trying for minutes."""
+    """Refuse an address where nobody listens at once; Ray itself would go on trying for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return

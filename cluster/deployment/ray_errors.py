@@ -11,7 +11,7 @@ from cluster.errors import Counts, Fault, NotAnswered
 
 @cache
 def ray_faults() -> dict[type[BaseException], Fault]:
-    """Every error that Ray can raise, each once. The most exact class of an error decides."""
+    """The fault for every error that Ray can raise; the most exact class of an error decides."""
     import ray.exceptions as rex
 
     of = Fault.of
@@ -99,7 +99,7 @@ def ray_faults() -> dict[type[BaseException], Fault]:
 
 
 def fault_of(error: BaseException) -> Fault:
-    """The fault that an error stands for; the most exact class that the table knows decides."""
+    """The fault that an error stands for, whether Ray, a detector or we raised it."""
     if isinstance(error, NotAnswered):
         return error.fault
     if isinstance(error, DetectorFault):
@@ -108,7 +108,7 @@ def fault_of(error: BaseException) -> Fault:
         return Fault.of(Failure.DEADLINE, "No answer came in time.")
     cause = getattr(error, "cause", None)
     if _is_rays(error) and isinstance(cause, TypeError | AttributeError | ImportError):
-        # What a detector of another version says to a call it does not know.
+        # A detector of another version raises these if it does not know the call.
         return Fault.of(
             Failure.VERSION_MISMATCH,
             f"The detector did not understand the call: {cause}. Install the same rayface.",

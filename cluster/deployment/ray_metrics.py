@@ -1,4 +1,4 @@
-"""Our metrics as Ray's own objects (`ray.util.metrics`), in a process that is connected to Ray."""
+"""Our metrics as Ray's own objects (`ray.util.metrics`), in a process that has joined a cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from cluster.telemetry.metrics import ALL_METRICS, Metric
 
 
 class RayMetrics:
-    """Makes Ray's objects when they are first used, in a process that is connected to Ray."""
+    """Puts observations into Ray's metrics; makes each of Ray's objects when it is first used.
+
+    Args:
+        metrics: all that may be observed.
+    """
 
     def __init__(self, metrics: Iterable[Metric] = ALL_METRICS) -> None:
         self._known = {each.name: each for each in metrics}
@@ -21,7 +25,7 @@ class RayMetrics:
         """Add to a counter, set a gauge, or put into a histogram.
 
         Raises:
-            KeyError: there is no such metric.
+            KeyError: there is no metric of that name.
         """
         metric, made = self._known[name], self._object(name)
         labels = dict(tags or {})
