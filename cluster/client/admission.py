@@ -1,4 +1,4 @@
-"""How many images a client holds at once: interactive before bulk, and a queue of bounded length."""
+"""Bounds how many images a client holds at once. Interactive calls go before bulk ones, in bounded queues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from actors.faces import Priority
 from cluster.errors import Full
 
-#: The share of the room that bulk calls never take.
+#: The share of the room that bulk calls must leave free.
 _KEPT_FOR_INTERACTIVE = 0.25
 
 
@@ -22,11 +22,11 @@ class _Waiting:
 
 
 class Admission:
-    """Room for images; a call takes as much as it has images, and waits until there is.
+    """Gives calls room for their images, and lets them wait until there is enough.
 
     Args:
-        max_images: that have room at once; a quarter of it is kept for interactive calls.
-        max_waiting: calls that may wait.
+        max_images: images that have room at once; a quarter of the room is kept for interactive calls.
+        max_waiting: calls that may wait at once.
     """
 
     def __init__(self, max_images: int, max_waiting: int) -> None:
@@ -38,12 +38,12 @@ class Admission:
 
     @property
     def num_taken(self) -> int:
-        """Images that have room."""
+        """Images that have room now."""
         return self._max_images - self._num_free
 
     @property
     def num_waiting(self) -> int:
-        """Calls that wait for room."""
+        """Calls that wait for room now."""
         return sum(map(len, self._queues.values()))
 
     @contextlib.asynccontextmanager
@@ -51,13 +51,13 @@ class Admission:
         """Keep room until the end of the block.
 
         Args:
-            num_images: how many; a call larger than all there is takes all there is.
-            priority: interactive calls get theirs before bulk ones.
-            until: on the event loop's clock, when to give up.
+            num_images: images of the call. A call that is larger than the whole room takes the whole room.
+            priority: interactive calls get room before bulk calls.
+            until: when to give up, in seconds on the event loop's clock.
 
         Raises:
-            Full: too many wait.
-            TimeoutError: there was none until then.
+            Full: too many calls wait already.
+            TimeoutError: there was no room in time.
         """
         wanted = min(num_images, self._max_images - self._kept_from(priority))
         await self._take(wanted, priority, until)
@@ -81,7 +81,7 @@ class Admission:
             if waiting in queue:
                 queue.remove(waiting)
             elif waiting.turn.done() and not waiting.turn.cancelled():
-                # It was let in just when it gave up.
+                # The call got room at the moment in which it gave up.
                 self._num_free += wanted
             self._let_in()
             raise
@@ -91,7 +91,7 @@ class Admission:
             queue = self._queues[priority]
             while queue:
                 if queue[0].num_images > self._num_free - self._kept_from(priority):
-                    # Nobody passes whoever is first, or a large call might wait for ever.
+                    # Nobody overtakes the first call, or a large one might wait for ever.
                     return
                 waiting = queue.popleft()
                 self._num_free -= waiting.num_images

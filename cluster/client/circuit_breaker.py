@@ -1,9 +1,10 @@
-"""The circuit breaker of one detector: closed, open, half-open. Pure; the time is handed in.
+"""The circuit breaker of one detector: closed, open or half-open. It has no clock; callers hand in the time.
 
-It judges the device, not the day: only calls that say something about the device are recorded, by rate over a
-sliding window and never fewer than `min_calls` of them; a lasting cause (`trip`) opens it at once. Open, it
-lets nothing through. After a while, longer each time, it is half-open: then one probe at a time may ask the
-detector to detect the golden photo, never a person's, and enough of those in a row close it.
+It judges the device. Only calls that say something about the device are recorded. The circuit opens when the
+window holds at least `min_calls` calls and too large a share of them failed or was slow. A lasting cause
+(`trip`) opens it at once. An open circuit lets no call through. After a pause, which is longer each time, the
+circuit is half-open: one probe at a time may ask the detector to detect the golden photo, never a person's
+photo. Enough good probes in a row close the circuit.
 
 The states are those of Nygard, "Release It!", 2007; rate and slow calls over a window, as in Resilience4j.
 """
@@ -20,12 +21,12 @@ from actors.faces import Failure
 from cluster.errors import Fault
 from cluster.settings import CircuitSettings
 
-#: Calls remembered, whatever the window: bounds the memory.
+#: The most calls in the window; bounds the memory.
 _MOST_CALLS = 1000
 
 
 class CircuitState(StrEnum):
-    """Whether calls go through (closed), none do (open), or only a probe does (half-open)."""
+    """What goes through: every call (closed), nothing (open), or only a probe (half-open)."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -37,13 +38,14 @@ class CircuitView:
     """A circuit at one moment, for people.
 
     Attributes:
-        cause: of the last opening, or of the last probe that failed since; None while closed.
-        since_s: seconds in this state.
-        retry_after_s: until a probe may be sent; 0 unless open.
-        num_calls: recorded in the window.
-        num_failed: of these.
-        num_slow: of these; a failed call is not slow as well.
-        num_opened: openings since the start.
+        state: closed, open or half-open.
+        cause: why it opened, or why the newest probe failed; None while it is closed.
+        since_s: seconds since it is in this state.
+        retry_after_s: seconds until a probe may be sent; 0 unless it is open.
+        num_calls: calls in the window.
+        num_failed: failed calls in the window.
+        num_slow: slow calls in the window; a failed call is not counted as slow.
+        num_opened: how often it opened since the start.
     """
 
     state: CircuitState
@@ -62,7 +64,7 @@ class CircuitBreaker:
     Args:
         settings: window, rates and times.
         now: the present, in seconds on the clock that every later call uses.
-        chance: a number in [0, 1), for the jitter.
+        chance: gives a random number in [0, 1), for the jitter.
         on_open: called with the cause when the circuit was closed and opens.
     """
 
@@ -87,19 +89,20 @@ class CircuitBreaker:
         self.num_opened = 0
 
     def state(self, now: float) -> CircuitState:
-        """Open becomes half-open by time alone."""
+        """The state now; an open circuit becomes half-open when its pause is over."""
         if self._probe_at is None:
             return CircuitState.CLOSED
         return CircuitState.OPEN if now < self._probe_at else CircuitState.HALF_OPEN
 
     def record(self, now: float, cause: Fault | None = None, *, slow: bool = False) -> None:
-        """A call ended that says something about the device.
+        """Record a call that says something about the device.
 
-        What ends while the circuit is not closed began before it opened, and is not counted.
+        A call that ends while the circuit is not closed began before it opened, and is not counted.
 
         Args:
-            cause: why it failed; None if it was answered.
-            slow: whether the device took longer for it than it should.
+            now: the present.
+            cause: why the call failed; None if it was answered.
+            slow: whether the device took too long for it.
         """
         if self._probe_at is not None:
             return
@@ -123,22 +126,22 @@ class CircuitBreaker:
             )
 
     def trip(self, now: float, cause: Fault) -> None:
-        """A lasting cause was found: open at once. An open circuit only takes note of the newer cause."""
+        """Open at once, because a lasting cause was found. An open circuit only keeps the newer cause."""
         if self._probe_at is None:
             self._open(now, cause)
         else:
             self._cause = cause
 
     def probe_soon(self, now: float) -> None:
-        """There is reason to believe that the cause is gone: a probe need not wait, nor for one under way."""
+        """Let the next probe begin now, because the cause is probably gone; do not wait for one under way."""
         if self._probe_at is not None:
             self._probe_at = min(self._probe_at, now)
             self._probe_ends = None
 
     def take_probe(self, now: float) -> bool:
-        """Whether the caller is to send a probe now, and tell by `probed` how it went.
+        """Whether the caller has to send a probe now, and to call `probed` when it ended.
 
-        A probe that nobody tells about is given up after `probe_timeout_s`.
+        A probe is given up if `probed` is not called within `probe_timeout_s`.
         """
         if self.state(now) is not CircuitState.HALF_OPEN:
             return False
@@ -148,9 +151,9 @@ class CircuitBreaker:
         return True
 
     def probed(self, now: float, cause: Fault | None = None) -> None:
-        """A probe ended; `cause` says why it failed, None that the golden photo was detected."""
+        """Record a probe that ended; `cause` says why it failed, None that it went well."""
         if self._probe_ends is None or self.state(now) is not CircuitState.HALF_OPEN:
-            return  # it was reset meanwhile, or the probe was given up and another has answered
+            return  # the circuit was reset, or this probe was given up and another one has answered
         self._probe_ends = None
         if cause is not None:
             self._open(now, cause)
@@ -160,12 +163,12 @@ class CircuitBreaker:
             self._close(now)
 
     def reset(self, now: float) -> None:
-        """Close it because a person says so, and forget what was."""
+        """Close the circuit because a person says so, and forget every call."""
         self._num_in_a_row = 0
         self._close(now)
 
     def view(self, now: float) -> CircuitView:
-        """What it is now, for people."""
+        """The circuit as it is now, for people."""
         calls = self._window(now)
         state = self.state(now)
         since = self._probe_at if state is CircuitState.HALF_OPEN and self._probe_at else self._since
@@ -189,10 +192,10 @@ class CircuitBreaker:
         settings = self._settings
         was_closed = self._probe_at is None
         if was_closed and now - self._since > settings.window_s:
-            # It had been well for long enough to be judged afresh.
+            # The circuit was closed for long enough; its earlier openings do not count any more.
             self._num_in_a_row = 0
         seconds = min(settings.max_open_s, settings.open_s * 2.0 ** min(self._num_in_a_row, 30))
-        # Never longer than the longest: jitter takes away only.
+        # Jitter only shortens the pause, so it is never longer than `max_open_s`.
         self._probe_at = now + seconds * (1.0 - settings.jitter * self._chance())
         self._num_in_a_row += 1
         self._num_good_probes = 0

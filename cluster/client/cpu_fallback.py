@@ -1,7 +1,7 @@
-"""The caller's own CPU stands in for a detector: by policy, within a budget, with a reason on each outcome.
+"""The caller's own CPU stands in for a detector, by policy and within a budget.
 
-It is the same model and the same code as a detector's, in this process. It is opened when it is first needed,
-and closed when it was not needed for a while.
+It runs the same model and the same code as a detector, in this process. The model is opened when it is first
+needed, and closed when nobody has needed it for a while. Each outcome says that the CPU gave it, and why.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def open_cpu_detector(settings: DetectorSettings, observer: Observer | None) -> 
 
 
 class Budget:
-    """So many images a minute: a bucket that fills evenly and holds what a minute brings.
+    """Allows so many images a minute: a bucket that fills evenly and holds at most a minute's images.
 
     Args:
-        per_minute: how many.
+        per_minute: images in a minute.
         now: the present, in seconds on the clock that every later call uses.
     """
 

@@ -1,4 +1,4 @@
-"""One detector as a client sees it: how it is, what it has to do, what its circuit makes of its answers."""
+"""One detector as a client sees it: its health, its load, and what its answers mean for its circuit."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from cluster.client.status import DetectorStatus
 from cluster.errors import COUNTS_OF, Counts, Fault
 from cluster.settings import CircuitSettings
 
-#: A detector that was heard so lately is there; that it does not answer a call says something about it.
+#: A detector that was heard within this time is alive; a call that it does not answer counts against it.
 _IS_HEARD_S = 6.0
 
 
 class Detector:
-    """One detector, its circuit, and what was heard of it.
+    """One detector with its circuit.
 
     Args:
-        name: of the detector.
-        settings: of its circuit.
+        name: the detector's name.
+        settings: the settings of its circuit.
         now: the present, in seconds on the clock that every later call uses.
         on_open: called with the cause when its circuit was closed and opens.
 
     Attributes:
-        health: as last heard; None if it never answered.
-        is_away: whether the last question got no answer.
-        num_in_flight: images that this client has sent it and that are not answered yet.
-        num_of_others: images of other clients that it had when last asked.
-        epoch: of its newest owner that was heard; what an earlier one answers is refused.
-        heard_at: when it was last heard.
-        last_error: what went wrong last, in words.
+        circuit: its circuit breaker.
+        health: what it last reported; None if it never answered.
+        is_away: whether it left the last question unanswered.
+        num_in_flight: images that this client has sent and that are not answered yet.
+        num_of_others: images of other clients that it had at its last report.
+        epoch: the newest epoch that was heard; answers of earlier epochs are refused.
+        heard_at: when it answered last, on the caller's clock.
+        last_error: the newest error, in words.
     """
 
     def __init__(
@@ -55,18 +56,18 @@ class Detector:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it would answer now, as far as we know."""
+        """Whether it would answer a call now, by its last report."""
         return not self.is_away and self.health is not None and self.health.state is State.READY
 
     @property
     def expected_ms(self) -> float:
-        """How long what it has would take it, by what it measured at start."""
+        """How long it needs for the images that it has, and one more, by its own measurements."""
         buckets = self.health.buckets if self.health else ()
         per_image = min((each.run_ms / each.num_images for each in buckets), default=1.0)
         return (self.num_in_flight + self.num_of_others + 1) * per_image
 
     def status(self, now: float) -> DetectorStatus:
-        """The same as plain values."""
+        """This detector as plain values."""
         view = self.circuit.view(now)
         state = "unknown" if self.health is None else str(self.health.state)
         return DetectorStatus(
@@ -86,7 +87,7 @@ class Detector:
         )
 
     def hear(self, now: float, health: Health) -> None:
-        """Take note of what it says of itself."""
+        """Take in what the detector reports of itself; a report of an earlier owner is ignored."""
         if health.stamp.epoch < self.epoch:
             return
         self.health, self.is_away, self.epoch, self.heard_at = health, False, health.stamp.epoch, now
@@ -94,7 +95,7 @@ class Detector:
         if health.state is State.READY:
             self._ready_at = now
             if not self._was_ready:
-                # Whatever opened the circuit, it has proved itself since: no need to wait until it is time.
+                # Only a detector that passed its self-test is READY, so the next probe need not wait.
                 self.circuit.probe_soon(now)
         elif health.failure is not None and COUNTS_OF[health.failure] is Counts.TRIP:
             self._trip(now, Fault.of(health.failure, health.detail))
@@ -104,7 +105,7 @@ class Detector:
         self._was_ready = health.state is State.READY
 
     def silent(self, now: float, cause: Fault) -> None:
-        """It did not say how it is. A restart or a broken link is waited for, but not for ever."""
+        """Take in that the detector did not report. After `grace_s` of silence its circuit opens."""
         self.is_away = True
         self._was_ready = False
         self.last_error = cause.detail
@@ -114,7 +115,7 @@ class Detector:
             self._trip(now, no_answer(Fault.of(cause.failure, detail)))
 
     def answered(self, now: float, outcomes: Sequence[Outcome], num_asked: int) -> list[Outcome]:
-        """Judge an answer; the outcomes, those of an owner that has been succeeded replaced by a failure."""
+        """Judge an answer. Returns its outcomes; those of an earlier owner are replaced by failures."""
         if len(outcomes) != num_asked:
             detail = f"The detector gave {len(outcomes)} outcomes for {num_asked} images. Please report it."
             self.missed(now, Fault.of(Failure.INTERNAL, detail))
@@ -125,11 +126,11 @@ class Detector:
         return self._refuse_late(outcomes)
 
     def missed(self, now: float, fault: Fault) -> None:
-        """A call got no answer."""
+        """Judge a call that got no answer."""
         self.last_error = fault.detail
         counts = fault.counts
         if fault.failure is Failure.DEADLINE:
-            # Whoever answers other questions, and not this one, is at fault; silence is judged by itself.
+            # A detector that answers other questions is at fault here; a silent one is judged by `silent`.
             counts = Counts.CALL if now - self.heard_at < _IS_HEARD_S else Counts.NOTHING
         if counts is Counts.TRIP:
             self._trip(now, Fault.of(fault.failure, fault.detail))
@@ -137,7 +138,7 @@ class Detector:
             self.circuit.record(now, Fault.of(fault.failure, fault.detail))
 
     def _judge(self, now: float, outcomes: Sequence[Outcome]) -> None:
-        """One call, by what most of its images say about the device; many say nothing at all."""
+        """Judge one call by most of its images; outcomes that say nothing about the device do not count."""
         answered = [each for each in outcomes if isinstance(each, Detected)]
         failed = [each for each in outcomes if isinstance(each, Failed)]
         counted = [each for each in failed if COUNTS_OF[each.reason] is not Counts.NOTHING]
@@ -172,5 +173,5 @@ class Detector:
 
 
 def no_answer(cause: Fault) -> Fault:
-    """Whoever does not say how it is, is lost; that a question to it came to its end is our own doing."""
+    """DEADLINE becomes DETECTOR_LOST: that deadline was ours, not the caller's."""
     return Fault.of(Failure.DETECTOR_LOST, cause.detail) if cause.failure is Failure.DEADLINE else cause

@@ -1,7 +1,7 @@
-"""The detectors of a cluster, one a lent device: found, watched, judged, and the least busy of them chosen.
+"""The detectors of a cluster, one for each lent device: finds, watches and judges them, and chooses one.
 
-A detector whose machine left waits in Ray for a device to come back and is passed over meanwhile; nobody has
-to do anything when it does.
+When a machine leaves, its detector waits in Ray until a device comes back. Meanwhile the pool does not choose
+it; afterwards it does again, and nobody has to do anything.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from cluster.telemetry.rate_limit import rate_limited_log
 
 #: How often each detector is asked how it is, and new devices are looked for.
 _LOOK_EVERY_S = 2.0
-#: One that does not answer this long is passed over while there are others.
+#: How long a report may take; a detector that takes longer is not chosen while there are others.
 _ANSWER_WITHIN_S = 5.0
-#: An answer that is due when the deadline is up still has to travel.
+#: An answer that the detector gives just in time still has to travel.
 _GRACE_S = 0.5
 
 
@@ -35,16 +35,16 @@ class DetectorPool:
 
     Args:
         cluster: asked for its detectors.
-        settings: of each detector's circuit.
+        settings: the settings of every detector's circuit.
         log: told of every circuit that opens or closes.
-        clock: seconds; the event loop's own where None.
-        only_look: whether no detector is placed where one is missing.
+        clock: seconds; None takes the event loop's.
+        only_look: whether to list the detectors only, and to place none where one is missing.
         on_circuit_open: called with the detector's name and the failure when a circuit opens.
 
     Attributes:
-        detectors: by name.
-        refused_since: when it began that no detector may be asked, on the pool's clock, as of the last event
-            or look; None while one may.
+        detectors: the detectors by name.
+        refused_since: since when no detector may be asked, on the pool's clock; None while one may. Noted at
+            the end of each call, look and probe.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class DetectorPool:
         self.refused_since: float | None = None
 
     async def start(self, timeout_s: float) -> None:
-        """Find them all and wait until one is ready.
+        """Find the detectors, and wait until one is ready.
 
         Args:
-            timeout_s: what a first answer may take; a detector fetches its model at its first start.
+            timeout_s: how long that may take; a detector fetches its model at its first start.
 
         Raises:
-            DetectorNotReady: none is; says why.
+            DetectorNotReady: no detector is ready; says why.
         """
         try:
             await self._update(timeout_s)
@@ -105,37 +105,37 @@ class DetectorPool:
             await asyncio.gather(*asking, return_exceptions=True)
 
     def watch(self) -> None:
-        """Look after them from now on."""
+        """Look after the detectors from now on, every few seconds."""
         self._watching = asyncio.create_task(
             repeat_async(
                 self.look,
                 name="Watching the detectors",
                 log=self._log,
                 every_s=_LOOK_EVERY_S,
-                # The watch has to see the cluster come back.
+                # A cluster that is away is no news: the watch waits until it is back.
                 expected=(NotAnswered, DetectorNotReady),
             )
         )
 
     async def close(self) -> None:
-        """Look after them no more."""
+        """End the watch and every probe."""
         tasks = [*self._probes.values(), *([self._watching] if self._watching else ())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def known_health(self) -> Health | None:
-        """Of any detector that was heard; all of a cluster take the same tensors."""
+        """The health of any detector that has reported; all of a cluster take the same tensors."""
         return next((each.health for each in self.detectors.values() if each.health), None)
 
     async def changed(self, timeout_s: float) -> None:
-        """Wait until a circuit has opened or closed, or a detector was found, or the time is up."""
+        """Wait until a circuit opens or closes, a detector is found, or the time is up."""
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), timeout_s)
 
     def refusal(self) -> Refused | None:
-        """Why no detector may be asked now; None where one may, or where it is too early to say."""
+        """Why no detector may be asked now; None if one may, or if it is too early to say."""
         now = self._clock()
         if any(each.circuit.state(now) is CircuitState.CLOSED for each in self.detectors.values()):
             return None
@@ -149,14 +149,14 @@ class DetectorPool:
         return Refused(Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._cluster.why_not), 10.0)
 
     async def choose(self, until: float, *, patient: bool) -> Detector:
-        """The detector that would answer soonest, of those whose circuit is closed.
+        """Choose the detector that would answer soonest, of those whose circuit is closed.
 
         Args:
             until: when to give up, on the pool's clock.
-            patient: to wait for a circuit to close, and not to be refused.
+            patient: whether to wait for a circuit to close, instead of raising `Refused` at once.
 
         Raises:
-            Refused: there is none.
+            Refused: no detector may be asked; says why.
         """
         while True:
             now = self._clock()
@@ -182,17 +182,17 @@ class DetectorPool:
         until: float,
         trace: str = "",
     ) -> Sequence[Outcome]:
-        """What a detector says of each image, and what that says of the detector.
+        """Ask a detector for the outcomes of images, and judge the detector by its answer.
 
         Args:
-            detector: to be asked.
-            images: prepared.
-            priority: of them.
-            until: when the answer is of no use any more, on the pool's clock.
-            trace: what the call is known by in OpenTelemetry; empty where nobody follows it.
+            detector: the detector to ask.
+            images: prepared images.
+            priority: the call's priority.
+            until: when an answer is of no use any more, on the pool's clock.
+            trace: the caller's span in OpenTelemetry; empty where nobody traces the call.
 
         Raises:
-            NotAnswered: it says nothing; why.
+            NotAnswered: the detector gave no answer; says why.
         """
         left_s = max(0.0, until - self._clock())
         detector.num_in_flight += len(images)
@@ -210,7 +210,11 @@ class DetectorPool:
             self._note_changes()
 
     async def look(self) -> None:
-        """Find new detectors, ask each how it is, judge those that are silent, and probe where it is time."""
+        """Look after the detectors once: find new ones, ask each for its health, send what probes are due.
+
+        Raises:
+            Exception: an unforeseen error, after everything else was done.
+        """
         try:
             await self._update(_ANSWER_WITHIN_S)
         except NotAnswered as error:
@@ -226,21 +230,26 @@ class DetectorPool:
                 task.add_done_callback(partial(self._probed, each.name))
         self._note_changes()
         if unforeseen := next((each for each in ended if each is not None), None):
-            # Only now, so that one detector's error costs the others no probe.
+            # Raised at the end, so that an error with one detector costs the others no probe.
             raise unforeseen
 
     def reset(self, name: str | None = None) -> None:
-        """Close the circuits, or one of them, because a person says so."""
+        """Close every circuit, or the one of a detector, because a person says so."""
         for each in self.detectors.values():
             if name in (None, each.name):
                 each.circuit.reset(self._clock())
         self._note_changes()
 
     async def health(self, name: str, wait_s: float, timeout_s: float) -> Health:
-        """How a detector is, after waiting up to `wait_s` for its start.
+        """Ask a detector for its health.
+
+        Args:
+            name: the detector.
+            wait_s: how long the detector may wait for its own start to end, before it answers.
+            timeout_s: how long the answer may take.
 
         Raises:
-            DetectorNotReady: it does not answer within `timeout_s`.
+            DetectorNotReady: it did not answer in time.
         """
         try:
             return await self._cluster.health(name, wait_s, timeout_s=timeout_s)
@@ -257,7 +266,7 @@ class DetectorPool:
                 self.detectors[name] = Detector(name, self._settings, self._clock(), opened)
                 self._changed.set()
         for name in set(self.detectors) - set(names):
-            # Of a cluster that was here before this one.
+            # It belonged to the cluster that was here before, or was removed.
             del self.detectors[name]
 
     async def _look_at(self, detector: Detector) -> None:
@@ -269,7 +278,7 @@ class DetectorPool:
             detector.hear(self._clock(), health)
 
     async def _probe(self, detector: Detector) -> None:
-        """The golden photo, never a person's."""
+        """Let the detector detect the golden photo; a person's photo is no probe."""
         wait_s = self._settings.probe_timeout_s
         cause: Fault | None = None
         try:
@@ -305,7 +314,7 @@ class DetectorPool:
         self._on_circuit_open(name, cause.failure)
 
     def _note_changes(self) -> None:
-        """Log every circuit that is not what it was, and note since when no detector may be asked."""
+        """Log every circuit that has changed, and note since when no detector may be asked."""
         now = self._clock()
         if self.refusal() is None:
             self.refused_since = None

@@ -171,7 +171,6 @@ class FaceClient:
         seconds = self._settings.client.stream_deadline_s if deadline_s is None else deadline_s
 
         async def call(some: Sequence[ImageSource]) -> list[Outcome]:
-            self._check()
             if wanted is Priority.BULK and not self._parts.fallback.serves(wanted):
                 await self._parts.pause.wait()
             with self._span(len(some), wanted, seconds) as span:
@@ -243,27 +242,32 @@ class FaceClient:
         images: Iterable[ImageSource] | AsyncIterable[ImageSource],
         call: Callable[[Sequence[ImageSource]], Awaitable[list[Outcome]]],
     ) -> AsyncGenerator[Outcome, None]:
+        """Make the calls; closing the client ends them, whatever they wait for."""
+
+        async def until_closed(some: Sequence[ImageSource]) -> list[Outcome]:
+            self._check()
+            task = asyncio.current_task()
+            assert task is not None
+            self._calls.add(task)
+            try:
+                return await call(some)
+            except asyncio.CancelledError:
+                if self._state == "closed":
+                    raise ClientNotUsable(CLOSED_MEANWHILE) from None
+                raise
+            finally:
+                self._calls.discard(task)
+
         client = self._settings.client
         return pipelined(
-            images, call, images_per_call=client.images_per_call, max_calls=client.max_calls_in_flight
+            images, until_closed, images_per_call=client.images_per_call, max_calls=client.max_calls_in_flight
         )
 
     async def _call(
         self, sources: Sequence[ImageSource], priority: Priority, deadline: float
     ) -> list[Outcome]:
-        self._check()
-        task = asyncio.current_task()
-        assert task is not None
         begun, call = self._loop.time(), Call.of(sources, priority, deadline)
-        self._calls.add(task)
-        try:
-            await self._answer(call)
-        except asyncio.CancelledError:
-            if self._state == "closed":
-                raise ClientNotUsable(CLOSED_MEANWHILE) from None
-            raise
-        finally:
-            self._calls.discard(task)
+        await self._answer(call)
         self._parts.metrics.call_ended(call.outcomes, priority, self._loop.time() - begun)
         return call.outcomes
 

@@ -18,7 +18,7 @@ from cluster.telemetry.rate_limit import rate_limited_log
 
 _FLUSH_EVERY_S = 2.0
 _TIMEOUT_S = 4.0
-#: Durations kept while there is no driver process; the oldest are forgotten.
+#: Durations that are kept while the cluster is away; the oldest are forgotten.
 _MOST_DURATIONS = 10_000
 
 Labels = tuple[tuple[str, str], ...]
@@ -30,12 +30,12 @@ class ClientMetrics:
     What was counted while the cluster was away is sent when it is back.
 
     Args:
-        cluster: takes what was counted.
-        status: how the client is; read for what is measured and not counted.
-        log: told what went wrong in sending, unless it is only that the cluster is away.
+        cluster: takes the counts.
+        status: gives the client's status, for values that are measured and not counted.
+        log: told of unforeseen errors; a cluster that is away is none.
 
     Attributes:
-        outcomes: images so far by detected, rejected and failed.
+        outcomes: images so far, by "detected", "rejected" and "failed".
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ClientMetrics:
         self._count("rayface_client_connections_total")
 
     def open(self) -> None:
-        """Send what is counted, from now on."""
+        """Send the counts every few seconds, from now on."""
         self._task = asyncio.create_task(
             repeat_async(
                 self.flush,
@@ -98,7 +98,7 @@ class ClientMetrics:
         )
 
     async def close(self) -> None:
-        """Send the rest, if the cluster is there."""
+        """Send the rest, if the cluster takes it."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -130,7 +130,7 @@ class ClientMetrics:
 
 
 def _measured(status: ClientStatus) -> list[Observation]:
-    """What is not counted but is as it is now."""
+    """The values that are measured: how many, or in which state, now."""
     return [
         ("rayface_client_images", float(status.num_images), {}),
         ("rayface_client_paused", float(bool(status.paused)), {}),

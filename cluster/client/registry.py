@@ -1,7 +1,7 @@
-"""What clients write for people into the cluster's store, and what people write for them.
+"""The clients of a cluster, registered in its key-value store, and requests that people leave there for them.
 
-Each client keeps a note of how it is; `rayface status` reads them all. `rayface circuit reset` leaves a note
-that every client acts on when it next looks.
+Each client keeps an entry with its status; `rayface status` reads them all. `rayface circuit reset` leaves a
+request, and every client follows it when it looks the next time.
 """
 
 from __future__ import annotations
@@ -27,28 +27,29 @@ from cluster.telemetry.rate_limit import rate_limited_log
 _CLIENTS = "client/"
 _RESET = "circuit-reset"
 _LOOK_EVERY_S = 2.0
-#: A note is renewed so often though nothing has changed, and older ones are nobody's any more.
+#: An entry is written again after so long although nothing has changed.
 _RENEW_EVERY_S = 10.0
+#: The client of an entry that is older than this has ended without deleting it.
 _FORGOTTEN_S = 60.0
 _TIMEOUT_S = 4.0
 
 
 class Circuits(Protocol):
-    """What can be reset; `DetectorPool` is one."""
+    """The circuits of a client; `DetectorPool` has them."""
 
     def reset(self, name: str | None = None) -> None:
-        """Close them all, or one."""
+        """Close every circuit, or the one of a detector."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ClientEntry:
-    """What one client wrote.
+    """The entry of one client.
 
     Attributes:
-        client: host and pid.
-        age_s: since it was written.
-        status: of the client, as `ClientStatus.as_dict` has it.
+        client: its host and process number, in words.
+        age_s: seconds since the entry was written.
+        status: the client's status, as `ClientStatus.as_dict` gives it.
     """
 
     client: str
@@ -57,13 +58,13 @@ class ClientEntry:
 
 
 class ClientRegistry:
-    """A client's end of it.
+    """Keeps the entry of this client, and follows requests to reset its circuits.
 
     Args:
-        cluster: its key-value store is where notes are kept.
-        circuits: of this client.
-        status: how this client is.
-        log: told what went wrong, unless it is only that the cluster is away.
+        cluster: has the key-value store.
+        circuits: the circuits of this client.
+        status: gives this client's status.
+        log: told of unforeseen errors; a cluster that is away is none.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class ClientRegistry:
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Write and read from now on."""
+        """Write the entry, and look for requests, from now on."""
         self._task = asyncio.create_task(
             repeat_async(
                 self.look,
@@ -96,7 +97,7 @@ class ClientRegistry:
         )
 
     async def close(self) -> None:
-        """Take this client's note away."""
+        """Delete this client's entry."""
         if self._task is None:
             return
         self._task.cancel()
@@ -105,53 +106,52 @@ class ClientRegistry:
             await self._cluster.delete_value(self._key, timeout_s=1.0)
 
     async def look(self) -> None:
-        """Write what has changed, and act on what was left here.
+        """Write the entry if it has changed or is old, and follow a request that is new.
 
         Raises:
             NotAnswered: the store cannot be reached.
         """
         status, now = self._status(), time.monotonic()
-        gist = [(each.name, each.state, each.circuit, each.reason) for each in status.detectors]
-        written_at, was = self._written
-        if gist != was or now - written_at >= _RENEW_EVERY_S:
-            note = json.dumps({"client": self._name, "at": time.time(), "status": status.as_dict()})
-            await self._cluster.put_value(self._key, note.encode(), timeout_s=_TIMEOUT_S)
-            self._written = (now, gist)
-        left = await self._cluster.get_values(_RESET, timeout_s=_TIMEOUT_S)
-        reset = json.loads(left[_RESET]) if _RESET in left else {"id": ""}
+        important = [(each.name, each.state, each.circuit, each.reason) for each in status.detectors]
+        written_at, written = self._written
+        if important != written or now - written_at >= _RENEW_EVERY_S:
+            entry = json.dumps({"client": self._name, "at": time.time(), "status": status.as_dict()})
+            await self._cluster.put_value(self._key, entry.encode(), timeout_s=_TIMEOUT_S)
+            self._written = (now, important)
+        requests = await self._cluster.get_values(_RESET, timeout_s=_TIMEOUT_S)
+        reset = json.loads(requests[_RESET]) if _RESET in requests else {"id": ""}
         if self._reset_seen not in (None, reset["id"]):
             self._circuits.reset(reset["detector"])
         self._reset_seen = reset["id"]
 
 
 async def read_clients(cluster: ClusterApi) -> list[ClientEntry]:
-    """What the clients of the cluster wrote lately.
+    """Read the entries of the clients that live, and delete those of clients that have ended.
 
     Raises:
         NotAnswered: the store cannot be reached.
     """
-    kept = await cluster.get_values(_CLIENTS, timeout_s=_TIMEOUT_S)
-    notes = []
-    for key, value in kept.items():
-        note = json.loads(value)
-        age_s = time.time() - note["at"]
+    values = await cluster.get_values(_CLIENTS, timeout_s=_TIMEOUT_S)
+    entries = []
+    for key, value in values.items():
+        entry = json.loads(value)
+        age_s = time.time() - entry["at"]
         if age_s < _FORGOTTEN_S:
-            notes.append(ClientEntry(note["client"], round(age_s, 1), note["status"]))
+            entries.append(ClientEntry(entry["client"], round(age_s, 1), entry["status"]))
         else:
-            # Its client ended without taking it away.
             await cluster.delete_value(key, timeout_s=_TIMEOUT_S)
-    return sorted(notes, key=lambda note: note.client)
+    return sorted(entries, key=lambda entry: entry.client)
 
 
 async def leave_reset(cluster: ClusterApi, detector: str | None) -> float:
-    """Ask every client to close its circuits, or the one of a detector.
+    """Ask every client to close all its circuits, or the one of a detector.
 
     Returns:
-        Seconds after which each client has seen it.
+        Seconds after which every client has seen the request.
 
     Raises:
         NotAnswered: the store cannot be reached.
     """
-    note = json.dumps({"id": uuid.uuid4().hex, "detector": detector})
-    await cluster.put_value(_RESET, note.encode(), timeout_s=_TIMEOUT_S)
+    request = json.dumps({"id": uuid.uuid4().hex, "detector": detector})
+    await cluster.put_value(_RESET, request.encode(), timeout_s=_TIMEOUT_S)
     return 2 * _LOOK_EVERY_S + 1.0

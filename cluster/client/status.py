@@ -1,4 +1,4 @@
-"""How a client is at one moment: its way to the cluster, its circuits, its fallback. Plain values."""
+"""The status of a client at one moment: its connection, its circuits, its fallback. Plain values."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ class DetectorStatus:
     """A detector as one client sees it.
 
     Attributes:
-        state: as it says itself, "away" if it does not answer, "unknown" if it never did.
-        circuit: closed, open or half_open.
-        reason: why the circuit is not closed, as a failure; empty if it is.
+        name: the detector's name.
+        state: the state that it reports; "away" if it does not answer, "unknown" if it never did.
+        circuit: the state of its circuit: "closed", "open" or "half_open".
+        reason: why the circuit is not closed, as a `Failure`; empty while it is closed.
         detail: the same in words.
-        since_s: seconds in this state of the circuit.
-        retry_after_s: until a probe may be sent.
-        num_calls: judged in the circuit's window.
-        num_failed: of these.
-        num_slow: of these.
-        num_opened: times that the circuit opened.
-        num_in_flight: images sent and not answered yet.
-        last_error: what went wrong last, in words.
+        since_s: seconds since the circuit is in this state.
+        retry_after_s: seconds until a probe may be sent.
+        num_calls: calls in the circuit's window.
+        num_failed: failed calls in the window.
+        num_slow: slow calls in the window.
+        num_opened: how often the circuit opened.
+        num_in_flight: images that were sent to it and are not answered yet.
+        last_error: the newest error, in words.
     """
 
     name: str
@@ -42,19 +43,19 @@ class DetectorStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClientStatus:
-    """A client.
+    """The status of a client.
 
     Attributes:
-        address: of the cluster that it has joined; empty while it has not.
-        why_not: what keeps it from joining, while it has not.
+        address: the address of the cluster that the client has joined; empty while it has joined none.
+        why_not: why it has joined no cluster; empty while it has joined one.
         paused: why bulk images wait; empty while they do not.
-        num_images: that are prepared or asked for now.
-        num_waiting_calls: that wait for room.
-        detectors: as it sees them.
-        fallback: images that its CPU answered so far, by reason.
-        num_fallback_refused: images that it would have, but for its budget or its queue.
+        num_images: images that are being prepared or asked for now.
+        num_waiting_calls: calls that wait for room.
+        detectors: the detectors, as this client sees them.
+        fallback: images that the client's CPU answered so far, by reason.
+        num_fallback_refused: images that the policy gave to the CPU and that the CPU did not answer.
         num_connections: driver processes that joined the cluster so far.
-        outcomes: images so far by detected, rejected and failed.
+        outcomes: images so far, by "detected", "rejected" and "failed".
     """
 
     address: str

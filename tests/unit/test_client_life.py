@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from actors.faces import Detected
+from actors.faces import Detected, Failure, State
 from cluster.client.face_client import FaceClient
 from cluster.errors import ClientNotUsable
 from cluster.settings import load_settings
 from tests.unit.clients import client_on, collected, inline_parts, photos
-from tests.unit.fake_cluster import FakeCluster
+from tests.unit.fake_cluster import FakeCluster, health
 from tests.virtual_time import VirtualTimeLoop, run
 
 Use = Callable[[FaceClient], Coroutine[Any, Any, object]]
@@ -147,6 +147,26 @@ def test_closing_ends_the_calls_under_way() -> None:
                 await call
         assert loop.time() - begun < 1.0
         assert cluster.under_way == 0
+
+    run(story())
+
+
+def test_closing_ends_a_stream_that_waits_for_a_detector() -> None:
+    """Its pause might last an hour."""
+
+    async def story() -> None:
+        loop, cluster = asyncio.get_running_loop(), FakeCluster()
+        cluster.healths["FaceDetector"] = health(
+            state=State.FAULTY, detail="zeros", failure=Failure.DEVICE_LIES
+        )
+        async with client_on(cluster) as client:
+            paused = asyncio.create_task(collected(client.stream(photos(100))))
+            await asyncio.sleep(5.0)
+            assert client.paused == "zeros"
+            begun = loop.time()
+        with pytest.raises(ClientNotUsable, match="closed while the call was under way"):
+            await paused
+        assert loop.time() - begun < 2.0
 
     run(story())
 
