@@ -1,4 +1,4 @@
-"""The documents' examples on one real Ray of this machine: commands, Python, the HTTP door."""
+"""The documents' examples on one real Ray of this machine: commands, Python, the HTTP server."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def test_the_readme_shows_what_a_person_sees(folder: Path, variables: dict[str, 
     assert _without_figures(done.stdout) == _without_figures(shown)
 
 
-def test_the_door_answers_as_its_table_says(
+def test_the_server_answers_as_its_table_says(
     client: BlockingFaceClient, folder: Path, variables: dict[str, str]
 ) -> None:
     """Every row: what is asked, and with which code it answers."""
     table = rows(section(HERE / "docs" / "python.md", "Over HTTP"))
     asked = [cells[0].split("`")[1] for cells in table if re.match(r"`(GET|POST) ", cells[0])]
     assert len(asked) == 6
-    with _door(variables) as address:
+    with _server(variables) as address:
         for each in asked:
             method, path = each.split()
             photo = (folder / "a.jpg").read_bytes() if method == "POST" else None
@@ -131,7 +131,7 @@ def _without_figures(text: str) -> list[str]:
 
 
 @contextmanager
-def _door(variables: dict[str, str]) -> Iterator[str]:
+def _server(variables: dict[str, str]) -> Iterator[str]:
     """`python -m app.web` on a free port; its address."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
