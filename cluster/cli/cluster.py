@@ -219,4 +219,6 @@ async def _reset(settings: Settings, detector: str | None) -> list[ClientEntry]:
             await asyncio.sleep(await leave_reset(cluster, detector))
             return await read_clients(cluster)
         except NotAnswered as error:
-            raise ClusterUnavailable(f"The cluster at {cluster.address} took no note. {error}") from error
+            raise ClusterUnavailable(
+                f"The cluster at {cluster.address} could not be asked to close circuits. {error}"
+            ) from error

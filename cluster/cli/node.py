@@ -61,17 +61,17 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
             raise ClusterUnavailable(f"The callback probe waits for the head at {home}: {problem}.")
 
     def start_callback_probe(_: ray_start.Launch) -> ProcessTree:
-        with (folder / "callback-probe-output.log").open("wb") as said:
+        with (folder / "callback-probe-output.log").open("wb") as output:
             return ProcessTree(
-                [sys.executable, "-m", "cluster.deployment.callback_probe", home], launch.environment, said
+                [sys.executable, "-m", "cluster.deployment.callback_probe", home], launch.environment, output
             )
 
-    output = folder / "head-ray.log"
+    ray_output = folder / "head-ray.log"
     ray = supervisor.Supervisor(
         lambda: launch,
-        partial(supervisor.start_process_tree, output=output),
+        partial(supervisor.start_process_tree, output=ray_output),
         log,
-        last_words=partial(supervisor.last_line, output),
+        last_words=partial(supervisor.last_line, ray_output),
     )
     quiet = log.getChild("callback_probe")
     quiet.setLevel("ERROR")
@@ -138,14 +138,14 @@ def join(
     try:
         if not wait or only_check:
             for finding in check_join(head_address, settings):
-                click.echo(f"{finding.verdict:<7} {finding.name}: {_said(finding)}")
+                click.echo(f"{finding.verdict:<7} {finding.name}: {_in_words(finding)}")
         if not only_check:
             _keep_joined(head_address, settings, wait)
     finally:
         lock.release()
 
 
-def _said(finding: Finding) -> str:
+def _in_words(finding: Finding) -> str:
     return f"{finding.evidence}. {finding.advice}" if finding.advice else finding.evidence
 
 
@@ -166,7 +166,7 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
             )
         if unchecked[0]:
             for finding in check_join(head_address, settings):
-                log.info("%s: %s", finding.name, _said(finding))
+                log.info("%s: %s", finding.name, _in_words(finding))
             unchecked[0] = False
 
     def moved(launch: ray_start.Launch) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -86,3 +87,17 @@ def test_packages_are_those_of_each_system() -> None:
     pins = (HERE / "constraints.txt").read_text(encoding="utf-8")
     assert "--hash=sha256:" in pins
     assert "://" not in pins
+
+
+#: `"-m", "MODULE"` in a list, and the checks' own `run_module("MODULE"`.
+_MODULE = re.compile(r'(?:"-m",|run_module\()\s*"([\w.]+)"')
+
+
+def test_modules_that_are_named_in_strings_exist() -> None:
+    """Compose files, image, sources and tests run `python -m MODULE`; only this finds a wrong name early."""
+    files = [*HERE.glob("docker-compose*.yml"), HERE / "Dockerfile", HERE / "start.py"]
+    files += [each for room in ("actors", "app", "cluster", "tests") for each in (HERE / room).rglob("*.py")]
+    named = {name for file in files for name in _MODULE.findall(file.read_text(encoding="utf-8"))}
+    ours = {name for name in named if name.split(".")[0] in ("actors", "app", "cluster", "tests")}
+    assert {"cluster.deployment.callback_probe", "actors.self_test", "app.web", "cluster"} <= ours
+    assert [name for name in sorted(ours) if importlib.util.find_spec(name) is None] == []
