@@ -1,11 +1,11 @@
-"""Runs batches on the device, and keeps each fault where it belongs: with one image, or with the device.
+"""Runs batches on the device, and finds out whether a fault belongs to one image or to the device.
 
-    out of memory     smaller batches from now on, and the same images in those
-    failed, or lied   the golden photo decides. Wrong: the device is at fault, and nothing is run any more.
-                      Right: one of the images is; each is run alone, and only the guilty one fails
+    out of memory     the same images are run in smaller batches, and later batches are smaller too
+    failed, or lied   the golden photo decides. A wrong answer: the device is at fault, and nothing is run any
+                      more. A right answer: an image is at fault; each is run alone, and only that one fails
     device removed    nothing in this process helps
 
-Running images again is bounded, so that a device which fails all of them is not asked for each of them twice.
+Only so many images are run again: a device that fails all images is not asked twice for each of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from actors.observer import Observer, Run
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """The faces of one image, and the run that it was part of."""
+    """The faces of one image, and the run that found them."""
 
     faces: tuple[Face, ...]
     run: Run
@@ -33,20 +33,20 @@ class ImageResult:
 
 ResultOrFault = ImageResult | DetectorFault
 
-#: Images that may be run again at first, and for each that was answered since.
+#: Images that may be run again: so many at first, and this share more of each image answered since.
 _RERUNS_AT_FIRST = 64.0
 _RERUNS_PER_ANSWER = 0.1
 
 
 class BatchRunner:
-    """Callable with a batch; gives faces or a fault for each of its images.
+    """Call it with a batch: it returns the faces, or a fault, of each image.
 
     Args:
-        model: on the device.
-        threads: in which batches are assembled, run and decoded.
-        self_test: detects the golden photo; gives the fault that it found, or None.
-        fault: what is known to be wrong with the device now, or None; while there is, nothing is run.
-        removed: told that the device is gone, which only a new process can help.
+        model: the model, on its device.
+        threads: run, assemble and decode batches.
+        self_test: detects the golden photo; returns the fault that it found, or None.
+        fault: returns what is wrong with the device now, or None; while something is wrong, nothing is run.
+        removed: called when the device is gone; only a new process gets it back.
         observer: told of what happens.
     """
 
@@ -68,10 +68,10 @@ class BatchRunner:
         self._num_reruns_left = _RERUNS_AT_FIRST
 
     async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[ResultOrFault]:
-        """Run one batch; `first` before others that wait for the device.
+        """Run one batch; with `first`, before others that wait for the device.
 
         Raises:
-            DetectorFault: none of its images was answered, for this one reason.
+            DetectorFault: no image of the batch got faces, all for this reason.
         """
         if (fault := self._fault()) is not None:
             raise fault
@@ -96,7 +96,7 @@ class BatchRunner:
         self, batch: Sequence[PreparedImage], first: bool, full: OutOfMemory
     ) -> Sequence[ResultOrFault]:
         if len(batch) == 1:
-            # Not this image's doing: it is as large as every other of its shape.
+            # The image is not at fault: every image of its shape is as large.
             await self._self_test()
             return [full]
         size = self._model.limit_batch(len(batch))
@@ -126,7 +126,7 @@ class BatchRunner:
         return answers
 
     async def _each_or_all(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[ResultOrFault]:
-        """As part of a larger batch: a fault of all of it must not cost the others their answers."""
+        """Run a part of a larger batch; a fault of this part must not cost the others their answers."""
         try:
             return await self(batch, first)
         except DetectorFault as fault:

@@ -1,7 +1,7 @@
-"""Many calls, one run: two queues, deadlines, bounds. asyncio only; knows no device and no thread.
+"""Puts the images of many calls into common runs: two queues, deadlines, bounds. Uses asyncio, no threads.
 
-Batches are taken when there is room on the device, never by a timer: while it works, the queue fills by
-itself, and an idle device takes a lone image at once.
+A batch is made when the device has room, never by a timer: while the device works, the queue fills, and an
+idle device takes a single image at once.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from actors.images import PreparedImage
 Result = TypeVar("Result")
 Shape = tuple[int, int]
 
-#: Bulk images ride along with a person's while the run takes no longer than this many times as long.
+#: Bulk images fill up an interactive batch while the run takes at most this many times as long as without
+#: them.
 _RIDE_ALONG = 1.25
-#: The share of the places that bulk images never take.
+#: The share of the queue that bulk images never take.
 _KEPT_FOR_INTERACTIVE = 0.25
 _LEAST_WAIT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class TimedResult(Generic[Result]):
-    """One image's answer and where its time went, in milliseconds."""
+    """One image's result, and its time in the queue and in the run, in milliseconds."""
 
     value: Result
     queue_ms: float
@@ -48,7 +49,7 @@ class _Entry(Generic[Result]):
 
 @dataclass(slots=True, eq=False)
 class _BatchUnderWay:
-    """A batch under way, and when it should end."""
+    """A batch that is assembled or run now; `ends` is when it should end, on the event loop's clock."""
 
     ends: float
     num_images: int
@@ -59,15 +60,15 @@ class Batcher(Generic[Result]):
     """Collects images of many callers into batches of one shape.
 
     Args:
-        run: runs one batch, given whether it goes first; gives one answer or one fault an image, or
-            raises the one `DetectorFault` of them all.
-        best_batch: the batch size for a shape.
-        expected_s: how long a run of so many images of a shape takes, in seconds.
+        run: runs one batch, given whether it goes before others; returns a result or a fault for each image,
+            or raises the `DetectorFault` of all.
+        best_batch: returns the batch size for a shape.
+        expected_s: returns the seconds that a run of so many images of a shape takes.
         num_lanes: batches on the device at once.
-        num_assembling: batches made ready meanwhile. Where one of them may be bulk, there is a place more
-            for interactive images, so that a person never waits behind a batch that has not begun.
-        max_queued: images waiting; a quarter of it is kept for interactive ones.
-        is_alone: whether an image must have a run for itself.
+        num_assembling: batches that are assembled meanwhile. Where one of them is bulk, one more interactive
+            batch may begin, so that a person never waits behind a batch that has not begun.
+        max_queued: images that may wait; a quarter of these places is kept for interactive ones.
+        is_alone: returns whether an image must have a run for itself.
     """
 
     def __init__(
@@ -95,28 +96,28 @@ class Batcher(Generic[Result]):
 
     @property
     def num_queued(self) -> int:
-        """Images waiting for a place on the device."""
+        """Images that wait for a run."""
         return sum(self.num_waiting(each) for each in Priority)
 
     @property
     def num_running(self) -> int:
-        """Images in the batches under way."""
+        """Images in the batches that are assembled or run now."""
         return sum(each.num_images for each in self._running)
 
     async def submit(
         self, image: PreparedImage, priority: Priority = Priority.INTERACTIVE, deadline: float = math.inf
     ) -> TimedResult[Result]:
-        """Wait for one image's answer.
+        """Wait for one image's result.
 
         Args:
             image: prepared for one of the shapes.
             priority: interactive images are taken before bulk ones.
-            deadline: on the event loop's clock, in seconds.
+            deadline: moment on the event loop's clock, in seconds, after which the result is of no use.
 
         Raises:
             Busy: the queue is full, or too long for this deadline; says how long to wait.
-            DeadlineMissed: no answer in time. If the image had not been run by then, it never is.
-            NotReady: the batcher is closed.
+            DeadlineMissed: no result came in time. An image that had not been run by then never is.
+            NotReady: the batcher is closed, or the run was given up.
             DetectorFault: the run failed.
         """
         loop = asyncio.get_running_loop()
@@ -142,15 +143,15 @@ class Batcher(Generic[Result]):
             await asyncio.wait(self._tasks)
 
     def _refuse_if_busy(self, shape: Shape, priority: Priority, left_s: float) -> None:
-        places = self._max_queued
+        max_queued = self._max_queued
         if priority is Priority.BULK:
-            places -= math.floor(self._max_queued * _KEPT_FOR_INTERACTIVE)
+            max_queued -= math.floor(self._max_queued * _KEPT_FOR_INTERACTIVE)
         num_queued = self.num_queued
         wait_s = self._wait_s(priority)
-        if num_queued >= places:
+        if num_queued >= max_queued:
             raise Busy(f"{num_queued} images are waiting already; ask again in {wait_s:.1f} s.", wait_s)
         run_s = self._expected_s(1, shape)
-        # Where even an idle device would be too slow, it is not the queue that is at fault.
+        # Where even an idle device would be too slow, waiting for the queue would not help.
         if run_s <= left_s < wait_s + run_s and self._running:
             raise Busy(
                 f"{num_queued} images are waiting already, and {left_s:.1f} s are too little for them and "
@@ -159,7 +160,7 @@ class Batcher(Generic[Result]):
             )
 
     def _wait_s(self, priority: Priority) -> float:
-        """How long what is before a new image of this priority should take."""
+        """Seconds that the images before a new one of this priority should take."""
         ahead = [Priority.INTERACTIVE] if priority is Priority.INTERACTIVE else list(Priority)
         seconds = 0.0
         for each in ahead:
@@ -169,18 +170,18 @@ class Batcher(Generic[Result]):
         return max(_LEAST_WAIT_S, self._until_lane_s() + seconds / self._num_lanes)
 
     def _until_lane_s(self) -> float:
-        """How long until the first of the runs under way should end; 0 where there is a lane free."""
+        """Seconds until the first run under way should end; 0 where a lane is free."""
         if len(self._running) < self._num_lanes:
             return 0.0
         now = asyncio.get_running_loop().time()
         return max(0.0, min(each.ends for each in self._running) - now)
 
     def num_waiting(self, priority: Priority) -> int:
-        """Images of one priority waiting for a place on the device."""
+        """Images of one priority that wait for a run."""
         return sum(len(queue) for queue in self._queues[priority].values())
 
     def _forget(self, entry: _Entry[Result]) -> None:
-        """Drop an entry that nobody waits for any more from its queue, if it is still there."""
+        """Take an entry that nobody waits for any more out of its queue, if it is still there."""
         queue = self._queues[entry.priority].get(entry.image.shape)
         if queue and entry in queue:
             queue.remove(entry)
@@ -200,10 +201,14 @@ class Batcher(Generic[Result]):
             task.add_done_callback(partial(self._lane_is_free, under_way))
 
     def _has_lane(self) -> bool:
-        places = self._num_lanes + self._num_assembling
-        if len(self._running) == places and self._num_assembling and self.num_waiting(Priority.INTERACTIVE):
+        num_batches = self._num_lanes + self._num_assembling
+        if (
+            len(self._running) == num_batches
+            and self._num_assembling
+            and self.num_waiting(Priority.INTERACTIVE)
+        ):
             return any(each.is_bulk for each in self._running)
-        return len(self._running) < places
+        return len(self._running) < num_batches
 
     def _lane_is_free(self, batch: _BatchUnderWay, task: asyncio.Task[None]) -> None:
         self._running.discard(batch)
@@ -211,7 +216,7 @@ class Batcher(Generic[Result]):
         self._fill_lanes()
 
     def _next_batch(self) -> list[_Entry[Result]]:
-        """The longest waiting interactive image, or else bulk one, with as many of its shape as fit."""
+        """Take the image that has waited longest, interactive ones first, and others of its shape with it."""
         begins = asyncio.get_running_loop().time() + self._until_lane_s()
         while (first := self._first()) is not None:
             shape = first.image.shape
@@ -241,7 +246,7 @@ class Batcher(Generic[Result]):
     def _take_from(
         self, priority: Priority, shape: Shape, size: int, batch: list[_Entry[Result]], begins: float
     ) -> None:
-        """Fill the batch up to `size` from one queue, as far as there is nothing that must be alone."""
+        """Fill the batch up to `size` from one queue, up to the first image that must be alone."""
         queue = self._queues[priority].get(shape)
         while queue and len(batch) < size and not self._is_alone(queue[0].image):
             self._take(batch, queue.popleft(), begins)

@@ -1,6 +1,6 @@
-"""Heads → face candidates, pure NumPy: one function a family, its formula and source in the docstring.
+"""Heads → face candidates, pure NumPy: one function for each family, with its formula and source.
 
-Heads are float32, one row an image. Coordinates that leave here are pixels of the tensor.
+Heads are float32, one row for each image. Coordinates of candidates are pixels of the tensor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class HeadsNotFinite(ArithmeticError):
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What one image may show, best score first.
+    """Face candidates of one image, best score first.
 
     Attributes:
         boxes: float32[n, 4], x1, y1, x2, y2.
@@ -44,13 +44,13 @@ class Candidates:
 
 
 def dead_images(heads: Heads, num_images: int) -> list[int]:
-    """Images whose every head is one and the same number: what a device leaves that computed nothing.
+    """Indices of the images whose heads each hold one single number: the device computed nothing for them.
 
-    No network does that, whatever the photo shows: at a tensor's edge its neighbours are missing. DirectML
-    has been seen to give zeros without an error (onnxruntime#15459).
+    No network answers so, whatever the photo shows: padding at the tensor's edges alone makes numbers differ.
+    DirectML has been seen to give zeros without an error (onnxruntime#15459).
 
     Args:
-        heads: [n, ...] each, n at least `num_images`; what is behind those is padding.
+        heads: [n, ...] each, n at least `num_images`; later rows are padding.
         num_images: how many rows are images.
     """
     return [
@@ -69,8 +69,8 @@ def decode_centerface(heads: Heads, height: int, width: int, score_threshold: fl
 
     Args:
         heads: heat [n, 1, h, w] (sigmoided), scale and offset [n, 2, h, w], landmarks [n, 10, h, w].
-        height: of the tensor, in pixels.
-        width: likewise.
+        height: height of the tensor, in pixels.
+        width: width of the tensor, in pixels.
         score_threshold: least score, exclusive.
 
     Raises:
@@ -110,8 +110,8 @@ def decode_yunet(heads: Heads, height: int, width: int, score_threshold: float) 
     Args:
         heads: for each stride s: cls_s and obj_s [n, A, 1] (sigmoided), bbox_s [n, A, 4], kps_s [n, A, 10],
             with A = (height / s) (width / s), row by row.
-        height: of the tensor, in pixels, a multiple of 32.
-        width: likewise.
+        height: height of the tensor, in pixels, a multiple of 32.
+        width: width of the tensor, in pixels, a multiple of 32.
         score_threshold: least score, inclusive.
 
     Raises:
@@ -152,8 +152,8 @@ def decode_scrfd(heads: Heads, height: int, width: int, score_threshold: float) 
     Args:
         heads: for each stride s: score_s [n, A, 1], bbox_s [n, A, 4], kps_s [n, A, 10], with
             A = 2 (height / s) (width / s); without the first axis where the export has no batch.
-        height: of the tensor, in pixels, a multiple of 32.
-        width: likewise.
+        height: height of the tensor, in pixels, a multiple of 32.
+        width: width of the tensor, in pixels, a multiple of 32.
         score_threshold: least score, inclusive.
 
     Raises:
@@ -189,8 +189,8 @@ def decode_retinaface(heads: Heads, height: int, width: int, score_threshold: fl
 
     Args:
         heads: loc [n, A, 4], conf [n, A, 2] (softmaxed; the face is the second), landmarks [n, A, 10].
-        height: of the tensor, in pixels, a multiple of 32.
-        width: likewise.
+        height: height of the tensor, in pixels, a multiple of 32.
+        width: width of the tensor, in pixels, a multiple of 32.
         score_threshold: least score, inclusive.
 
     Raises:
@@ -217,12 +217,12 @@ def decode_retinaface(heads: Heads, height: int, width: int, score_threshold: fl
 
 
 def nms(candidates: Candidates, iou_threshold: float, max_faces: int) -> Candidates:
-    """Non-maximum suppression: greedily keep the best, drop what overlaps it by more than `iou_threshold`.
+    """Non-maximum suppression: keep the best, drop candidates that overlap it by more than `iou_threshold`.
 
     Args:
         candidates: best first.
-        iou_threshold: greatest IoU of two that are both kept.
-        max_faces: stop after so many.
+        iou_threshold: greatest IoU of two candidates that are both kept.
+        max_faces: how many are kept at most.
     """
     boxes = candidates.boxes.astype(np.float64)
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)
@@ -249,18 +249,18 @@ def _finite(name: str, values: NDArray[np.floating]) -> None:
 
 
 def _above(scores: Floats, threshold: float) -> NDArray[np.intp]:
-    """Where the scores reach the threshold, best first."""
-    places = np.flatnonzero(scores >= threshold)
-    return places[_best(scores[places])]
+    """Indices of the scores that reach the threshold, best first."""
+    indices = np.flatnonzero(scores >= threshold)
+    return indices[_best(scores[indices])]
 
 
 def _best(scores: Floats) -> NDArray[np.intp]:
     return np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
 
 
-def _picked(heads: Heads, kind: str, image: int, places: NDArray[np.intp]) -> Floats:
-    """Rows of one image out of the heads of all strides, read as one list of anchors."""
-    return np.concatenate([heads[f"{kind}_{s}"][image] for s in _STRIDES])[places]
+def _picked(heads: Heads, kind: str, image: int, indices: NDArray[np.intp]) -> Floats:
+    """Rows of one image from the heads of all strides, which together are one list of anchors."""
+    return np.concatenate([heads[f"{kind}_{s}"][image] for s in _STRIDES])[indices]
 
 
 def _candidates(

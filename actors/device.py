@@ -22,7 +22,7 @@ class Device:
 
     Attributes:
         provider: "cpu" or "directml".
-        number: the adapter's, for DirectML; for the CPU it only tells detectors apart.
+        number: number of the adapter, for DirectML; for the CPU it only tells detectors apart.
     """
 
     provider: Provider
@@ -30,10 +30,10 @@ class Device:
 
     @classmethod
     def parse(cls, text: str) -> Device:
-        """ "directml:1" → adapter 1; without a number, the first.
+        """The device of a text: "directml:1" is adapter 1, "directml" is adapter 0.
 
         Raises:
-            ValueError: no such provider, or no number.
+            ValueError: the text names no known provider, or no number after the colon.
         """
         provider, _, number = text.strip().partition(":")
         if provider not in get_args(Provider) or not (number or "0").isdigit():
@@ -60,9 +60,9 @@ class Device:
 
 
 class Lease:
-    """How long this process may use its device without having heard from the cluster.
+    """How long this process may use its device without news of the cluster.
 
-    One that is never shortened by `limit` is endless: a detector outside any cluster.
+    Without a call of `limit` it is endless: that is a detector outside any cluster.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,7 +73,7 @@ class Lease:
         self._reason = ""
 
     def limit(self, seconds: float) -> None:
-        """From now on it ends `seconds` after the last renewal; this is one."""
+        """Let it end `seconds` after each renewal, and renew it now."""
         with self._lock:
             self._seconds, self._renewed = seconds, self._clock()
 
@@ -83,7 +83,7 @@ class Lease:
             self._renewed = self._clock()
 
     def end(self, reason: str) -> None:
-        """For good: somebody else is the owner now."""
+        """End it for good, because another process is the owner now; `reason` is a sentence."""
         with self._lock:
             self._reason = reason
 
@@ -94,10 +94,10 @@ class Lease:
             return self._clock() - self._renewed
 
     def check(self) -> None:
-        """Called before and after every run on the device.
+        """Check the lease; called before and after every run on the device.
 
         Raises:
-            LeaseOver: the device must not be used now, or what it just answered must not be given out.
+            LeaseOver: the device must not be used now, and an answer that it just gave must not be passed on.
         """
         with self._lock:
             if self._reason:
@@ -117,10 +117,10 @@ def own_a_device(
     patience_s: float,
     folder: Path | None = None,
 ) -> tuple[Device, DeviceLock]:
-    """Lock the first device that is free, or else one whose holder is our predecessor and does not leave.
+    """Lock the first free device; if none is free, wait for one whose holder is our predecessor.
 
     Raises:
-        DeviceHeld: others hold them all; says who.
+        DeviceHeld: other processes hold all devices; says which one holds the first.
     """
     locks = [(device, DeviceLock(device.lock_name, folder)) for device in devices]
     for device, lock in locks:
@@ -141,7 +141,7 @@ def own_a_device(
 
 
 def opener_for(device: Device, settings: DetectorSettings) -> SessionOpener:
-    """ONNX Runtime on the device, or what the settings name in its place.
+    """The session opener that the settings name, or else ONNX Runtime's on the device.
 
     Raises:
         DeviceUnavailable: `settings.opener` names nothing that can be imported.
@@ -153,7 +153,7 @@ def opener_for(device: Device, settings: DetectorSettings) -> SessionOpener:
         made: SessionOpener = getattr(importlib.import_module(module), name)(device.provider, device.number)
     except (ImportError, AttributeError) as error:
         raise DeviceUnavailable(
-            f"The session opener {settings.opener!r} cannot be had: {error}. Expected 'module:name', "
+            f"The session opener {settings.opener!r} cannot be imported: {error}. Give 'module:name', "
             "importable where the detector runs."
         ) from error
     return made

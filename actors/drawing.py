@@ -1,4 +1,4 @@
-"""Faces drawn on a photo, for people to look at. With `images`, the only user of cv2."""
+"""Draws faces on a photo for people. Only this module and `images` use cv2."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _JPEG_QUALITY = 90
 
 
 def draw_faces(pixels: Pixels, faces: Sequence[Face]) -> Pixels:
-    """A copy of uint8[height, width, 3] BGR with each face's box, landmarks and score on it."""
+    """Draw each face's box, landmarks and score on a copy of uint8[height, width, 3] in BGR order."""
     import cv2
 
     drawn = pixels.copy()
-    # Lines as thick as the photo is large, so that they can be seen when it is shown small.
+    # Lines grow with the photo, so that they are seen when a screen shows it small.
     thick = max(1, round(max(drawn.shape[:2]) / 500))
     for face in faces:
         x1, y1, x2, y2 = (round(value) for value in face.box)
@@ -37,15 +37,15 @@ def draw_faces(pixels: Pixels, faces: Sequence[Face]) -> Pixels:
 
 
 def write_jpeg(path: Path, pixels: Pixels) -> None:
-    """Write uint8[height, width, 3] BGR as a JPEG, its folder made if need be.
+    """Write uint8[height, width, 3] in BGR order as a JPEG; make its folder where it is missing.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     import cv2
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not cv2.imwrite: on Windows that cannot write names outside the local code page.
+    # Not cv2.imwrite: on Windows it cannot write file names outside the local code page.
     done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     if not done:
         raise OSError(f"the picture of {pixels.shape[1]} x {pixels.shape[0]} pixels does not fit a JPEG")

@@ -1,22 +1,22 @@
-"""Whose fault it is, and whether asking again is of any use.
+"""The errors of a detector: who is at fault, and whether asking again helps.
 
     ActorError
-    ├── ImageFault           the image's: rejected, never counts against the device
-    └── DetectorFault        ours: failed, with a reason
+    ├── ImageFault           the image is at fault: it is rejected, and that never counts against the device
+    └── DetectorFault        we are at fault: the image failed, with a reason
         ├── ModelUnavailable     weights missing, altered or of an unknown family
-        ├── DeviceUnavailable    the provider asked for is not there
+        ├── DeviceUnavailable    the provider that was asked for is not there
         ├── DeviceHeld           another process has the device; says which
         ├── LeaseOver            the cluster was not heard for too long, or has another owner
-        ├── DeviceLies           it computes, but wrongly (the golden photo says so)
-        ├── DeviceFailed         a run raised
+        ├── DeviceLies           the device computes wrong numbers (the golden photo shows it)
+        ├── DeviceFailed         a run on the device raised an error
         ├── DeviceRemoved        the adapter is gone or was reset; only a new process gets it back
-        ├── OutOfMemory          the bucket was too big
-        ├── Quarantined          the image has ended the detector's process before, and is not run again now
+        ├── OutOfMemory          the device had no memory for the batch
+        ├── Quarantined          the image ended the detector's process before; it is not run again for now
         ├── Busy                 the queue is full; says how long to wait
-        ├── DeadlineMissed       not run, because it could not be answered in time
+        ├── DeadlineMissed       no answer in the time allowed
         └── NotReady             starting, draining or stopped
 
-Every argument goes to the base constructor, so that an error keeps it across pickling.
+Each constructor hands every argument to its base, so that pickling keeps them.
 """
 
 from __future__ import annotations
@@ -56,24 +56,24 @@ class DetectorFault(ActorError):
 
     @property
     def retry_after_s(self) -> float | None:
-        """How long to wait before asking again, where that is known."""
+        """Seconds to wait before asking again; None where that is not known."""
         return None
 
 
 class ModelUnavailable(DetectorFault):
-    """The weights are missing, altered, or of a family that nobody here can decode."""
+    """The weights are missing, altered, or of a family that cannot be decoded here."""
 
     failure = Failure.MODEL_UNAVAILABLE
 
 
 class DeviceUnavailable(DetectorFault):
-    """The provider or adapter that was asked for cannot be had."""
+    """The provider or adapter that was asked for is not there, or cannot be opened."""
 
     failure = Failure.DEVICE_UNAVAILABLE
 
 
 class DeviceHeld(DetectorFault):
-    """Another process has the device open; `holder` says which, where its record can be read."""
+    """Another process owns the device; `holder` says which one, where its record can be read."""
 
     failure = Failure.DEVICE_HELD
 
@@ -88,13 +88,13 @@ class DeviceHeld(DetectorFault):
 
 
 class LeaseOver(DetectorFault):
-    """The owner was cut off from its cluster and stopped, or was succeeded by another."""
+    """The detector did not hear its cluster for longer than its lease, or another one took its place."""
 
     failure = Failure.DETECTOR_LOST
 
 
 class DeviceLies(DetectorFault):
-    """The device runs without an error and gives wrong numbers."""
+    """The device runs without an error and computes wrong numbers."""
 
     failure = Failure.DEVICE_LIES
 
@@ -118,13 +118,13 @@ class OutOfMemory(DetectorFault):
 
 
 class Quarantined(DetectorFault):
-    """The image was alone on the device when the process died, after it had been there once before."""
+    """The image was on the device at two deaths of the process, alone at the second one."""
 
     failure = Failure.QUARANTINED
 
 
 class DeadlineMissed(DetectorFault):
-    """The answer could not be had in the time allowed; the image was not run."""
+    """The answer did not come in the time allowed."""
 
     failure = Failure.DEADLINE
 
@@ -136,7 +136,7 @@ class NotReady(DetectorFault):
 
 
 class Busy(DetectorFault):
-    """The queue is full. Not an error of anybody: wait `retry_after_s` and ask again."""
+    """The queue is full. Nobody is at fault: wait `retry_after_s` seconds and ask again."""
 
     failure = Failure.BUSY
 

@@ -1,7 +1,7 @@
-"""The detector: a plain class that becomes a Ray actor elsewhere. Starts, detects, says how it is, drains.
+"""The detector, a plain class: starts, detects, tells its health, drains. `cluster` makes a Ray actor of it.
 
-It may only call itself READY after it has found the known face in the golden photo on the device that was
-asked for. Until then, and when that fails, every image is answered with the reason.
+It is READY only after it has found the known face in the golden photo on the device that was asked for. Until
+then, and when that fails, every image fails with the reason.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ from actors.settings import DetectorSettings
 
 Image = PreparedImage | Encoded | np.ndarray[Any, Any]
 
-#: So often it is looked whether the device is to be proved, or opened again; and then at least so often.
+#: Seconds between two looks whether the device is to be tested or opened again.
 _LOOK_EVERY_S = 5.0
+#: Most seconds between two attempts to open the model after a fault.
 _MAX_AGAIN_S = 300.0
 
 
 def new_incarnation() -> str:
-    """A name that no other life of any detector's process has: host, pid, chance."""
+    """A new name for this life of the process, made of host, pid and random digits."""
     return f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
 
 
@@ -74,16 +75,14 @@ class FaceDetector:
         self._settings = life.settings
         self._clock = life.clock
         self._born = life.clock()
-        self._host = platform.node()
         self._incarnation = incarnation or new_incarnation()
         self.epoch = 0
         self.lease = life.lease
         # On a GPU one more batch is assembled while the device runs this one.
         self._num_assembling = 1 if life.device.is_gpu else 0
         # And one thread more: for interactive images that overtake, and for the golden photo.
-        self._runners = ThreadPoolExecutor(
-            life.num_lanes + self._num_assembling + 1, thread_name_prefix="run"
-        )
+        num_threads = life.num_lanes + self._num_assembling + 1
+        self._runners = ThreadPoolExecutor(num_threads, thread_name_prefix="run")
         self._intake = ImageIntake(self._settings)
         self._draining = False
         self._tally = Tally()
@@ -113,11 +112,12 @@ class FaceDetector:
             images: each a `PreparedImage` (cheapest: the caller has shrunk it), an encoded photo as bytes,
                 or pixels as uint8[height, width, 3] in BGR order. Paths are not read here.
             priority: "interactive" (a person waits) or "bulk".
-            deadline_s: seconds from now until the answers are of no use; None waits as long as it takes.
-            trace: what the caller knows the call by; whoever listens here is told what became of it.
+            deadline_s: seconds from now until the outcomes are of no use; None waits as long as it takes.
+            trace: the caller's name for the call (W3C Trace Context); observers are told of the call by it.
 
         Returns:
-            One outcome an image, in order. Never raises for an image's or the device's fault.
+            One outcome for each image, in order. A fault of an image or of the device is an outcome, no
+            error.
 
         Raises:
             ValueError: no such priority.
@@ -135,15 +135,15 @@ class FaceDetector:
         return [each.outcome for each in traces]
 
     async def health(self, wait_s: float = 0.0) -> Health:
-        """How the detector is, waiting up to `wait_s` seconds for a start under way to end."""
+        """Tell how the detector is, after waiting up to `wait_s` seconds for a start under way to end."""
         self._watch()
         await self._wait_for_start(wait_s)
         return self.snapshot()
 
     async def check(self, wait_s: float = 0.0) -> Health:
-        """Prove the device now, with the golden photo, and say how the detector is.
+        """Detect the golden photo now, and tell how the detector is.
 
-        A faulty one is opened anew first, if its pause is over; `wait_s` is how long that may take.
+        After a fault and its pause, the model is opened again first; that may take `wait_s` seconds.
         """
         self._watch()
         self._start_again_if_due()
@@ -153,36 +153,36 @@ class FaceDetector:
         return self.snapshot()
 
     async def drain(self) -> Health:
-        """Take no more images, answer those accepted, close the device, and say how it went."""
+        """Take no more images, answer those accepted, close the device, and tell how the detector is."""
         self._observer.event("draining")
         self._draining = True
         if self._checker is not None:
             self._checker.cancel()
         if self._batcher is not None:
             await self._batcher.close()
-            # It holds the model, and with it the device.
+            # The batcher holds the model, and with it the device.
             self._batcher = None
         await asyncio.to_thread(self._life.close)
         return self.snapshot()
 
     def stamp(self) -> Stamp:
-        """What is put on every outcome."""
+        """The stamp of every outcome: who answers, with which model, in which life."""
         model = self._life.ready_model()
         provider = model.provider if model else self._life.device.provider_name
         label = model.model.label if model else ""
         return Stamp(f"{self._name} on {provider}", label, self._incarnation, self.epoch)
 
     def drain_from_outside(self) -> None:
-        """`drain`, asked for by a thread of this process and not by a caller; returns when it is done."""
+        """Drain at the wish of a thread of this process, not of a caller; returns when that is done."""
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self.drain(), self._loop).result()
         else:
-            # Nobody has asked anything yet, so there is nothing to answer.
+            # No call has come yet, so there is nothing to answer.
             self._draining = True
             self._life.close()
 
     def keep_fresh(self) -> None:
-        """The cluster was heard: go on, and show whoever waits for the device that its owner is well."""
+        """Renew the lease after news of the cluster, and refresh the device's record."""
         self._life.keep_fresh()
 
     async def _answer(self, image: object, priority: Priority, deadline: float) -> ImageTrace:
@@ -210,8 +210,8 @@ class FaceDetector:
             failed = self._failed(prepare_ms, fault.failure, fault.detail, fault.retry_after_s)
             return ImageTrace(failed, perf_counter(), queued_at)
         except Exception as error:
-            # Not foreseen, so ours; it must not cost the other images of the call their outcomes.
-            detail = f"Something failed that never should: {error!r}. Please report it."
+            # Nobody foresaw it; it must not cost the other images of the call their outcomes.
+            detail = f"The detector failed with an error that was not foreseen: {error!r}. Please report it."
             self._observer.trouble("unforeseen", detail=repr(error))
             return ImageTrace(self._failed(prepare_ms, Failure.INTERNAL, detail), perf_counter(), queued_at)
         detected = Detected(
@@ -223,16 +223,9 @@ class FaceDetector:
         )
         return ImageTrace(detected, perf_counter(), queued_at, done.value.run)
 
-    def _failed(
-        self, prepare_ms: float, failure: Failure, detail: str, retry_after_s: float | None = None
-    ) -> Failed:
-        return Failed(
-            stamp=self.stamp(),
-            times=Times(prepare_ms),
-            reason=failure,
-            detail=detail,
-            retry_after_s=retry_after_s,
-        )
+    def _failed(self, prepare_ms: float, reason: Failure, detail: str, wait_s: float | None = None) -> Failed:
+        times = Times(prepare_ms)
+        return Failed(stamp=self.stamp(), times=times, reason=reason, detail=detail, retry_after_s=wait_s)
 
     def _refuse_quarantined(self, image: PreparedImage) -> None:
         recorder = self._life.recorder
@@ -284,10 +277,10 @@ class FaceDetector:
         return self._batcher
 
     def _start_again_if_due(self, pause_s: float = START_AGAIN_S) -> bool:
-        """Open the model anew after a fault and a pause; whether it was time."""
+        """Open the model again if there is a fault and its pause is over; returns whether it did."""
         is_due = self._life.start_again_if_due(pause_s)
         if is_due:
-            # It runs batches on the old model.
+            # The batcher runs batches on the old model.
             self._batcher = None
         return is_due
 
@@ -295,13 +288,13 @@ class FaceDetector:
         return await asyncio.get_running_loop().run_in_executor(self._runners, self._life.self_test)
 
     def _watch(self) -> None:
-        """Begin proving the device from time to time; here, because only now a loop is running."""
+        """Begin the regular check; at the first call, because no event loop runs before."""
         self._loop = asyncio.get_running_loop()
         if self._checker is None and not self._draining:
             self._checker = asyncio.get_running_loop().create_task(self._check_regularly())
 
     async def _check_regularly(self) -> None:
-        """Prove the device, or open it anew after a fault, whether anybody asks or not."""
+        """Test the device, or open it again after a fault, whether calls come or not."""
         interval_s = self._settings.golden_interval_s
         loop = asyncio.get_running_loop()
         proved_at, again_s = loop.time(), START_AGAIN_S
@@ -328,7 +321,7 @@ class FaceDetector:
         return State.READY if self._life.starting.done() else State.STARTING
 
     def snapshot(self) -> Health:
-        """What `health` says, for a thread of this process."""
+        """Tell how the detector is, now and without waiting; any thread may call it."""
         life, state, tally = self._life, self._state(), self._tally
         fault, model, recorder, holder = life.fault, life.ready_model(), life.recorder, life.holder
         now = self._clock()
@@ -348,7 +341,7 @@ class FaceDetector:
             device=str(life.device),
             owner_since=holder.since if holder else None,
             stamp=self.stamp(),
-            host=self._host,
+            host=platform.node(),
             pid=os.getpid(),
             uptime_s=round(now - self._born, 3),
             golden_age_s=None if life.golden_at is None else round(now - life.golden_at, 3),

@@ -1,4 +1,4 @@
-"""Pixels → faces, GPU and CPU alike: assemble a batch, run it, decode the heads; measure and prove it."""
+"""Pixels → faces, on GPU and CPU alike: assembles a batch, runs it and decodes the heads."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from actors.observer import Observer, Run
 from actors.session import Session, SessionOpener
 from actors.settings import DetectorSettings
 
-#: A bigger batch must save at least this share of an image's time, or it is not worth its latency.
+#: A bigger batch must bring the time of an image below this share; else its latency is not worth it.
 _WORTH_GROWING = 0.95
-#: Of the runs of this process; a model that is opened anew goes on counting.
+#: Numbers the runs of this process; a model that is opened again goes on counting.
 _NUMBERS = itertools.count(1)
 
 
@@ -35,24 +35,24 @@ class _Bucket:
 class FaceModel:
     """One model on one device. `detect` may be called from several threads.
 
-    While one thread is on the device, others assemble the next batch and decode the last one. How many run
-    at once, and in which order, is up to the guard.
+    While one thread runs a batch on the device, others assemble the next one and decode the last one. The
+    guard decides how many run at once, and in which order.
 
     Args:
         model: weights and family.
         opener: opens sessions.
         settings: thresholds, shapes, limits.
-        guard: of the device.
-        clock: seconds, for durations.
+        guard: surrounds each run on the device.
+        clock: returns seconds, for durations.
         observer: told of each run.
-        provider: that was asked for, by ONNX Runtime's name; None takes whatever the opener gives.
+        provider: ONNX Runtime's name of the provider that was asked for; None accepts any.
 
     Raises:
-        DeviceUnavailable: a session is on another provider, whoever opened it.
+        DeviceUnavailable: a session uses another provider than the one asked for.
 
     Attributes:
-        max_batch: images in a run, where the device had no memory for more; None if it never lacked any.
-        last_run_ms: what the last run took on the device.
+        max_batch: the most images that one run has memory for; None if the device never lacked memory.
+        last_run_ms: milliseconds of the last run on the device.
     """
 
     def __init__(
@@ -83,20 +83,21 @@ class FaceModel:
 
     @property
     def timings(self) -> tuple[BucketTiming, ...]:
-        """What `warm_up` measured, one entry a bucket."""
+        """The times that `warm_up` measured, one for each bucket."""
         return tuple(
             BucketTiming(bucket.num_images, *bucket.shape, round(ms, 3))
             for bucket, ms in self._run_ms.items()
         )
 
     def warm_up(self) -> None:
-        """Run and time the buckets, growing the batch while that pays, and check every slot's answer.
+        """Run and time the buckets, with growing batches while that pays, and check the answer of every slot.
 
-        A bucket that the device has no memory for is none.
+        Batches that the device has no memory for are not used.
 
         Raises:
             DeviceLies: a bucket gave a wrong answer for the golden photo.
-            DeviceFailed, OutOfMemory: a run failed, the latter with one image.
+            DeviceFailed: a run failed.
+            OutOfMemory: the device has no memory for a single image.
         """
         begun = self._clock()
         shapes = self._settings.shapes
@@ -120,12 +121,12 @@ class FaceModel:
             smaller = size
 
     def best_batch(self, shape: tuple[int, int]) -> int:
-        """The measured batch size with the least time an image, of those that the device has memory for."""
+        """The batch size with the least measured time for each image, within the device's memory."""
         sizes = self._sizes(shape)
         return min(sizes, key=lambda size: self._ms_per_image(size, shape), default=1)
 
     def limit_batch(self, too_many: int) -> int:
-        """The device has no memory for so many images in a run; its next process will know.
+        """Note, also for the next process, that the device has no memory for so many images in a run.
 
         Returns:
             The next smaller batch size, which is the largest from now on.
@@ -137,7 +138,7 @@ class FaceModel:
         return self.max_batch
 
     def expected_s(self, num_images: int, shape: tuple[int, int]) -> float:
-        """How long a run of so many images should take, in seconds, by the measured table."""
+        """Seconds that a run of so many images should take, from the measured times."""
         measured = [(b.num_images, ms) for b, ms in self._run_ms.items() if b.shape == shape]
         fitting = min(
             ((n, ms) for n, ms in measured if n >= num_images), default=max(measured, default=(1, 0.0))
@@ -149,10 +150,10 @@ class FaceModel:
 
         Args:
             images: all prepared for the same shape.
-            first: on the device before others that wait for it.
+            first: run them before others that wait for the device.
 
         Raises:
-            DeviceLies: heads that are not finite, or that hold no answer at all.
+            DeviceLies: the heads are not finite, or hold no answer of a network.
             DeviceFailed, OutOfMemory: the run failed.
         """
         return self.run_batch(images, first=first)[0]
@@ -160,14 +161,14 @@ class FaceModel:
     def run_batch(
         self, images: Sequence[PreparedImage], *, first: bool = False
     ) -> tuple[list[tuple[Face, ...]], Run]:
-        """As `detect`; and the run that found them."""
+        """Do as `detect`, and return the run too."""
         return self._detect(images, [image.digest for image in images], self._settings.max_run_s, first)
 
     def check_golden(self) -> None:
         """Detect the golden photo once, in a batch of one.
 
         Raises:
-            DeviceLies: the answer is wrong; says how.
+            DeviceLies: the faces found are wrong; says how.
         """
         self._check(_Bucket(1, self._settings.shapes[0]))
 
@@ -251,7 +252,7 @@ class FaceModel:
         return session
 
     def _sizes(self, shape: tuple[int, int]) -> list[int]:
-        """Batch sizes that were measured for a shape and that the device has memory for."""
+        """The batch sizes that were measured for a shape and that the device has memory for."""
         most = self.max_batch or max(self._settings.batch_sizes)
         return [b.num_images for b in self._run_ms if b.shape == shape and b.num_images <= most]
 
@@ -264,7 +265,7 @@ def _named(bucket: _Bucket) -> str:
 
 
 def _in_original_pixels(found: Candidates, image: PreparedImage) -> tuple[Face, ...]:
-    """Undo the shrinking; cut boxes at the photo's edges and drop what lies in the padding alone."""
+    """Scale to the original's pixels, cut boxes at the photo's edges, drop faces that lie in the padding."""
     per_x = image.width / image.pixels.shape[1]
     per_y = image.height / image.pixels.shape[0]
     boxes = found.boxes.astype(np.float64) * (per_x, per_y, per_x, per_y)

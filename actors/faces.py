@@ -1,7 +1,7 @@
-"""What travels back to whoever asked: faces, outcomes and health. Plain frozen values, no arrays.
+"""The values that travel back to the caller: faces, outcomes and health. Frozen, and without arrays.
 
-Every image gets exactly one `Outcome`, in the order asked: `Detected` (0 or more faces), `Rejected`
-(the image's fault) or `Failed` (ours). A failure is never shown as "no faces".
+Every image gets exactly one `Outcome`, in the order asked: `Detected` (0 or more faces), `Rejected` (the
+image is at fault) or `Failed` (we are at fault). A failure is never shown as "no faces".
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Failure(StrEnum):
 
 
 class Priority(StrEnum):
-    """Who is waiting: a person (`interactive`) or a scan (`bulk`). Interactive goes first."""
+    """Who waits for the answer: a person (`interactive`) or a scan (`bulk`). Interactive images go first."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
@@ -73,7 +73,7 @@ class Times:
     """Where an image's time went, in milliseconds.
 
     Attributes:
-        prepare_ms: decoding and shrinking, wherever it was done.
+        prepare_ms: decoding and shrinking, at the caller or at the detector.
         queue_ms: waiting in the detector for its batch.
         run_ms: the session run that the image was part of, and the decoding of its heads.
     """
@@ -92,7 +92,7 @@ class Stamp:
             "client" for an image that was refused before it was sent.
         model: name and sha256 of the weights as published, "centerface@09189deaaf86…" in full.
         incarnation: names one life of one detector process; a new process gets a new one.
-        epoch: of that life, from the cluster; a later owner has a greater one. 0 outside any cluster.
+        epoch: the cluster's number for that life; a later owner has a greater one. 0 outside any cluster.
         fallback: why the caller's own CPU answered and not a detector, for example "circuit open:
             device_failed"; empty when a detector did.
     """
@@ -147,11 +147,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detected(Outcome):
-    """The image was searched; `faces` holds what was found, best first, and may be empty.
+    """The image was searched; `faces` holds the faces, best first, and may be empty.
 
     Attributes:
-        width: of the upright original, in pixels.
-        height: likewise.
+        width: width of the upright original, in pixels.
+        height: height of the upright original, in pixels.
     """
 
     faces: tuple[Face, ...]
@@ -195,9 +195,9 @@ class BucketTiming:
 
     Attributes:
         num_images: images in the run.
-        height: of the tensor, in pixels.
-        width: likewise.
-        run_ms: fastest of the timed runs, for the whole batch.
+        height: height of the tensor, in pixels.
+        width: width of the tensor, in pixels.
+        run_ms: milliseconds of the timed run, for the whole batch.
     """
 
     num_images: int
@@ -208,29 +208,31 @@ class BucketTiming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """What a detector says of itself.
+    """How a detector is, in its own words and numbers.
 
     Attributes:
-        detail: why it is not ready, in words; empty when it is.
-        failure: the same as a `Failure`, None when ready or still starting.
+        detail: why it is not ready, in words; empty when it is ready.
+        failure: the reason as a `Failure`; None when it is ready or still starting.
         provider: the ONNX Runtime provider that the session really uses; empty before it is open.
-        provider_requested: the one that was asked for.
-        device: the one it owns or wants, for example "directml:0".
+        provider_requested: the provider that was asked for.
+        device: the device that it owns or wants, for example "directml:0".
         owner_since: when it took the device for itself, seconds since 1970; None if it has no lock on it.
         golden_age_s: seconds since the golden photo was last detected correctly; None if never.
-        shapes: tensor sizes it takes, (height, width); the client prepares images to fit one.
-        buckets: what was measured at start.
+        shapes: tensor sizes that it takes, (height, width) in pixels; clients prepare images for one of them.
+        buckets: the time of each bucket, measured at start.
         num_lanes: runs that may be on the device at once.
-        start_ms: what starting was made of: model, session, warm_up.
-        max_batch: images in a run, where the device had no memory for more; None if it never lacked any.
-        last_words: why the process before this one ended itself; empty if it was killed, or none was.
-        num_queued_interactive: of those queued, the interactive ones.
-        num_runs: on the device, since the process began, but for the golden photo's.
-        num_images_run: photos in those.
-        num_slots: that those runs had: full batches have as many images as places.
-        busy_s: that the device was running, of `uptime_s`; with several lanes, of all together.
+        start_ms: milliseconds of each part of the start: model, session, warm_up.
+        max_batch: the most images that one run has memory for; None if the device never lacked memory.
+        last_words: why the process before this one ended itself; empty if it was killed, or if this is the
+            first.
+        num_queued_interactive: interactive images among those queued.
+        num_runs: runs on the device since the process began, without those of the golden photo.
+        num_images_run: photos in those runs.
+        num_slots: batch slots in those runs; fill = num_images_run / num_slots.
+        busy_s: seconds of `uptime_s` in which the device ran; the sum of all lanes.
         num_suspects: images that were on the device when a process died; each will be run alone.
-        num_quarantined: images that ended a process alone, and are not run for now.
+        num_quarantined: images that ended a process while they were alone on the device; they are not run for
+            now.
     """
 
     name: str
@@ -266,5 +268,5 @@ class Health:
     busy_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON-ready values."""
+        """The health as JSON-ready values."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""The families of detectors that can be decoded here, and how an ONNX file shows which one it is of."""
+"""The families of face detectors that can be decoded here, and how an ONNX file shows its family."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Literal
 from actors import decoding
 from actors.decoding import Candidates, Heads
 
-#: A head as a file lists it: its name, and its dimensions (a number, a name, or None where unknown).
+#: A head as a file lists it: name and dimensions (each a number, a name, or None where unknown).
 Output = tuple[str, tuple[int | str | None, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What all files of one kind of network share.
+    """What all files of one family have in common.
 
     Attributes:
         colour: order of the channels that the network was trained on.
-        mean: subtracted from each channel, in that order.
-        scale: multiplied afterwards.
-        score_threshold: least score of a face, unless the settings say otherwise.
-        nms_threshold: greatest IoU of two faces, likewise.
-        decode: heads, height, width, least score → candidates of each image.
+        mean: value that is subtracted from each channel, in that order.
+        scale: factor of all channels, after the subtraction.
+        score_threshold: least score of a face, where the settings give none.
+        nms_threshold: greatest IoU of two faces that are both kept, where the settings give none.
+        decode: takes heads, height, width and least score; returns the candidates of each image.
     """
 
     name: str
@@ -54,10 +54,10 @@ _SCRFD_LAST = (1, 1, 1, 4, 4, 4, 10, 10, 10)
 
 
 def identify(outputs: Sequence[Output]) -> tuple[Family, dict[str, str]] | None:
-    """The family of a file, and which of its outputs is which head; None if it is of none.
+    """The family of a file, and the output of each head by the head's name; None for an unknown family.
 
     Args:
-        outputs: as the file lists them.
+        outputs: in the order of the file.
     """
     names = [name for name, _ in outputs]
     if set(names) == set(_CENTERFACE.values()):
@@ -65,8 +65,8 @@ def identify(outputs: Sequence[Output]) -> tuple[Family, dict[str, str]] | None:
     if set(names) == set(_YUNET):
         return FAMILIES["yunet"], {name: name for name in _YUNET}
     last = [dims[-1] if dims else None for _, dims in outputs]
-    # SCRFD's exports name their outputs by running numbers; only their order tells. A dimension that the
-    # file leaves open fits anything.
+    # SCRFD's exports number their outputs, so only the order tells which is which. A dimension that the file
+    # leaves open fits any size.
     if len(outputs) == 9 and all(
         size == wanted or not isinstance(size, int) for size, wanted in zip(last, _SCRFD_LAST, strict=True)
     ):

@@ -10,16 +10,16 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def file_lock(name: str, folder: Path) -> Iterator[bool]:
-    """Hold the lock while the block runs, if it was free; yields whether it was.
+    """Take the lock if it is free, and hold it while the block runs; yields whether it was free.
 
     Not filelock: it always opens with O_CREAT, which Linux refuses for another user's file in /tmp
-    (sysctl fs.protected_regular), and two users must meet at one lock. The file is never removed: whoever
-    had opened it before would hold a lock that nobody else sees.
+    (sysctl fs.protected_regular), and two users must meet at one lock. The file is never removed: a process
+    that had opened it before would hold a lock that no other process sees.
 
     Raises:
-        OSError: the file cannot be opened at all.
+        OSError: the file cannot be opened.
     """
-    # Imported here, because Windows has no such module and this one is read by type checkers there.
+    # Imported here: Windows has no such module, and type checkers read this file there too.
     import fcntl
 
     path = folder / f"rayface-{name}.lock"

@@ -1,9 +1,9 @@
-"""What was on the device when the process died, so that a photo that kills it does so twice at most.
+"""Records which images are on the device, so that one photo ends the detector's process twice at most.
 
-The images of each run are noted in a file before it and crossed out after it, however it ends, unless it ends
-the process. What the next process finds there are suspects: each is run alone, with nothing else on the
-device. One that is found there alone, as a suspect, is quarantined: it is not run for a while, and answered
-with that reason. A process that died of something else costs its images one run alone, and nothing more.
+Before each run the images are written into a file; after the run they are taken out, whether it failed or
+not. Images that the next process finds in the file are suspects: each is run alone, with nothing else on the
+device. A suspect that is found there alone is quarantined: it is not run for a while, and its caller is told
+so. If the process died of something else, each of these images is run alone once, and that is all.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-#: Kept of each kind, the latest: bounds file and memory.
+#: Suspects, and quarantined images, that are kept: the latest ones. Bounds file and memory.
 _MOST_KEYS = 256
 
 
 @dataclass(slots=True)
 class _Page:
-    """The file's one line.
+    """The one line of the file.
 
     Attributes:
-        context: model and device; what was found under another says nothing about this one.
+        context: model and device; the record of another context says nothing about this one.
         flights: the images of each run under way.
-        suspects: image → when it became one, seconds since 1970.
-        quarantined: image → until when, seconds since 1970.
-        max_batch: images in a run that the device had memory for, where that was found out.
-        last_words: why the process ended itself, if it did.
+        suspects: for each suspect, when it became one, in seconds since 1970.
+        quarantined: for each quarantined image, when that ends, in seconds since 1970.
+        max_batch: the most images that one run has memory for; None if the device never lacked memory.
+        last_words: why the process ended itself; empty if it did not.
     """
 
     context: str = ""
@@ -43,9 +43,9 @@ class _Page:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """An empty page where there is none, or none that can be understood."""
+        """Read the page; an empty one where there is no file, or none that can be read."""
         try:
-            # What follows the first line is left of a longer one, whose writer died before it cut the file.
+            # Bytes after the first line remain from a longer line, if the writer died before it cut the file.
             page = cls(**json.loads(path.read_bytes().split(b"\n", 1)[0]))
             page.flights = [[str(key) for key in flight] for flight in page.flights]
             page.suspects = {str(key): float(at) for key, at in page.suspects.items()}
@@ -56,16 +56,18 @@ class _Page:
 
 
 class FlightRecorder:
-    """One device's record; made when the device is opened, by the one process that owns it.
+    """The record of one device. The process that owns the device makes it when it opens the device.
 
     Args:
-        path: of the file.
+        path: path of the file.
         context: model and device in words.
-        quarantine_s: how long an image stays quarantined, and a suspect that is not seen again a suspect.
-        wall: seconds since 1970: the file outlives every process's own clock.
+        quarantine_s: seconds that an image stays quarantined, and that a suspect which is not sent again
+            stays a suspect.
+        wall: returns seconds since 1970; the file outlives the clock of any process.
 
     Attributes:
-        last_words: of the process before this one, if it ended itself; "" if it was killed, or none was.
+        last_words: why the process before this one ended itself; empty if it was killed, or if this is the
+            first.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class FlightRecorder:
 
     @property
     def max_batch(self) -> int | None:
-        """Images in a run that the device has memory for; None if it never lacked any."""
+        """The most images that one run has memory for; None if the device never lacked memory."""
         return self._page.max_batch
 
     @property
@@ -96,21 +98,21 @@ class FlightRecorder:
 
     @property
     def num_quarantined(self) -> int:
-        """Images that are not run."""
+        """Images that are not run for now."""
         now = self._wall()
         return sum(until > now for until in self._page.quarantined.values())
 
     def is_suspect(self, key: str) -> bool:
-        """Whether it must be run with nothing else on the device."""
+        """Whether the image must be run with nothing else on the device."""
         return key in self._page.suspects
 
     def is_quarantined(self, key: str) -> bool:
-        """Whether it must not be run."""
+        """Whether the image must not be run."""
         return self._page.quarantined.get(key, 0.0) > self._wall()
 
     @contextlib.contextmanager
     def flight(self, keys: Sequence[str]) -> Iterator[None]:
-        """Around a run on the device; a suspect that survives it alone is one no more."""
+        """Record the images while the block runs; a suspect that ran alone in it is cleared."""
         noted = list(keys)
         with self._lock:
             self._page.flights.append(noted)
@@ -126,19 +128,19 @@ class FlightRecorder:
                 self._write()
 
     def limit_batch(self, max_batch: int) -> None:
-        """Remember that the device has no memory for more."""
+        """Record that the device has no memory for larger batches."""
         with self._lock:
             self._page.max_batch = max_batch
             self._write()
 
     def say_last(self, words: str) -> None:
-        """Leave word why this process ends itself, for the next."""
+        """Record why this process ends itself, for the next one."""
         with self._lock:
             self._page.last_words = words
             self._write()
 
     def close(self) -> None:
-        """The device was closed in peace."""
+        """Close the file, after the device was closed."""
         with self._lock:
             if self._file is not None:
                 self._file.close()
@@ -158,9 +160,9 @@ class FlightRecorder:
         self._page.quarantined = _latest(quarantined)
 
     def _write(self) -> None:
-        """In place and unbuffered: it must survive the process, not the machine.
+        """Write in place and unbuffered: the record must survive the process, not the machine.
 
-        That it cannot be written (a full disk) costs what it is for, and no answer.
+        If it cannot be written (a full disk), the record is lost, and the run goes on.
         """
         line = json.dumps(asdict(self._page), separators=(",", ":")).encode() + b"\n"
         with contextlib.suppress(OSError):

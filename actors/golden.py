@@ -1,8 +1,8 @@
-"""The golden photo: one known face, which a device must find before anybody trusts it.
+"""The golden photo shows one known face; a device is trusted only after it has found that face.
 
-The photo is NASA's portrait of an astronaut (public domain), cut to a square; where its face lies was
-marked by eye, so that it does not depend on a model. Tolerances are wide enough for every family and far
-too narrow for a device that computes garbage.
+The photo is NASA's portrait of an astronaut (public domain), cut to a square. A person marked the face, so
+that no model decides where it lies. Every family stays within the tolerances; a device that computes garbage
+does not.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _MAX_LANDMARK_OFF = 0.2  # of the box's width
 
 
 def photos(num_images: int, shape: tuple[int, int]) -> list[PreparedImage]:
-    """The golden photo, prepared for a tensor (height, width), as often as asked."""
+    """The golden photo `num_images` times, prepared for a tensor of (height, width) pixels."""
     return [_prepared(shape)] * num_images
 
 
 def problem(faces: Sequence[Face]) -> str:
-    """What is wrong with an answer for the golden photo, in words; empty if nothing is."""
+    """What is wrong with the faces found in the golden photo, in words; empty if they are right."""
     if len(faces) != 1:
         return f"{len(faces)} faces instead of 1"
     face = faces[0]

@@ -1,6 +1,6 @@
-"""A published ONNX file → the graph that rayface runs: uint8 photos in, any batch, any size. Done once.
+"""Makes the graph that rayface runs from a published ONNX file: uint8 photos in, any batch, any size.
 
-The only user of the onnx package, which is slow to import: a prepared model is kept and not made again.
+The only user of the onnx package, which is slow to import. A prepared graph is kept and not made again.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from actors.families import Family, identify
 if TYPE_CHECKING:
     import onnx
 
-#: Raised whenever the prepared graph changes, so that kept ones are made again.
+#: Version of this recipe. Raise it when the prepared graph changes, so that kept ones are made again.
 RECIPE = 1
 
 INPUT_NAME = "photos"
 
 
 def recognise_file(path: Path) -> tuple[Family, dict[str, str]]:
-    """The family of an ONNX file, and which of its outputs is which head.
+    """The family of an ONNX file, and the output of each head by the head's name.
 
     Raises:
-        ModelUnavailable: no ONNX file, or of no known family.
+        ModelUnavailable: the file is no ONNX file, or of no known family.
     """
     return _recognise(_load(path), path.name)
 
 
 def prepare_graph(source: Path, target: Path) -> None:
-    """Write the graph that `session` opens.
+    """Write the graph that `session` opens, from the published file `source` into `target`.
 
     Its input is `photos`, uint8[batch, height, width, 3] in BGR order; the cast, the change to channels
     first, the swap to the network's own colour order and its mean and scale are part of the graph. Heads
     keep their values and get the family's canonical names.
 
     Raises:
-        ModelUnavailable: no ONNX file, or of no known family.
+        ModelUnavailable: the file is no ONNX file, or of no known family.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -133,7 +133,7 @@ def _recognise(model: onnx.ModelProto, name: str) -> tuple[Family, dict[str, str
 
 
 def _photo_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """The one true input; old files list their weights as inputs too."""
+    """The input of the photos; old files list their weights as inputs too."""
     weights = {initializer.name for initializer in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
@@ -149,7 +149,7 @@ def _photo_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 
 def _free_batch_in_reshapes(graph: onnx.GraphProto) -> None:
-    """Rewrite Reshape constants [1, A, C] to [0, -1, C]: copy the batch, count the anchors anew."""
+    """Rewrite Reshape constants [1, A, C] to [0, -1, C]: ONNX then keeps the batch and counts the anchors."""
     from onnx import numpy_helper
 
     constants = {initializer.name: initializer for initializer in graph.initializer}

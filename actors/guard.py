@@ -1,4 +1,4 @@
-"""What stands around every run on the device: its turn, the right to it, a watchdog and a record."""
+"""Surrounds every run on the device: the run waits for a lane, may run, is watched and is recorded."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from actors.watchdog import Watchdog
 
 
 class Guard:
-    """Lets so many runs onto the device at once, and each only while it is watched, noted and allowed.
+    """Lets `num_lanes` runs onto the device at once; each is allowed, watched and recorded.
 
     Args:
-        num_lanes: runs at once.
-        may_run: asked before each run and after it; raises where the device is no longer ours.
-        watchdog: ends the process when a run never does; None: nobody watches.
-        recorder: remembers what was on the device when the process died; None: nobody does.
+        num_lanes: runs on the device at once.
+        may_run: called before and after each run; raises where the device is no longer ours.
+        watchdog: ends the process when a run does not end; None: runs are not watched.
+        recorder: records the images on the device; None: nothing is recorded.
     """
 
     def __init__(
@@ -36,24 +36,27 @@ class Guard:
     def run(
         self, what: str, limit_s: float, images: Sequence[str] = (), *, first: bool = False
     ) -> Iterator[None]:
-        """Around one run: waits for its turn first.
+        """Wait for a lane, and guard the run in the block.
 
         Args:
-            what: it is, in words.
-            limit_s: what it may take.
-            images: their digests; none for the golden photo, which is never to blame.
-            first: before those who came without.
+            what: what is run, in words.
+            limit_s: seconds that the run may take.
+            images: digests of the images; none for the golden photo, which is never at fault.
+            first: whether the run goes before those that came without `first`.
+
+        Raises:
+            DetectorFault: raised by `may_run`, before the run or after it.
         """
         alone = len(images) == 1 and self.is_suspect(images[0])
         with self._lanes.taken(first=first, alone=alone):
             self._may_run()
             with self.watching(what, limit_s), self._noted(images):
                 yield
-            # A process that was stopped in the middle of a run wakes up with an answer nobody may have.
+            # If the process was stopped during the run, its lease may be over: the answer must not be used.
             self._may_run()
 
     def watching(self, what: str, limit_s: float) -> contextlib.AbstractContextManager[None]:
-        """The watchdog alone, for what is no run (opening a session)."""
+        """Only watch the block: for opening a session, which is no run."""
         return self._watchdog.watching(what, limit_s) if self._watchdog else contextlib.nullcontext()
 
     def is_suspect(self, digest: str) -> bool:

@@ -1,7 +1,7 @@
-"""Encoded photo → small upright pixels that fit a tensor, and nothing else about images.
+"""Encoded photo → small upright pixels that fit a tensor.
 
-The only user of cv2 and Pillow in this room. Pillow reads the header without decoding, asks libjpeg for
-a reduced size and notices a truncated file (cv2 fills the rest with grey and says nothing); cv2 shrinks.
+Pillow reads the header without decoding, asks libjpeg for a reduced size and notices a truncated file (cv2
+would fill the rest with grey and say nothing); cv2 shrinks. Only `drawing` uses cv2 beside this module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 ImageSource = bytes | bytearray | memoryview | str | PathLike[str] | NDArray[np.generic]
 
-#: Suffixes that a folder is searched for.
+#: Suffixes of the files that are taken for photos in a folder.
 IMAGE_SUFFIXES = frozenset(
     [
         ".jpg",
@@ -55,7 +55,7 @@ _ORIENTATION_TAG = 0x0112
 _UPRIGHT_SWAPPED = (5, 6, 7, 8)
 _GIANT_PIXELS = 50_000_000
 
-# Two photos of 150 megapixels decoded at once would need a gigabyte: giants take turns.
+# Two photos of 150 megapixels, decoded at once, would need a gigabyte: giant photos take turns.
 _one_giant_at_a_time = threading.Lock()
 
 _NO_IMAGE_FORMAT = {
@@ -74,11 +74,11 @@ _IMAGE_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a photo may be before it is refused unread.
+    """How large a photo may be; a larger one is refused before it is decoded.
 
     Attributes:
-        max_pixels: width times height, as its header declares.
-        max_bytes: of the encoded file.
+        max_pixels: width times height, as the header declares them.
+        max_bytes: size of the encoded file.
     """
 
     max_pixels: int
@@ -87,15 +87,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """A photo made small and upright: what travels to the detector.
+    """A small upright photo, as it travels to the detector.
 
     Attributes:
         pixels: uint8[h, w, 3], BGR, no padding; fits `shape`.
-        width: of the upright original, in pixels.
-        height: likewise.
-        shape: (height, width) of the tensor that it was prepared for.
-        prepare_ms: what preparing took.
-        digest: of the pixels (BLAKE2b, 16 bytes in hex): by it a detector knows a photo again that ended
+        width: width of the upright original, in pixels.
+        height: height of the upright original, in pixels.
+        shape: (height, width) of the tensor that it was prepared for, in pixels.
+        prepare_ms: milliseconds that preparing took.
+        digest: hash of the pixels (BLAKE2b, 16 bytes in hex); a detector recognises by it a photo that ended
             its process.
     """
 
@@ -114,15 +114,15 @@ def prepare(
     max_enlargement: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> PreparedImage:
-    """Make one photo ready for a tensor.
+    """Shrink one photo so that it fits a tensor.
 
     Args:
         source: an encoded photo (bytes), the path of one, or its pixels: uint8[height, width, 3] in
             BGR order, upright, as `cv2.imread` gives them.
         shapes: tensor sizes (height, width) to choose from.
-        limits: what is refused unread.
-        max_enlargement: a small photo grows at most this much.
-        clock: seconds; for `prepare_ms`.
+        limits: larger photos are refused.
+        max_enlargement: factor by which a small photo is enlarged at most.
+        clock: returns seconds; for `prepare_ms`.
 
     Raises:
         ImageFault: the photo cannot be used; says why.
@@ -136,7 +136,7 @@ def prepare(
             rotated = image.format != "TIFF" and _orientation(image) in _UPRIGHT_SWAPPED
             width, height = image.size[::-1] if rotated else image.size
             shape, small = fit(width, height, shapes, max_enlargement)
-            # libjpeg decodes at 1/2, 1/4 or 1/8, never below what the tensor needs.
+            # libjpeg decodes at 1/2, 1/4 or 1/8 of the size, never below what the tensor needs.
             image.draft("RGB", small[::-1] if rotated else small)
             pixels = _upright_rgb(image)
     pixels = _resized(pixels, small)
@@ -147,7 +147,7 @@ def prepare(
 
 
 def read_upright(source: ImageSource, limits: Limits) -> Pixels:
-    """The whole photo, upright, uint8[height, width, 3] in BGR order; for drawing on it.
+    """Read the whole photo, upright, as uint8[height, width, 3] in BGR order; for drawing on it.
 
     Raises:
         ImageFault: the photo cannot be used.
@@ -163,8 +163,9 @@ def fit(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Choose the tensor for a photo, and the photo's size in it.
 
-    Letterbox: s = min(H / height, W / width), at most `max_enlargement`; among the shapes that allow the
-    largest s, the one with the least area, because padding is paid for like pixels.
+    Letterbox: s = min(H / height, W / width), at most `max_enlargement`. Of the shapes that allow the largest
+        s,
+    the one with the least area is chosen: padding costs as much time as pixels.
 
     Returns:
         The shape (height, width), and the small size (width, height) in pixels, at least 1 each.
@@ -183,10 +184,10 @@ def fit(
 
 
 def check_pixels(pixels: NDArray[np.generic], limits: Limits) -> Pixels:
-    """The array itself, if it can be a photo.
+    """Check that an array can be a photo, and return it.
 
     Raises:
-        ImageFault: it is not uint8[height, width, 3], or it is empty or too large.
+        ImageFault: the array is not uint8[height, width, 3], or it is empty or too large.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ImageFault(
@@ -206,7 +207,7 @@ def _encoded(source: bytes | bytearray | memoryview | str | PathLike[str], limit
         path = Path(source)
         try:
             num_bytes = path.stat().st_size
-            # A FIFO or a device would block or never end; only regular files are read.
+            # Reading a FIFO or a device may block or never end; only regular files are read.
             if path.exists() and not path.is_file():
                 raise ImageFault(Rejection.UNREADABLE, "It is not a file.")
             data = path.read_bytes() if num_bytes <= limits.max_bytes else b""
@@ -225,7 +226,7 @@ def _encoded(source: bytes | bytearray | memoryview | str | PathLike[str], limit
 
 @contextmanager
 def _opened(data: bytes, limits: Limits) -> Iterator[Image]:
-    """Open an encoded photo, its header read and checked; whatever goes wrong inside is the photo's fault."""
+    """Open an encoded photo and check its header; any error inside the block is the photo's fault."""
     from PIL import Image as Pil
     from PIL import UnidentifiedImageError
 
@@ -248,8 +249,8 @@ def _opened(data: bytes, limits: Limits) -> Iterator[Image]:
     except MemoryError as error:
         raise ImageFault(Rejection.TOO_LARGE, "There is not enough memory to decode it.") from error
     except Exception as error:
-        # Pillow's plug-ins raise OSError, SyntaxError, EOFError, ValueError, struct.error and more for
-        # damaged files. All of it happened while reading this one photo.
+        # Pillow's plug-ins raise OSError, SyntaxError, EOFError, ValueError, struct.error and others for
+        # damaged files. Each of them was raised while this one photo was read.
         raise ImageFault(Rejection.TRUNCATED, f"The image is cut short or damaged: {error}.") from error
 
 
@@ -295,19 +296,19 @@ def _orientation(image: Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:
-        # A broken EXIF block is common and no reason to refuse the photo: take it as it lies.
+        # A broken EXIF block is common and no reason to refuse the photo: it is not turned.
         return 1
 
 
 def _upright_rgb(image: Image) -> Pixels:
-    """Decode, turn upright, uint8[h, w, 3] in RGB order. Only the first frame of an animation."""
+    """Decode and turn upright: uint8[h, w, 3] in RGB order; of an animation, only the first frame."""
     from PIL import ImageOps
 
     image.load()
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        # 16-bit grey; Pillow's own conversion would clip everything above 255 to white.
+        # 16-bit grey: Pillow's own conversion would make everything above 255 white.
         deep = np.asarray(image).astype(np.int64)
         shift = 8 if image.mode.startswith("I;16") or deep.max() > 255 else 0
         grey = np.clip(deep >> shift, 0, 255).astype(np.uint8)

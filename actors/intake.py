@@ -1,4 +1,4 @@
-"""What a thin caller sent, made ready for the device in the detector's own threads."""
+"""Checks the images that callers send, and prepares those that they did not prepare."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Encoded = bytes | bytearray | memoryview
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class ImageIntake:
-    """Checks prepared images and prepares the others, as many at once as there are threads."""
+    """Checks prepared images, and prepares others in threads of its own."""
 
     def __init__(self, settings: DetectorSettings) -> None:
         self._settings = settings
@@ -41,13 +41,13 @@ class ImageIntake:
 
     @contextmanager
     def room_for(self, image: object) -> Iterator[None]:
-        """Around an image's whole stay: counts its bytes, as it was sent.
+        """Count the bytes of an image, as it was sent, while the block runs.
 
         Raises:
-            Busy: there is no room for it beside those that are here.
+            Busy: the images that are here leave no room for it.
         """
         num_bytes = _num_bytes(image)
-        # A photo that is too large by itself has a reason of its own to be refused for.
+        # A photo that is too large by itself is rejected later, with that reason.
         if self._num_bytes and self._num_bytes + num_bytes > self._settings.max_queued_bytes:
             raise Busy(f"{self._num_bytes:,} bytes of images are waiting already; ask again in 1 s.", 1.0)
         self._num_bytes += num_bytes
@@ -57,11 +57,15 @@ class ImageIntake:
             self._num_bytes -= num_bytes
 
     async def prepare(self, image: object, num_queued: int) -> PreparedImage:
-        """The image as one run takes it; `num_queued` others wait behind this step already.
+        """Check the image, or prepare it.
+
+        Args:
+            image: as the caller sent it.
+            num_queued: images that wait for a run already.
 
         Raises:
-            ImageFault: it cannot be used.
-            Busy: too many wait.
+            ImageFault: the image cannot be used.
+            Busy: too many images wait.
         """
         if isinstance(image, PreparedImage):
             self._check(image)
@@ -85,7 +89,7 @@ class ImageIntake:
             self._num_preparing -= 1
 
     def _check(self, image: PreparedImage) -> None:
-        """A caller of another version or with other settings must not reach the device."""
+        """Refuse what a caller of another version, or with other settings, has prepared."""
         pixels = photos.check_pixels(image.pixels, self._limits)
         if image.shape not in self._settings.shapes or any(
             size > room for size, room in zip(pixels.shape[:2], image.shape, strict=True)

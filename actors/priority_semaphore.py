@@ -1,4 +1,4 @@
-"""The way to the device: so many runs at once, a person's before a scan's, and one alone where it must be."""
+"""Lanes to the device: several runs at once, interactive ones first, and one alone where it must be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class PrioritySemaphore:
     """A semaphore for threads with two queues; within each, first come, first served.
 
     Args:
-        num_lanes: how many runs are let through at once.
+        num_lanes: how many runs are on the device at once.
     """
 
     def __init__(self, num_lanes: int) -> None:
@@ -22,11 +22,11 @@ class PrioritySemaphore:
 
     @contextlib.contextmanager
     def taken(self, *, first: bool = False, alone: bool = False) -> Iterator[None]:
-        """Wait for a lane, and keep it until the end of the block.
+        """Wait for a lane, and keep it while the block runs.
 
         Args:
-            first: before all who came without.
-            alone: for every lane, so that nothing else runs meanwhile.
+            first: go before all that came without `first`.
+            alone: take all lanes, so that nothing else runs meanwhile.
         """
         turn = _Turn(self._num_lanes if alone else 1)
         with self._lock:
@@ -44,7 +44,7 @@ class PrioritySemaphore:
         for queue in self._waiting:
             while queue:
                 if queue[0].num_lanes > self._num_free:
-                    # Nobody passes whoever waits for several lanes, or it might wait for ever.
+                    # Nothing overtakes a run that waits for all lanes, or it could wait for ever.
                     return
                 turn = queue.popleft()
                 self._num_free -= turn.num_lanes

@@ -1,7 +1,7 @@
-"""`python -m actors.self_test DEVICE SETTINGS_JSON`: one device proves itself, in a process of its own.
+"""`python -m actors.self_test DEVICE SETTINGS_JSON`: tests one device in a process of its own.
 
-Prints one JSON object and ends, so that a driver that crashes takes only this process with it, and the device
-is free again afterwards.
+Prints one JSON object and ends. If the graphics driver crashes, only this process is lost, and the device is
+free afterwards.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from actors.settings import DetectorSettings
 
 
 def self_test(device: Device, settings: DetectorSettings) -> dict[str, Any]:
-    """Open the device, detect the golden photo in every bucket, and say how long a run takes.
+    """Open the device, detect the golden photo in every bucket, and tell how long a run takes.
 
     Raises:
-        DeviceHeld: another process owns it.
-        DetectorFault: model or device are of no use; says why.
+        DeviceHeld: another process owns the device.
+        DetectorFault: the model or the device cannot be used; says why.
     """
     lock = DeviceLock(device.lock_name)
     lock.acquire("rayface's check of the device")
@@ -57,7 +57,7 @@ def self_test(device: Device, settings: DetectorSettings) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns 0 if the device proved itself."""
+    """Print the result of the test; returns 0 if the device passed, else 1."""
     device, settings = Device.parse(arguments[0]), DetectorSettings.model_validate_json(arguments[1])
     try:
         answer = self_test(device, settings)

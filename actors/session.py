@@ -1,8 +1,8 @@
 """Opens ONNX Runtime sessions and keeps DirectML's rules. The only user of onnxruntime.
 
-DirectML: no memory patterns, sequential execution, an explicit device number (without one it falls back to
-the CPU with only a notice), every dimension fixed (free ones cost 5 to 10 times: onnxruntime#14550), and one
-thread at a time in `run` (two remove the device: onnxruntime#20713). `FaceModel` keeps the last of these.
+DirectML needs no memory patterns, sequential execution, an explicit device number (without one it falls back
+to the CPU with only a notice), fixed dimensions (free ones take 5 to 10 times as long: onnxruntime#14550),
+and one thread at a time in `run` (two remove the device: onnxruntime#20713). `Guard` keeps the last rule.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _MEMORY_WORDS = ("8007000e", "not enough memory", "out of memory", "bad_alloc", 
 
 
 def available_providers() -> tuple[str, ...]:
-    """The providers that this installation of ONNX Runtime has, by its own names."""
+    """The names of the providers that this installation of ONNX Runtime has."""
     import onnxruntime as ort
 
     return tuple(ort.get_available_providers())
 
 
 class Session(Protocol):
-    """What a face model needs of a device; a test brings its own."""
+    """An open model on a device, as a face model needs it; tests have their own."""
 
     @property
     def provider(self) -> str:
-        """The ONNX Runtime provider that is really used."""
+        """The ONNX Runtime provider that the session really uses."""
         ...
 
     def run(self, tensor: Tensor) -> dict[str, NDArray[np.float32]]:
@@ -70,11 +70,11 @@ class SessionOpener(Protocol):
         ...
 
     def open(self, path: Path, bucket: tuple[int, int, int] | None) -> Session:
-        """Open the prepared graph; with `bucket`, fixed to (batch, height, width).
+        """Open the prepared graph; with `bucket`, its dimensions are fixed to (batch, height, width).
 
         Raises:
-            DeviceUnavailable: the provider asked for is not the one that would be used.
-            ModelUnavailable: the file does not open.
+            DeviceUnavailable: the session would not use the provider that was asked for.
+            ModelUnavailable: the file cannot be opened.
         """
         ...
 
@@ -85,8 +85,8 @@ class OnnxSessionOpener:
 
     Attributes:
         provider: "cpu" or "directml".
-        device_id: the adapter, for DirectML.
-        num_threads: of one run, for the CPU.
+        device_id: number of the adapter, for DirectML.
+        num_threads: threads of one run, for the CPU.
     """
 
     provider: Provider
@@ -112,7 +112,7 @@ class OnnxSessionOpener:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.inter_op_num_threads = 1
         options.intra_op_num_threads = self.num_threads
-        # A spinning thread would take a core away from preparing photos.
+        # A thread that spins while it waits would take a core from preparing photos.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         provider_options: dict[str, Any] = {}
         if self.provider == "directml":

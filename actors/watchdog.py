@@ -1,4 +1,4 @@
-"""Notices a run that never ends: a hung device keeps its thread, and only a new process gets it back."""
+"""Notices a run that does not end: a hung device never returns, and only a new process gets it back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 _log = logging.getLogger("rayface.detector")
 
-#: How often runs under way are looked at.
+#: Seconds between two looks at the runs under way.
 _LOOK_EVERY_S = 0.5
 
 
@@ -23,14 +23,15 @@ class _Watched:
 
 
 class Watchdog:
-    """Watches runs on the device, and bites once when one takes too long.
+    """Watches runs on the device, and ends the process when one takes too long.
 
-    Counted is the time in which the watchdog itself was awake: a machine that slept, or a process that was
-    stopped, wakes up with runs that are hours old by the clock and perfectly well.
+    Only time in which the watchdog itself was awake counts: after a machine slept, or a process was stopped,
+    runs are hours old by the clock, and nothing is wrong with them.
 
     Args:
-        bite: told what ran for how long; ends the process, or what else is to be done.
-        clock: seconds, for durations.
+        bite: ends the process; called once, with a sentence about what ran for how long. If it raises, it is
+            called again at the next look.
+        clock: returns seconds, for durations.
     """
 
     def __init__(self, bite: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,12 +44,12 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Look from now on, in a thread; without it only `look` does."""
+        """Look regularly from now on, in a thread."""
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking, and end the thread."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -57,7 +58,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def watching(self, what: str, limit_s: float) -> Iterator[None]:
-        """Around a run, which may take `limit_s` seconds; `what` says in words what it is."""
+        """Watch the block, which may take `limit_s` seconds; `what` says in words what is run."""
         run = _Watched(what, limit_s)
         with self._changed:
             if not self._runs:
@@ -71,7 +72,7 @@ class Watchdog:
                 self._runs.remove(run)
 
     def look(self) -> None:
-        """Count the time since the last look, and bite if a run has had too much of it."""
+        """Count the time since the last look, and bite if a run has taken too long."""
         with self._changed:
             now = self._clock()
             awake_s, self._looked = min(now - self._looked, 2 * _LOOK_EVERY_S), now

@@ -1,4 +1,4 @@
-"""A named mutex of Windows, through kernel32. Nothing here runs elsewhere."""
+"""A named mutex of Windows, through kernel32; only Windows can run this."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _ERROR_ACCESS_DENIED = 5
 
 @contextlib.contextmanager
 def mutex(name: str, folder: Path) -> Iterator[bool]:
-    """Hold `Global\\rayface-<name>` while the block runs, if it was free; yields whether it was.
+    """Take `Global\\rayface-<name>` if it is free, and hold it during the block; yields whether it was free.
 
-    `Global\\` is seen by every session, the services' session 0 included. A mutex that its owner abandoned by
-    dying is ours (WAIT_ABANDONED): what it guarded, the device, died with that process. One that belongs to
-    another user cannot even be opened, and counts as held.
+    Every session sees `Global\\`, the services' session 0 too. A mutex whose owner died is ours
+    (WAIT_ABANDONED): the device that it guards was closed with that process. A mutex of another user cannot
+    be opened, and counts as held.
 
     Args:
-        name: of the device.
+        name: name of the device.
         folder: not used; the mutex lives in no file.
 
     Raises:
-        OSError: Windows gave no mutex at all.
+        OSError: Windows gave no mutex.
     """
     del folder
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]
