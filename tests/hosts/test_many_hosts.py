@@ -67,7 +67,7 @@ def test_each_machine_has_its_detector_and_takes_only_its_own_along(make_machine
 def test_everything_works_encrypted_and_a_plain_driver_gets_nothing(
     make_machine: Make, photos: Path, tmp_path: Path
 ) -> None:
-    """I7: TLS end to end, with certificates as README says."""
+    """I7: TLS end to end, with certificates as docs/two-machines.md says."""
     plain = make_machine()
     own = plain.run("head", "--print").stdout.partition("--node-ip-address=")[2].split()[0]
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"

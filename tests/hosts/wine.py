@@ -2,7 +2,7 @@
 
 The interpreter's DLLs come from a PyPI wheel that carries them (panda3d), the standard library's Python
 part from the Python that runs this, the C runtime from another wheel (Wine's own lacks functions that NumPy
-needs), and the starter is compiled here. What Wine cannot show is in README, "Two machines".
+needs), and the starter is compiled here. What Wine cannot show is in docs/two-machines.md.
 """
 
 from __future__ import annotations

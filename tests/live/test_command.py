@@ -26,7 +26,7 @@ NO_INDEX = {
 
 
 def test_json_has_one_object_a_photo_and_nothing_else(photos: Path) -> None:
-    """Exit code 0, in order, the fields of the README, no bar and no colours in a pipe."""
+    """Exit code 0, in order, the fields of docs/commands.md, no bar and no colours in a pipe."""
     done = command("detect", str(photos), "--json")
     assert done.returncode == 0, done.stderr
     found = rows(done.stdout)

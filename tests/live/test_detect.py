@@ -156,7 +156,7 @@ def _plain_driver(
 
 
 def test_the_plain_actor_answers_any_driver(client: BlockingFaceClient, photos: Path) -> None:
-    """The low-level interface of the README, from another namespace."""
+    """The low-level interface of docs/python.md, from another namespace."""
     done = _plain_driver(client, photos / "astronaut.jpg")
     assert done.returncode == 0, done.stderr
     (said,) = rows(done.stdout)
