@@ -108,6 +108,8 @@ async def in_thread(
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # asked for, or asyncio logs an error that nobody waits for any more
         raise
 
 

@@ -177,6 +177,7 @@ class DriverProcess:
             # The process has ended, or has sent what nobody can read, and is of no more use.
             self._end()
             self._tell(self._has_ended)
+            self._channel.close()
 
     def _receive_one(self) -> None:
         try:
@@ -187,11 +188,12 @@ class DriverProcess:
 
     def _listen(self) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            said = line.decode("utf-8", "replace").rstrip()[:300]
-            # Ray's core writes its reason first and the frames of its stack trace after it.
-            if len(said) > 3 and not said.startswith(("/", "*", " ")):
-                self._said.append(said)
+        with self._process.stderr as lines:
+            for line in lines:
+                said = line.decode("utf-8", "replace").rstrip()[:300]
+                # Ray's core writes its reason first and the frames of its stack trace after it.
+                if len(said) > 3 and not said.startswith(("/", "*", " ")):
+                    self._said.append(said)
 
     def _tell(self, method: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
         # The loop may be closed already, when the whole program ends.

@@ -168,6 +168,11 @@ class Channel(Generic[Received, Sent]):
         with contextlib.suppress(OSError, ValueError):
             self._writing.close()
 
+    def close(self) -> None:
+        """Close both ways; only the thread that reads may do this."""
+        self.hang_up()
+        self._reading.close()
+
 
 class _Parts(list[bytes]):
     """Keeps what pickle writes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "flight.json"
         self.now = 1000.0
+        self._made: list[FlightRecorder] = []
 
     def process(self, context: str = "model on device") -> FlightRecorder:
         """The next process that opens the device."""
-        return FlightRecorder(self.path, context, 3600.0, lambda: self.now)
+        self._made.append(FlightRecorder(self.path, context, 3600.0, lambda: self.now))
+        return self._made[-1]
 
     def dies_running(self, *batches: list[str], process: FlightRecorder | None = None) -> None:
         """A process dies with these runs on the device: what it noted stays as it was."""
@@ -31,10 +34,17 @@ class Machine:
             left = self.path.read_bytes()
         self.path.write_bytes(left)
 
+    def close(self) -> None:
+        """Close the files that the system closes when a process dies."""
+        for recorder in self._made:
+            recorder.close()
+
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path)
+    yield made
+    made.close()
 
 
 def test_after_a_peaceful_end_nobody_is_suspect(machine: Machine) -> None:

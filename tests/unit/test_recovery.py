@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from actors.face_detector import FaceDetector, start_detector
 from actors.face_model import FaceModel
 from actors.faces import Detected, Failed, Failure, Outcome, State
 from actors.flight_recorder import FlightRecorder
+from actors.model_life import ModelLife
 from actors.settings import DetectorSettings
 from tests.fakes import MODEL, FakeDevice, golden_heads, prepared
 
@@ -39,14 +40,21 @@ def ends() -> list[str]:
 
 
 @pytest.fixture
-def make(tmp_path: Path, ends: list[str]) -> Callable[..., FaceDetector]:
-    """The next process: the same device and folder."""
+def make(tmp_path: Path, ends: list[str]) -> Iterator[Callable[..., FaceDetector]]:
+    """The next process: the same device and folder. What each has open is closed after the test."""
+    lives: list[ModelLife] = []
 
     def made(device: FakeDevice, **changes: Any) -> FaceDetector:
         settings = SETTINGS.model_copy(update=changes)
-        return start_detector("FaceDetector", settings, device, records=tmp_path, end=ends.append)
+        life = ModelLife("FaceDetector", settings, device, records=tmp_path, end=ends.append)
+        lives.append(life)
+        detector = FaceDetector(life)
+        detector.start()
+        return detector
 
-    return made
+    yield made
+    for life in lives:
+        life.close()
 
 
 def run(story: Coroutine[Any, Any, Any]) -> Any:
@@ -285,8 +293,9 @@ def test_a_run_that_hangs_ends_the_process(make: Callable[..., FaceDetector], en
         detector = await ready(make(device, max_run_s=0.05))
         after_start(hang, device)
         asking = asyncio.create_task(detector.detect(photos(1)))
+        # The watchdog is a thread with a real clock; it ends the process within half a second.
         while not ends:
-            await asyncio.sleep(0.02)
+            await asyncio.to_thread(threading.Event().wait, 0.02)
         assert ends[0].startswith("hung: ")
         assert "0.05 s are allowed" in ends[0]
         release.set()
@@ -306,6 +315,7 @@ def dies_with(folder: Path, *digests: str) -> None:
     left = (folder / "rayface-FaceDetector-cpu-0.flights.json").read_bytes()
     flight.__exit__(None, None, None)
     (folder / "rayface-FaceDetector-cpu-0.flights.json").write_bytes(left)
+    recorder.close()
 
 
 def test_suspects_are_run_alone_and_cleared(make: Callable[..., FaceDetector], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,9 @@ from actors.settings import DetectorSettings
 from cluster.client.face_client import FaceClient
 from cluster.errors import ConfigurationError
 from cluster.settings import TracingSettings, load_settings
+from cluster.telemetry import setup
 from cluster.telemetry.setup import span_listeners, tracer_of
+from cluster.telemetry.tracing import Tracer
 from tests.fakes import MODEL, FakeDevice, prepared
 from tests.unit.clients import client_on, photos
 from tests.unit.fake_cluster import FakeCluster, detected, failed, health
@@ -170,6 +173,13 @@ def test_a_machines_own_variables_come_before_what_its_detector_was_placed_with(
 ) -> None:
     """The collector has another address from there, or none."""
     log = Log()
+    made: list[Tracer] = []
+
+    def kept(*arguments: Any) -> Tracer:
+        made.append(tracer_of(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(setup, "tracer_of", kept)
     assert span_listeners("FaceDetector", "life-1", None, log) == []
     placed_with = TracingSettings(folder=tmp_path / "placed").model_dump(mode="json")
     monkeypatch.setenv("RAYFACE_TRACING__FOLDER", str(tmp_path / "own"))
@@ -182,6 +192,8 @@ def test_a_machines_own_variables_come_before_what_its_detector_was_placed_with(
     assert span_listeners("FaceDetector", "life-1", placed_with, log) == []
     assert "OTEL_EXPORTER_OTLP_HEADERS" in log.told[0][1]
     assert "hunter2" not in log.told[0][1]
+    for tracer in made:
+        tracer.close()
 
 
 def test_an_address_that_is_none_is_said() -> None:
