@@ -25,9 +25,9 @@ from actors.observer import Observers
 from actors.ownership import machine_folder
 from actors.settings import DetectorSettings
 from cluster.background import repeat_blocking
+from cluster.deployment.epochs import Epochs
 from cluster.deployment.lease import LeaseKeeper
 from cluster.deployment.ray_metrics import RayMetrics
-from cluster.deployment.store import Epochs
 from cluster.node.contract import DEVICES_VARIABLE, NOTES_VARIABLE
 from cluster.ray_internals import KeyValueStore, session_folder
 from cluster.telemetry.event_log import DetectorLog, process_log

@@ -81,11 +81,11 @@ print(done.stdout, done.stderr if "Traceback" in done.stderr else "", "EXIT", do
 _ASKS = """
 import asyncio
 from cluster import load_settings
-from cluster.connection.driver_process import CourierProcess
+from cluster.connection.driver_process import DriverProcess
 from cluster.errors import ClusterUnavailable
 async def ask():
     try:
-        await CourierProcess.start(load_settings(cluster={"address": "127.0.0.1:9"}))
+        await DriverProcess.start(load_settings(cluster={"address": "127.0.0.1:9"}))
     except ClusterUnavailable as error:
         print("TOLD", error)
 asyncio.run(ask())

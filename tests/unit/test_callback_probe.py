@@ -11,28 +11,7 @@ import pytest
 
 from cluster.deployment import callback_probe
 from cluster.ray_internals import KeyValueStore
-
-
-class _Head:
-    """Ray's client of a head, as far as a key-value store uses it."""
-
-    def __init__(self) -> None:
-        self.kept: dict[bytes, bytes] = {}
-
-    def internal_kv_keys(self, prefix: bytes, namespace: bytes, timeout: float) -> list[bytes]:
-        return [key for key in self.kept if key.startswith(prefix)]
-
-    def internal_kv_get(self, key: bytes, namespace: bytes, timeout: float) -> bytes | None:
-        return self.kept.get(key)
-
-    def internal_kv_put(
-        self, key: bytes, value: bytes, overwrite: bool, namespace: bytes, timeout: float
-    ) -> int:
-        self.kept[key] = value
-        return 1
-
-    def internal_kv_del(self, key: bytes, by_prefix: bool, namespace: bytes, timeout: float) -> int:
-        return 1 if self.kept.pop(key, None) is not None else 0
+from tests.unit.fake_head import FakeHead
 
 
 def _free_port() -> int:
@@ -41,7 +20,7 @@ def _free_port() -> int:
 
 
 def test_an_open_and_a_closed_port_are_told_apart_and_nothing_is_left() -> None:
-    head = _Head()
+    head = FakeHead()
     store = KeyValueStore(head, 5.0)
     head.kept[b"CLUSTER_METADATA"] = b'{"ray_version": "2.60.0", "python_version": "3.11.7"}'
 
@@ -59,7 +38,7 @@ def test_an_open_and_a_closed_port_are_told_apart_and_nothing_is_left() -> None:
 
 def test_an_answer_that_nobody_came_for_is_taken_away() -> None:
     """By the callback probe's own clock."""
-    head, answered, now = _Head(), dict[str, float](), [0.0]
+    head, answered, now = FakeHead(), dict[str, float](), [0.0]
     store = KeyValueStore(head, 5.0)
     head.kept[b"visit/x"] = json.dumps({"host": "127.0.0.1", "ports": [_free_port()]}).encode()
     assert callback_probe.answer_requests(store, answered, lambda: now[0]) == 1
@@ -71,7 +50,7 @@ def test_an_answer_that_nobody_came_for_is_taken_away() -> None:
 
 def test_a_request_that_cannot_be_read_is_met_once() -> None:
     """It ends the probe, which is started again; others are answered then."""
-    head = _Head()
+    head = FakeHead()
     store = KeyValueStore(head, 5.0)
     head.kept[b"visit/bad"] = b"{"
     head.kept[b"visit/good"] = json.dumps({"host": "127.0.0.1", "ports": [_free_port()]}).encode()
@@ -82,12 +61,12 @@ def test_a_request_that_cannot_be_read_is_met_once() -> None:
 
 
 def test_versions_alone_need_no_callback_probe() -> None:
-    answer = callback_probe.ask(KeyValueStore(_Head(), 5.0), "h", [])
+    answer = callback_probe.ask(KeyValueStore(FakeHead(), 5.0), "h", [])
     assert answer == {"ray_version": "", "python_version": "", "visited": None, "clock_skew_s": None}
 
 
 def test_clocks_are_compared_however_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    head = _Head()
+    head = FakeHead()
     store = KeyValueStore(head, 5.0)
     real = time.time
 
