@@ -1,4 +1,4 @@
-"""The same client for code that is not asynchronous: its event loop runs in a thread of its own.
+"""The client for code that is not asynchronous: its event loop runs in a thread of its own.
 
 No finalizer waits here. Python may collect garbage in any thread at any moment, the client's own included; a
 finalizer that waited for the event loop there would wait for itself.
@@ -117,7 +117,7 @@ class BlockingFaceClient:
             deadline_s: seconds for each call; None takes the settings' `client.stream_deadline_s`.
 
         Returns:
-            Yields one outcome for each image, in order. Whoever leaves it early does not wait: its calls are
+            Yields one outcome for each image, in order. Leaving it early takes no time: its calls are
             cancelled in the background.
 
         Raises:

@@ -76,8 +76,8 @@ async def _read(
 async def _read_in_thread(images: Iterable[ImageSource]) -> AsyncIterator[ImageSource]:
     """Read a source that may block, one image ahead.
 
-    The thread is a daemon, and nothing waits for it: a source that blocks for ever holds up neither whoever
-    leaves the stream nor the end of the process.
+    The thread is a daemon, and nothing waits for it. So a source that blocks for ever delays neither the end
+    of the stream nor the end of the process.
     """
     loop = asyncio.get_running_loop()
     given: asyncio.Queue[ImageSource | _End] = asyncio.Queue()
@@ -96,7 +96,7 @@ async def _read_in_thread(images: Iterable[ImageSource]) -> AsyncIterator[ImageS
                 except Exception as error:
                     item = _End(error)
                 except BaseException as error:
-                    # SystemExit would end the event loop of whoever reads, and with it every other call.
+                    # SystemExit would end the event loop of the reader, and with it every other call.
                     item = _End(RuntimeError(f"The source of images raised {error!r}."))
                 loop.call_soon_threadsafe(given.put_nowait, item)
 

@@ -70,5 +70,5 @@ class ClientStatus:
     outcomes: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON-ready values."""
+        """This status as JSON-ready values."""
         return asdict(self)
