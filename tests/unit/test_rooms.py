@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -52,7 +53,8 @@ def test_the_wheel_holds_two_packages_and_what_they_need(tmp_path: Path) -> None
     """`app` stays out: shipped, it would hide a user's own. Type checkers are told that the types count."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=HERE, check=True, capture_output=True)
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+    (file,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(file) as wheel:
         names = set(wheel.namelist())
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         known = Parser().parsestr(wheel.read(metadata).decode("utf-8"))
@@ -60,6 +62,16 @@ def test_the_wheel_holds_two_packages_and_what_they_need(tmp_path: Path) -> None
     assert {"actors/golden.jpg", "cluster/configs/local.toml", "cluster/cli/main.py"} <= names
     assert {"actors/py.typed", "cluster/py.typed"} <= names
     assert known.get_all("Provides-Extra") == ["heic", "tracing"]
+    says = "import cluster; print(cluster.__file__, cluster.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-c", says],
+        env=os.environ | {"PYTHONPATH": str(file)},
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [f"{file}/cluster/__init__.py", known["Version"]]
 
 
 def test_importing_is_light() -> None:
