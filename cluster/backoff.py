@@ -1,4 +1,4 @@
-"""Growing pauses between attempts. The backend's process uses it too, so it loads nothing of a node's."""
+"""Growing pauses between attempts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Backoff:
-    """Pauses between starts: doubled each time up to a limit, with jitter, forgotten after a good life.
+    """Pauses between attempts: each is twice the last one, up to a limit; a good life resets them.
 
     Attributes:
-        first_s: the first pause.
-        most_s: the longest one.
-        good_life_s: a node that lived this long begins again with the first; one that cannot live, or finds
-            no head, ends sooner.
-        jitter: 0..1, so that machines that lost their head together do not all come back at once.
+        first_s: seconds of the first pause.
+        most_s: seconds of the longest pause.
+        good_life_s: what lived for this many seconds begins again with the first pause.
+        jitter: returns 0..1, so that machines which lost their head together do not come back all at once.
     """
 
     first_s: float = 1.0
@@ -26,7 +25,7 @@ class Backoff:
     _next_s: float = field(default=0.0, init=False)
 
     def pause_s(self, lived_s: float) -> float:
-        """How long to wait after a life of `lived_s` seconds: half of the step, and up to as much again."""
+        """Seconds to wait after a life of `lived_s` seconds: half of the step, and up to another half."""
         if self._next_s == 0.0 or lived_s >= self.good_life_s:
             self._next_s = self.first_s
         step, self._next_s = self._next_s, min(self.most_s, self._next_s * 2)

@@ -1,4 +1,4 @@
-"""A process and everything that it ever starts, ended together, however this process itself ends.
+"""A process and all that it starts; they end together, however this process itself ends.
 
 Windows: a Job Object that kills what is in it when its last handle is closed, by us or by our death. Linux:
 the child gets SIGTERM when we die (PR_SET_PDEATHSIG; `ray start` then ends its own), and what loses its
@@ -28,7 +28,7 @@ _JOB_KILL_ON_CLOSE = 0x2000
 _CREATE_SUSPENDED = 0x4
 _CREATE_NEW_PROCESS_GROUP = 0x200
 
-#: Tells one family's orphans from another's, once both are our children.
+#: Variable that marks the processes of one tree, whose orphans become our children.
 _MARK = "_RAYFACE_FAMILY"
 
 
@@ -37,8 +37,8 @@ class ProcessTree:
 
     Args:
         command: program and arguments.
-        environment: whole.
-        output: where its output goes.
+        environment: all its variables.
+        output: file for its output.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: IO[Any]) -> None:
@@ -70,7 +70,7 @@ class ProcessTree:
 
     @property
     def pid(self) -> int:
-        """Of the command itself."""
+        """Number of the process of the command."""
         return self._process.pid
 
     def exit_code(self) -> int | None:
@@ -78,7 +78,7 @@ class ProcessTree:
         return self._process.poll()
 
     def end(self, grace_s: float) -> list[str]:
-        """Ask the command to end, give it `grace_s` seconds, and kill what is left; returns what that was."""
+        """Ask the command to end, wait `grace_s` seconds and kill what is left; returns its names."""
         if self._process.poll() is None and sys.platform != "win32":
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):

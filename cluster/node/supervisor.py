@@ -1,4 +1,4 @@
-"""Keeps one Ray node up: starts it, watches it, starts it again after growing pauses, ends it in order."""
+"""Keeps one Ray node up: starts it, watches it, starts it again after growing pauses, and ends it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Running(Protocol):
         ...
 
     def end(self, grace_s: float) -> list[str]:
-        """End it and all that it started."""
+        """End the node and all that it started; returns the names of what was left and killed."""
         ...
 
 
@@ -42,13 +42,13 @@ class Supervisor:
     """Keeps a node up until `stop` is called.
 
     Args:
-        launch: makes the command of the next start; called each time, because an address may change.
-        start: starts it.
-        log: where every event goes.
-        may_start: raises where a start would be of no use now; asked before each.
+        launch: makes the command of the next start; called before each start, because an address may change.
+        start: starts the command.
+        log: where events go.
+        may_start: called before each start; raises a RayfaceError where a start would be in vain.
         drain: lets the detectors of this machine finish; called once, at the end.
-        changed: whether the launch is out of date (this machine's address is another now).
-        last_words: what the node wrote before it ended.
+        changed: returns whether the launch is out of date (this machine has another address now).
+        last_words: returns what the node wrote before it ended.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Supervisor:
         self.num_starts = 0
 
     def stop(self) -> None:
-        """From a signal handler or another thread: end in order."""
+        """End the node in order; a signal handler or another thread may call it."""
         self._stopped.set()
 
     def run(self) -> None:
@@ -144,7 +144,7 @@ class Supervisor:
 
 
 def start_process_tree(launch: Launch, output: Path) -> ProcessTree:
-    """`ray start` with all that it starts, its output in a file that does not grow without end."""
+    """Start the command; its output goes to a file, which is renamed when it has 5 MB."""
     with contextlib.suppress(OSError):
         if output.stat().st_size > 5_000_000:
             output.replace(output.with_suffix(".1.log"))
@@ -153,7 +153,7 @@ def start_process_tree(launch: Launch, output: Path) -> ProcessTree:
 
 
 def last_line(output: Path) -> str:
-    """The last line in the file and where to read on, for people."""
+    """A sentence with the last line of the file, and where to read the others."""
     with contextlib.suppress(OSError), output.open("rb") as file:
         file.seek(max(0, output.stat().st_size - 2000))
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
@@ -162,7 +162,10 @@ def last_line(output: Path) -> str:
 
 
 def drain_by_note(notes: Path, is_done: Callable[[], bool], seconds: float) -> Callable[[], None]:
-    """Asks this machine's detectors by a file, which works without the cluster too, and waits for them."""
+    """Make a function that asks this machine's detectors by a file to finish, and waits for them.
+
+    A file works without the cluster too.
+    """
 
     def drain() -> None:
         (notes / DRAIN_NOTE).touch()
@@ -181,7 +184,7 @@ def supervisor_log(name: str, folder: Path | None) -> tuple[logging.Logger, Path
     log = logging.getLogger(f"rayface.{name}")
     log.setLevel(logging.INFO)
     log.propagate = False
-    # A head that is away for hours is a few lines, not one every half minute.
+    # A head that is away for hours must give few lines, not one every half minute.
     log.addFilter(RateLimitFilter())
     lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     for handler in (

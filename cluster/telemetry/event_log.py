@@ -1,6 +1,6 @@
-"""The detector's own log: one line an event, for `ray logs` and the dashboard. Facts as name=value.
+"""The detector's log: one line for each event, for `ray logs` and the dashboard, with facts as name=value.
 
-Nothing secret is in it, and of photos nothing but their number: no content, no file names.
+It holds no secrets, and of photos only their number: no content, no file names.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _SUMMARY_EVERY_S = 60.0
 
 
 class DetectorLog(Observer):
-    """Writes to the process's standard error, which is the actor's own file in Ray's logs.
+    """Writes to standard error, which Ray keeps as the actor's own file in its logs.
 
     Args:
-        name: of the detector.
-        incarnation: of this process; both are in every line.
-        clock: seconds, for durations.
-        log: where lines go; None makes the one of this process.
+        name: name of the detector.
+        incarnation: name of this life of the process; both names are in every line.
+        clock: returns seconds, for durations.
+        log: where lines go; None takes `process_log()`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class DetectorLog(Observer):
         self._write(logging.WARNING, name, facts)
 
     def report(self, health: Health) -> None:
-        """A line of what was done, once a minute in which anything was."""
+        """Write what was done, at most once a minute, and only if something was."""
         now = self._clock()
         if now - self._summed_at < _SUMMARY_EVERY_S:
             return
@@ -71,13 +71,13 @@ class DetectorLog(Observer):
             self._write(logging.INFO, "answered", facts)
 
     def _write(self, level: int, name: str, facts: dict[str, object]) -> None:
-        # What is the same event of the same reason is written sparingly.
+        # Events of the same name and reason are rate-limited together.
         about = {"about": (name, str(facts.get("reason", "")))}
         self._log.log(level, "%s", line(name, {**self._who, **facts}), extra=about)
 
 
 def line(event: str, facts: dict[str, object]) -> str:
-    """ "event=ready detector=FaceDetector …"; a value with blanks or quotes is a JSON string."""
+    """A line such as "event=ready detector=FaceDetector"; a value with blanks or quotes is a JSON string."""
     return " ".join(f"{name}={_value(value)}" for name, value in {"event": event, **facts}.items())
 
 

@@ -1,7 +1,8 @@
-"""Every metric there is, by name; and how what happens in a detector becomes one.
+"""The names of all metrics, and the observer that turns what happens in a detector into metrics.
 
-They are Ray's own (`ray.util.metrics`): the node of the process that counts has them at its metrics port, as
-`ray_` and the name. Durations are in seconds, shares 0..1; a counter's name ends with `_total`.
+They are metrics of Ray (`ray.util.metrics`): the node of the counting process serves them at its metrics
+port, with `ray_` before the name. Durations are in seconds, shares 0..1; the name of a counter ends with
+`_total`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from actors.observer import Observer, Run
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-#: How a circuit is shown as a number.
+#: The number that shows each state of a circuit.
 CIRCUIT_VALUES: Mapping[str, float] = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
 
 
@@ -25,9 +26,9 @@ class Metric:
     """One metric.
 
     Attributes:
-        kind: counter (only grows), gauge (as it is now) or histogram (how often how much).
-        tags: its labels; those of the process are Ray's.
-        bounds: upper ones of a histogram's buckets.
+        kind: counter (only grows), gauge (the value now) or histogram (how often each size occurs).
+        tags: names of the labels, without those that Ray adds for the process.
+        bounds: upper bounds of a histogram's buckets.
     """
 
     name: str
@@ -39,13 +40,13 @@ class Metric:
 
 _DETECTOR = ("detector",)
 
-#: Of each detector's own process.
+#: Metrics that each detector's process counts.
 DETECTOR_METRICS: Sequence[Metric] = (
     Metric(
         "rayface_images_total", "counter", "Images by outcome.", ("detector", "outcome", "reason", "priority")
     ),
     Metric("rayface_batch_images", "histogram", "Images in a run.", _DETECTOR, _IMAGES),
-    # For averages: of a histogram's values Ray hands on only the middle of the bucket that they were in.
+    # For averages: Ray hands on a histogram's values only as the middles of their buckets.
     Metric("rayface_runs_total", "counter", "Runs on the device.", _DETECTOR),
     Metric("rayface_run_images_total", "counter", "Images in these runs.", _DETECTOR),
     Metric("rayface_run_slots_total", "counter", "Images of runs of the best size.", _DETECTOR),
@@ -72,7 +73,7 @@ DETECTOR_METRICS: Sequence[Metric] = (
     Metric("rayface_quarantined", "gauge", "Images that are not run.", _DETECTOR),
 )
 
-#: Of each client, by way of its driver process.
+#: Metrics that each client counts; its driver process hands them to Ray.
 CLIENT_METRICS: Sequence[Metric] = (
     Metric(
         "rayface_client_images_total",
@@ -94,7 +95,7 @@ CLIENT_METRICS: Sequence[Metric] = (
 
 ALL_METRICS: Sequence[Metric] = (*DETECTOR_METRICS, *CLIENT_METRICS)
 
-#: One thing to be counted: a metric's name, how much, and its labels.
+#: One observation: the name of a metric, the value, and the labels.
 Observation = tuple[str, float, Mapping[str, str]]
 
 
@@ -107,11 +108,11 @@ class Sink(Protocol):
 
 
 class DetectorMetrics(Observer):
-    """What a detector does, as metrics.
+    """Turns what a detector does into metrics.
 
     Args:
-        name: of the detector.
-        sink: where they go.
+        name: name of the detector.
+        sink: where the metrics go.
     """
 
     def __init__(self, name: str, sink: Sink) -> None:
@@ -143,11 +144,11 @@ class DetectorMetrics(Observer):
         self._observe("rayface_faults_total", 1, event=name, reason=str(facts.get("reason", "")))
 
     def started(self, cause: str) -> None:
-        """A process of this detector began; why the one before it ended, in a word."""
+        """Count a start of a process; `cause` says in a word why the one before it ended."""
         self._observe("rayface_starts_total", 1, cause=cause)
 
     def report(self, health: Health) -> None:
-        """What is as it is now; to be told every few seconds."""
+        """Set the gauges to the health now; called every few seconds."""
         bulk = health.num_queued - health.num_queued_interactive
         self._observe("rayface_queue_images", health.num_queued_interactive, priority="interactive")
         self._observe("rayface_queue_images", bulk, priority="bulk")
@@ -155,7 +156,7 @@ class DetectorMetrics(Observer):
             self._observe("rayface_state", float(state is health.state), state=str(state))
         self._observe("rayface_device_lanes", health.num_lanes)
         if health.state is not State.STARTING:
-            # Ray keeps every set of labels that it was ever told: not before device and model are known.
+            # Ray keeps every set of labels that it was ever told: wait until device and model are known.
             self._observe(
                 "rayface_detector_info",
                 1,

@@ -1,7 +1,7 @@
-"""OpenTelemetry: the only module that imports it, and it is imported only where spans are asked for.
+"""Spans through OpenTelemetry. Only this module imports it, and only where the settings ask for spans.
 
-The provider is our own and never the process's global one: what else a backend traces is left alone. Its
-current span, if it has one, becomes the parent of ours.
+The provider is our own and never the process's global one, so a backend's other traces are left alone. The
+backend's current span, if there is one, becomes the parent of ours.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from cluster.settings import TracingSettings
 from cluster.telemetry.rate_limit import rate_limited_log
 from cluster.telemetry.tracing import Fact, Span, Tracer
 
-#: Short, because a detector's process may be ended at any time, and what was not sent goes with it.
+#: Short: a detector's process may be ended at any time, and spans that were not sent are lost with it.
 _SEND_EVERY_MS = 200
-#: A collector that is away must not hold up whoever has finished.
+#: A collector that is away must not hold up the end of a process for longer.
 _LEAVE_WITHIN_S = 2.0
 _TRACES_PATH = "/v1/traces"
 _SENDER_LOG = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _W3C = TraceContextTextMapPropagator()
-#: Goes on in another process, and is drawn as an edge between the two.
+#: This span goes on in another process; viewers draw an edge between the two.
 _ASKING = "ask detector"
 
 
@@ -53,7 +53,7 @@ class SpanTracer(Tracer):
     """Makes OpenTelemetry's spans.
 
     Args:
-        provider: of them; ended by `close`.
+        provider: makes and sends the spans; `close` ends it.
     """
 
     __slots__ = ("_provider", "_tracer")
@@ -64,11 +64,11 @@ class SpanTracer(Tracer):
 
     @classmethod
     def of(cls, settings: TracingSettings, service: str, instance: str) -> SpanTracer:
-        """One that sends, or writes, where the settings say.
+        """Make a tracer that sends or writes spans as the settings say.
 
         Raises:
-            ImportError: there is an endpoint, and nothing installed that sends.
-            OSError: there is a folder that cannot be written.
+            ImportError: the settings name an endpoint, and the package that sends is not installed.
+            OSError: the settings name a folder that cannot be written.
         """
         facts: dict[str, str | int] = {
             "service.name": service,
@@ -139,10 +139,10 @@ class _Stage(Span):
 
 
 class CallSpans(Observer):
-    """Tells what became of a call once it is answered, below the span that its caller has it from.
+    """Records a finished call as children of the caller's span.
 
-    A run that serves several calls is told in each of their traces, with the same `rayface.run` and
-    `rayface.incarnation`: every trace is whole by itself, whichever of them are kept.
+    A run that serves several calls stands in each of their traces, with the same `rayface.run` and
+    `rayface.incarnation`: each trace is complete, even if the others are not kept.
     """
 
     def __init__(self, tracer: trace.Tracer, detector: str) -> None:
@@ -169,7 +169,7 @@ class CallSpans(Observer):
         answer.end(moments.ns(call.ended))
 
     def _stages(self, group: Sequence[ImageTrace], below: context.Context, moments: _Moments) -> None:
-        """Of images that were answered by one run, or by none for one reason."""
+        """Record the stages of images that one run answered, or that failed for one reason without a run."""
         num_images = len(group)
         queued = min(each.queued_at for each in group if each.queued_at is not None)
         run = group[0].run
@@ -195,10 +195,15 @@ class CallSpans(Observer):
 
 
 class _Moments:
-    """Moments by `time.perf_counter`, as nanoseconds since 1970."""
+    """Turns moments by `time.perf_counter` into nanoseconds since 1970."""
 
     def __init__(self) -> None:
-        self._since_1970_ns = time.time_ns() - time.perf_counter_ns()
+        # A busy system may hold this thread up between two readings: the closest pair of several is used.
+        pairs: list[tuple[int, int]] = []
+        for _ in range(5):
+            before, now, after = time.perf_counter_ns(), time.time_ns(), time.perf_counter_ns()
+            pairs.append((after - before, now - (before + after) // 2))
+        self._since_1970_ns = min(pairs)[1]
 
     def ns(self, moment: float) -> int:
         return self._since_1970_ns + round(moment * 1e9)
@@ -208,7 +213,7 @@ class SpanLines(SpanExporter):
     """Writes spans into a file, one a line, as OpenTelemetry's own JSON.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
 
     def __init__(self, file: Path) -> None:
@@ -233,7 +238,7 @@ class SpanLines(SpanExporter):
 def _sender(endpoint: str) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    # Half an hour without a collector must not be half an hour of lines.
+    # While the collector is away, its log must not fill with the same line.
     rate_limited_log(_SENDER_LOG)
     base = endpoint.rstrip("/")
     sender: SpanExporter = OTLPSpanExporter(base if base.endswith(_TRACES_PATH) else base + _TRACES_PATH)
@@ -241,7 +246,7 @@ def _sender(endpoint: str) -> SpanExporter:
 
 
 def _groups(traces: Iterable[ImageTrace]) -> Iterable[Sequence[ImageTrace]]:
-    """Those that were queued: of each run, and of each reason why there was none."""
+    """Group the queued images by their run, or by the reason why no run answered them."""
     groups: dict[int | str, list[ImageTrace]] = {}
     for each in traces:
         if each.queued_at is None:
@@ -272,7 +277,7 @@ def _fail(span: Recorded, reason: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """In a word; never the error's own text, which may name a file."""
+    """The reason of an error in a word; never the error's text, which may name a file."""
     if isinstance(error, Refused | NotAnswered | Full):
         return error.failure
     if isinstance(error, TimeoutError):

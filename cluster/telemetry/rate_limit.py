@@ -1,4 +1,4 @@
-"""A log that does not repeat itself: a half hour of outage must not be a half hour of lines."""
+"""A filter that limits how often a log repeats itself: a long outage must not fill it with one line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: So many of a kind are written as they come.
+#: The first events of a kind, which are all written.
 _NUM_FREE = 4
-#: After those, one is written after so long, and each time after twice as long, up to the longest.
+#: After those, one is written after this pause, which doubles each time up to the longest.
 _FIRST_AGAIN_S = 10.0
 _LONGEST_S = 300.0
-#: An event that did not happen for so long is news again.
+#: A kind of event that did not happen for this long is new again.
 _FORGOTTEN_S = 900.0
 #: Kinds of events that are remembered.
 _MOST_KINDS = 200
@@ -73,7 +73,7 @@ class RateLimitFilter(logging.Filter):
 
 
 def rate_limited_log(name: str) -> logging.Logger:
-    """The logger of that name, made sparing."""
+    """The logger of that name, with the filter on it."""
     log = logging.getLogger(name)
     if not any(isinstance(each, RateLimitFilter) for each in log.filters):
         log.addFilter(RateLimitFilter())

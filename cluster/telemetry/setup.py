@@ -1,4 +1,4 @@
-"""What the settings ask for: a tracer, and who listens in a detector's process."""
+"""Makes what the settings ask for: a tracer, and the listeners in a detector's process."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from cluster.telemetry.tracing import OFF, Tracer
 
 
 def tracer_of(settings: TracingSettings, service: str, instance: str = "") -> Tracer:
-    """What the settings ask for.
+    """Make the tracer that the settings ask for.
 
     Args:
         settings: where spans go.
-        service: what this process is to whoever looks at them.
-        instance: which of those.
+        service: name of this kind of process in the traces.
+        instance: name of this process among its kind.
 
     Raises:
-        ConfigurationError: they cannot be sent or written; says why, and what to do.
+        ConfigurationError: spans cannot be sent or written; says why, and what to do.
     """
     if not settings.is_on:
         return OFF
@@ -45,15 +45,15 @@ def tracer_of(settings: TracingSettings, service: str, instance: str = "") -> Tr
 def span_listeners(
     name: str, incarnation: str, placed_with: Mapping[str, Any] | None, log: Observer
 ) -> list[Observer]:
-    """Who listens in a detector's process, if spans are asked for.
+    """Make the listeners that record spans in a detector's process; none where tracing is off.
 
-    What cannot be done costs nobody an answer: it is said in the detector's log, once.
+    If they cannot be made, images are answered all the same; the detector's log says it once.
 
     Args:
-        name: of the detector.
-        incarnation: of this process.
-        placed_with: the settings of whoever placed it; this machine's own variables come before them.
-        log: told why there are none.
+        name: name of the detector.
+        incarnation: name of this life of the process.
+        placed_with: settings of the client that placed the detector; this machine's own variables come first.
+        log: told why there are no listeners.
     """
     try:
         own = Settings().tracing
@@ -61,7 +61,7 @@ def span_listeners(
         settings = TracingSettings.model_validate({**(placed_with or {}), **told})
         listener = tracer_of(settings, "rayface-detector", incarnation).listener(name)
     except ValidationError as error:
-        # Without what was set: it may hold what is not for a log.
+        # Without the values that were set: they may hold secrets.
         why = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         log.trouble("not_traced", detail=why)
         return []

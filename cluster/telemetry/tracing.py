@@ -1,4 +1,4 @@
-"""Where a call's time went, stage by stage; nothing at all unless the settings ask for it.
+"""Spans of a call: where its time went, stage by stage. Off unless the settings ask for it.
 
     rayface.detect                 the caller's call; of a stream, each of the calls that it makes
     ├── wait for room              while other calls of this client are before it
@@ -12,9 +12,9 @@
     └── fallback
         └── rayface.answer         the same, on the caller's CPU
 
-Counts, names of detectors and reasons are told; no file names, nothing of a photo, no token. While it is off
-there is one span for everything, which does nothing, and OpenTelemetry is not even imported; what speaks it
-is `cluster.telemetry.otel`.
+Spans hold counts, names of detectors and reasons, but no file names, nothing of a photo and no token. While
+tracing is off, one span that does nothing serves all stages, and OpenTelemetry is not imported.
+`cluster.telemetry.otel` imports it.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ Fact = str | bool | int | float | Sequence[str]
 
 
 class Span:
-    """One stage, from entering to leaving it; this one does nothing."""
+    """One stage of a call, as a context manager; this class does nothing."""
 
     __slots__ = ()
 
     @property
     def traceparent(self) -> str:
-        """What another process has to know to go on below it (W3C Trace Context); empty: it need not."""
+        """The name of this span for another process (W3C Trace Context); empty where nothing is traced."""
         return ""
 
     def add(self, **facts: Fact) -> None:
-        """Facts about it."""
+        """Add facts to the span."""
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        """What became of its images; with a failure among them, it failed."""
+        """Add the outcomes of its images; if one of them failed, the span failed."""
 
     def __enter__(self) -> Self:
         return self
@@ -55,22 +55,22 @@ class Span:
 
 
 class Tracer:
-    """Makes spans; this one always gives the same one, which does nothing."""
+    """Makes spans; this class always returns the same one, which does nothing."""
 
     __slots__ = ()
 
     def span(self, name: str, **facts: Fact) -> Span:
-        """A stage that begins now, as part of the one under way here."""
+        """Begin a stage, as a child of the current one."""
         return _NOTHING
 
     def listener(self, detector: str) -> Observer | None:
-        """Who is to be told of the calls that a detector of this process answers."""
+        """An observer that records the calls of a detector in this process; None where nothing is traced."""
         return None
 
     def close(self) -> None:
-        """Send what is not sent; blocks, for a moment."""
+        """Send the spans that were not sent yet; blocks for two seconds at most."""
 
 
 _NOTHING = Span()
-#: Of everybody who is not asked to trace.
+#: The tracer that is used while tracing is off.
 OFF = Tracer()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,7 +172,23 @@ def test_it_stays_small(machine: Machine) -> None:
     assert len(json.loads(machine.path.read_text())["suspects"]) == 256
 
 
-def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
+def test_a_full_disk_costs_no_answer(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record is lost, the run is not."""
+
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_, **__: Full())
+        recorder = machine.process()
+        with recorder.flight(["a"]):
+            pass
+        recorder.close()
+    assert machine.process().num_suspects == 0
+
+
+def test_a_missing_folder_costs_no_answer(tmp_path: Path) -> None:
     """The record is lost, the run is not."""
     recorder = FlightRecorder(tmp_path / "no" / "folder", "", 3600.0)
     with recorder.flight(["a"]):
