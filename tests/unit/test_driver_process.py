@@ -65,7 +65,7 @@ def test_a_question_that_cannot_be_sent_is_answered_with_the_reason(program: Cal
     async def story() -> None:
         made = await DriverProcess.start(load_settings())
         waiting = asyncio.create_task(made.ask("health", ("a",), 30.0))
-        with pytest.raises(NotAnswered, match=r"'health' cannot be sent.*pickle") as unanswered:
+        with pytest.raises(NotAnswered, match=r"'health' cannot be sent.*local object") as unanswered:
             await made.ask("health", (lambda: "no pickle",), 30.0)
         assert unanswered.value.failure is Failure.INTERNAL
         assert not waiting.done()
