@@ -126,7 +126,7 @@ def test_a_loopback_head_is_refused_with_the_reason(make_machine: Make) -> None:
     assert "loopback" in done.stderr
 
 
-def test_only_the_ports_of_the_readme_are_open_to_others(head: Machine, host: Machine) -> None:
+def test_only_the_ports_of_the_page_are_open_to_others(head: Machine, host: Machine) -> None:
     """I7: the rest is on loopback, the dashboard too."""
     outside = {
         (connection.laddr.port, process.name())
