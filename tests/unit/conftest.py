@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-#: One test may wait this long for timers in all; longer waits need virtual time or a live test.
-_MAX_SLEPT_S = 0.02
+#: The timers that one test waits for may ask for this much in all; more needs virtual time or a live test.
+#: What counts is the time that was asked for: on a busy machine every wait takes longer.
+_MAX_ASKED_S = 0.02
 
 
 class _Ear(logging.Handler):
@@ -65,7 +66,7 @@ def _no_ray_and_no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise AssertionError("A unit test started Ray or slept; hand time in, or make it a live test.")
 
     real_sleep = time.sleep
-    slept_s: list[float] = []
+    asked_s: list[float] = []
 
     def sleep(seconds: float) -> None:
         # The standard library waits for a child process or a lock in short sleeps; we do not.
@@ -77,19 +78,17 @@ def _no_ray_and_no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     real_wait = threading.Condition.wait
 
     def wait(self: threading.Condition, timeout: float | None = None) -> bool:
-        begun = time.perf_counter()
         is_notified = real_wait(self, timeout)
-        if not is_notified and threading.current_thread() is threading.main_thread():
-            slept_s.append(time.perf_counter() - begun)
+        if not is_notified and timeout and threading.current_thread() is threading.main_thread():
+            asked_s.append(timeout)
         return is_notified
 
     real_select = selectors.DefaultSelector.select
 
     def select(self: selectors.DefaultSelector, timeout: float | None = None) -> Any:
-        begun = time.perf_counter()
         ready = real_select(self, timeout)
         if not ready and timeout and threading.current_thread() is threading.main_thread():
-            slept_s.append(time.perf_counter() - begun)
+            asked_s.append(timeout)
         return ready
 
     monkeypatch.setattr(time, "sleep", sleep)
@@ -98,6 +97,6 @@ def _no_ray_and_no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if "ray" in sys.modules:
         monkeypatch.setattr(sys.modules["ray"], "init", forbidden)
     yield
-    assert sum(slept_s) <= _MAX_SLEPT_S, (
-        f"The test slept {sum(slept_s):.2f} s; use the loop of tests/virtual_time.py, or make it a live test."
+    assert sum(asked_s) <= _MAX_ASKED_S, (
+        f"The test slept {sum(asked_s):.2f} s; use the loop of tests/virtual_time.py, or make it a live test."
     )
