@@ -41,11 +41,11 @@ def main() -> int:
     try:
         return subprocess.run([str(PYTHON), "-m", *module], cwd=where, check=False).returncode
     except KeyboardInterrupt:
-        return 130  # the command got the same Ctrl+C, and has written that it stopped
+        return 130  # the command also got this Ctrl+C, and has written that it stopped
 
 
 def set_up() -> str:
-    """Make the environment, or renew it; returns what went wrong in a sentence, or ""."""
+    """Make or renew the environment; return a sentence that says what went wrong, or ""."""
     recipe = hashlib.sha256(f"{sys.version} {HERE}".encode())
     for name in ("pyproject.toml", "constraints.txt"):
         recipe.update((HERE / name).read_bytes())
@@ -53,8 +53,8 @@ def set_up() -> str:
     if done.exists() and done.read_text(encoding="ascii") == recipe.hexdigest():
         return ""
     print("Setting up rayface in .venv (Ray is large: a minute or two, once) …", file=sys.stderr)
-    # Without pip, because Debian's Python lacks the part that would install it. The system's pip installs
-    # into the environment from outside; so it cannot change the system's own packages.
+    # The environment has no pip, because Debian's Python lacks the part that installs it. The system's pip
+    # installs into the environment from outside, so it cannot change the system's own packages.
     venv.create(ENVIRONMENT, with_pip=False, clear=True)
     pip = [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "--quiet"]
     pip += ["--disable-pip-version-check"]

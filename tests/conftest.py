@@ -1,4 +1,4 @@
-"""What several suites share: the photos and the default model."""
+"""Fixtures that several suites share: the photos and the default model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from actors.settings import DetectorSettings
 
 PHOTOS = Path(__file__).parent / "photos"
 
-# A shell starts what it puts in the background deaf to Ctrl+C, and children inherit that; tests press it.
+# A shell makes its background jobs ignore Ctrl+C, and child processes inherit that; our tests send Ctrl+C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -1,4 +1,4 @@
-"""What the dashboard and the alert rules ask."""
+"""Reads the queries of the dashboard and of the alert rules."""
 
 from __future__ import annotations
 

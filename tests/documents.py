@@ -36,7 +36,7 @@ class Marker:
 
     Attributes:
         kind: run, live, tested, or not run here.
-        about: what follows the colon: exit codes, tests, or the reason.
+        about: the text after the colon: exit codes, tests, or the reason.
     """
 
     kind: str
@@ -58,8 +58,8 @@ class Block:
     """A fenced block.
 
     Attributes:
-        line: of its opening fence, from 1.
-        marker: None where there is none.
+        line: the number of the line with the opening fence; the first line is 1.
+        marker: the marker before the block, or None.
     """
 
     page: Path
@@ -116,12 +116,12 @@ def all_blocks() -> list[Block]:
 
 
 def blocks_to(kind: str) -> list[Block]:
-    """Those with a marker of this kind."""
+    """Every fenced block whose marker has this kind."""
     return [each for each in all_blocks() if each.marker is not None and each.marker.kind == kind]
 
 
 def markers(page: Path) -> list[Marker]:
-    """Every marker of a page, before a block or not."""
+    """Every marker of a page, also one that no block follows."""
     found = [_MARKER.match(line) for line in page.read_text(encoding="utf-8").splitlines()]
     return [Marker(each[1], each[2] or "") for each in found if each]
 
@@ -138,28 +138,28 @@ def prose(page: Path) -> str:
 
 
 def headings(page: Path, level: int | None = None) -> list[str]:
-    """The headings of a page, or those of one level."""
+    """The headings of a page: all of them, or those of one level."""
     found = [_HEADING.match(line) for line in prose(page).splitlines()]
     return [each[2] for each in found if each and level in (None, len(each[1]))]
 
 
 def anchor(heading: str) -> str:
-    """What a heading is called in a link, as GitHub makes it."""
+    """The anchor that GitHub makes of a heading; links use it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def links(page: Path) -> list[str]:
-    """Where the links of a page go, pictures among them."""
+    """The targets of a page's links and pictures."""
     return _LINK.findall(prose(page))
 
 
 def code(page: Path) -> list[str]:
-    """Code in running text and in tables."""
+    """The code in a page's running text and tables."""
     return [" ".join(each.split()) for each in _CODE.findall(prose(page))]
 
 
 def section(page: Path, heading: str) -> str:
-    """What stands under a heading, up to the next one of the same or a higher level.
+    """The text under a heading, up to the next heading of the same or a higher level.
 
     Raises:
         ValueError: there is no such heading.
@@ -203,7 +203,7 @@ def defines(file: Path, name: str) -> bool:
 
 
 def _names(statement: ast.stmt) -> list[str]:
-    """What a statement gives a name to."""
+    """The names that a statement defines."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [statement.name]
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]

@@ -1,4 +1,4 @@
-"""A device that does what a test tells it: finds the golden face, lies, fails, or waits."""
+"""A device that does what a test tells it to: it finds the golden face, lies, fails, or waits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def golden_heads(tensor: np.ndarray[Any, Any]) -> Heads:
 
 
 def heads_for(heads: Heads, slot: int, box: Box, landmarks: Sequence[tuple[float, float]]) -> None:
-    """Let the heads of one slot say this one face, in pixels of the tensor, whatever they said before."""
+    """Write one face, in pixels of the tensor, into the heads of one slot; it replaces what stood there."""
     x1, y1, x2, y2 = box
     x, y = (x1 + x2) / 8, (y1 + y2) / 8
     at = (slot, slice(None), int(y - 0.5), int(x - 0.5))
@@ -51,11 +51,11 @@ def heads_for(heads: Heads, slot: int, box: Box, landmarks: Sequence[tuple[float
 
 @dataclass
 class FakeDevice:
-    """Opens sessions on itself. `answer` may be exchanged at any time; what it raises, `run` raises.
+    """Opens sessions on itself. A test may replace `answer` at any time; `run` raises what `answer` raises.
 
     Attributes:
         runs: the number of images of each run so far.
-        most_at_once: runs that were ever under way together.
+        most_at_once: the greatest number of runs that were under way together.
     """
 
     answer: Callable[[np.ndarray[Any, Any]], Heads] = golden_heads
@@ -73,7 +73,7 @@ class FakeDevice:
         return self
 
     def run(self, tensor: np.ndarray[Any, Any]) -> Heads:
-        """Answer as told."""
+        """Call `answer`, and count the run."""
         with self._lock:
             self.runs.append(len(tensor))
             self._at_once += 1

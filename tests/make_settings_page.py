@@ -27,8 +27,8 @@ _INTRODUCTION = """\
 This page is made from the settings' own fields by `.venv/bin/python -m tests.make_settings_page`. Change
 them, and make it again.
 
-A setting has a section and a name, for example `detector.model`. Its value comes from the first of these that
-has one:
+A setting has a section and a name, for example `detector.model`. The first of these that names a value
+decides:
 
 1. an argument: an option of a command, or `load_settings(detector={"model": "yunet"})` in Python;
 2. a variable: `RAYFACE_DETECTOR__MODEL=yunet` sets `detector.model`;
@@ -96,7 +96,7 @@ def _introduction(model: type[BaseModel]) -> Iterator[str]:
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """What the docstrings of a model and of its bases say of each field, by name.
+    """Each field's description, by name, from the docstrings of a model and of its base classes.
 
     Raises:
         ValueError: a field has no description.
@@ -128,14 +128,14 @@ def _default(info: FieldInfo) -> str:
 
 
 def _allowed(info: FieldInfo) -> str:
-    """What a value may be, in words."""
+    """The allowed values of a setting, in words."""
     words, limits = _kind(info.annotation)
     limits += _limits(info.metadata)
     return f"{words}, {' and '.join(limits)}" if limits else words
 
 
 def _kind(annotation: Any) -> tuple[str, list[str]]:
-    """In words what type a value has, and its limits as far as they stand inside the type."""
+    """A value's type in words, with the limits that the type itself contains."""
     origin = get_origin(annotation)
     if origin is Literal:
         return " or ".join(f'`"{each}"`' for each in get_args(annotation)), []

@@ -1,4 +1,4 @@
-"""Straight re-readings of the published decodes, in plain loops: slow, independent of `actors.decoding`."""
+"""The published decodes, written again in plain loops: slow, and independent of `actors.decoding`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def yunet(heads: Heads, height: int, width: int, threshold: float) -> list[Found
 
 
 def scrfd(heads: Heads, height: int, width: int, threshold: float) -> list[Found]:
-    """The first image's candidates, stride by stride, two a cell."""
+    """The first image's candidates, stride by stride, two for each cell."""
     found: list[Found] = []
     for stride in (8, 16, 32):
         at = 0

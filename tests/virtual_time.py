@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class _Jumping(selectors.SelectSelector):
-    """Never waits: the time it was told to wait is told to the clock."""
+    """A selector that never waits: it moves the clock forward by the time that it should wait."""
 
     def __init__(self, jump: Callable[[float], None]) -> None:
         super().__init__()
@@ -21,13 +21,13 @@ class _Jumping(selectors.SelectSelector):
         ready = super().select(0)
         if not ready:
             if timeout is None:
-                raise RuntimeError("The test waits for something that nothing will bring.")
+                raise RuntimeError("The test waits for something that can never happen: no timer is left.")
             self._jump(timeout)
         return ready
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Give it to `run`; threads cannot wake it."""
+    """An event loop in virtual time, for `run`. Threads cannot wake it."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -38,7 +38,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def _advance(self, seconds: float) -> None:
-        # A hair more, so that rounding never leaves a timer not quite due.
+        # A little more, so that rounding never leaves a timer that is not yet due.
         self._now += seconds + 1e-9
 
 

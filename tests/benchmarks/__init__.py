@@ -1,1 +1,1 @@
-"""Ratios measured side by side in one run; run one with `python -m tests.benchmarks.NAME`."""
+"""Benchmarks: each measures a ratio side by side in one run. `python -m tests.benchmarks.NAME` starts one."""

@@ -1,4 +1,4 @@
-"""Photos of 12 megapixels, made of the real ones: enlarged, each cut a little differently."""
+"""Photos of 12 megapixels, made from the real photos: enlarged, each cut a little differently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 4000, 3000
 
 
 def write_large_photos(folder: Path, num_photos: int) -> list[Path]:
-    """JPEGs of 4000 x 3000 pixels with grain like a camera's, from photos with and without faces."""
+    """JPEGs of 4000 x 3000 pixels with noise like a camera's, from photos with and without faces."""
     random = np.random.default_rng(1)
     sources = [read_pixels(path) for path in sorted(PHOTOS.glob("*.jpg"))]
     grain = random.normal(0, 4, (HEIGHT, WIDTH, 1)).astype(np.int16)

@@ -1,4 +1,4 @@
-"""A person's wait while a scan runs at full load, against the same alone; on a simulated GPU.
+"""A person's wait while a scan runs at full load, compared with the wait alone; on a simulated GPU.
 
 python -m tests.benchmarks.priorities [NUM_ROUNDS]
 """
@@ -27,7 +27,7 @@ _NUMBERS = count(1)
 
 
 def _waits(client: BlockingFaceClient) -> list[float]:
-    """Of a person who asks for one photo after another, in seconds."""
+    """The waits of a person who asks for one photo after another, in seconds."""
     waits = []
     for _ in range(_NUM_PHOTOS):
         encoded = photo(next(_NUMBERS))
@@ -40,7 +40,7 @@ def _waits(client: BlockingFaceClient) -> list[float]:
 
 
 def main(num_rounds: int = 3) -> None:
-    """Print both p95, the batches that ran meanwhile, and the ratio."""
+    """Print both 95th percentiles, the batches that ran meanwhile, and the ratio."""
     with tempfile.TemporaryDirectory() as folder:
         device = Path(folder)
         os.environ |= {

@@ -1,4 +1,4 @@
-"""Start to first outcome on a cold embedded Ray, and what it is made of.
+"""The time from start to first outcome on a cold embedded Ray, and the parts of that time.
 
 python -m tests.benchmarks.start [NUM_ROUNDS]
 """

@@ -1,4 +1,4 @@
-"""FaceClient.stream against a bare loop: the same functions and threads, without Ray. Rounds alternate.
+"""Compares FaceClient.stream with a bare loop: the same functions and threads, without Ray. Rounds alternate.
 
 python -m tests.benchmarks.throughput [NUM_PHOTOS] [NUM_ROUNDS]
 """
@@ -23,7 +23,7 @@ from tests.benchmarks.large_photos import write_large_photos
 
 
 def main(num_photos: int = 200, num_rounds: int = 3) -> None:
-    """Print the photos a second of both, and their ratio."""
+    """Print the photos per second of both, and their ratio."""
     settings = load_settings().detector
     limits = Limits(settings.max_image_pixels, settings.max_image_bytes)
     model = FaceModel(ready_model(settings), OnnxSessionOpener("cpu"), settings, Guard(num_cores()))

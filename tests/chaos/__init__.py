@@ -1,1 +1,1 @@
-"""Faults on purpose: a simulated device, real Ray, processes killed, photos whose answers are known."""
+"""Faults on purpose: a simulated device, real Ray, killed processes, photos with known answers."""

@@ -2,8 +2,9 @@
 
     python -m tests.chaos [--minutes 20] [--json FILE]
 
-Real Ray, real processes killed, a simulated device. As root with iproute2 a cable is pulled too. Ends with
-exit code 1 if a photo was lost, answered twice or wrongly, or if two processes had the device open at once.
+It kills real processes of a real Ray with a simulated device. As root with iproute2 it also pulls a cable. It
+ends with exit code 1 if a photo was lost, answered twice or answered wrongly, or if two processes had the
+device open at once.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _WORDS = {
 @click.option("--minutes", type=click.FloatRange(0.5), default=20.0, show_default=True, help="Of load.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="The report, as JSON.")
 def main(minutes: float, file: Path | None) -> None:
-    """Load and faults for a while, and what came of it."""
+    """Run load and faults for a while, and print the report."""
     console = Console(highlight=False)
     has_cable = can_make_networks()
     if not has_cable:

@@ -1,8 +1,8 @@
-"""A backend under chaos: asks for numbered photos and writes down what came.
+"""A backend under chaos: asks for numbered photos and writes down their outcomes.
 
     python -m tests.chaos.caller FILE interactive|bulk SECONDS FIRST_NUMBER
 
-One JSON object a photo. Ends when the time is up and everything that it asked for is answered.
+It writes one JSON object for each photo, and ends when the time is up and every photo has an outcome.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from cluster import FaceClient, load_settings
 from tests.chaos.photos import is_right, photo
 
 INTERACTIVE_DEADLINE_S = 10.0
-#: A scan that is not answered by then would never be; the fault lasts seconds.
+#: Faults last seconds, so a scan that is not answered by then would never be answered.
 _BULK_DEADLINE_S = 60.0
 _PAUSE_S = 0.05
 
 
 class Notebook:
-    """Where outcomes are written down."""
+    """The file in which a caller writes outcomes down."""
 
     def __init__(self, out: IO[str], priority: str) -> None:
         self._out = out
@@ -36,7 +36,7 @@ class Notebook:
         self.num_asked = 0
 
     def note(self, number: int, asked: float, outcome: Outcome) -> None:
-        """One photo's outcome."""
+        """Write down one photo's outcome."""
         row: dict[str, Any] = {
             "number": number,
             "priority": self._priority,
@@ -75,7 +75,7 @@ async def _bulk(client: FaceClient, notebook: Notebook, until: float, first: int
             notebook.num_asked += 1
             yield photo(number)
             number += 1
-            # A scan that leaves the two cores of this machine to others as well.
+            # The scan pauses, so that it does not take both cores of a small machine for itself.
             await asyncio.sleep(0.01)
 
     async for outcome in client.stream(photos(), priority="bulk", deadline_s=_BULK_DEADLINE_S):
@@ -87,7 +87,7 @@ async def _call(file: Path, priority: str, seconds: float, first: int) -> None:
     async with await FaceClient.connect(load_settings(), wait=False) as client:
         with file.open("w") as out:
             notebook = Notebook(out, priority)
-            # Until there is a detector, nothing is asked: what is measured is what faults do.
+            # The load starts when a detector is there: the run measures faults, not the start.
             while not any(each.state == "ready" for each in client.status().detectors):
                 await asyncio.sleep(0.2)
             until = time.monotonic() + seconds

@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder by which the simulated device is told what to do."""
+    """The folder with the simulated device's orders and notes."""
     return tmp_path_factory.mktemp("device")
 
 
@@ -33,12 +33,12 @@ def client(device: Path) -> Iterator[BlockingFaceClient]:
         "RAYFACE_DETECTOR__OPENER": OPENER,
         "RAYFACE_DETECTOR__INPUT_SIZE": "320",
         "RAYFACE_DETECTOR__PROVIDER": "directml",
-        # Not this machine's first adapter: another suite may have that.
+        # Another suite may have this machine's first adapter open.
         "RAYFACE_DETECTOR__DEVICE_ID": "77",
         "RAYFACE_DETECTOR__MAX_RUN_S": "2",
         "RAYFACE_DETECTOR__GOLDEN_INTERVAL_S": "5",
         "RAYFACE_CLIENT__IMAGES_PER_CALL": "64",
-        # Where Ray's processes find the device.
+        # Ray's processes import the device from here.
         "PYTHONPATH": str(HERE),
     }
     with pytest.MonkeyPatch.context() as patch:

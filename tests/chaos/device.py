@@ -1,7 +1,8 @@
-"""A simulated device: it costs time to start and to run, and breaks in every way that it is told to.
+"""A simulated device: it takes time to start and to run, and breaks in every way that it is told to.
 
-Plugged in by `detector.opener = "tests.chaos.device:SimulatedOpener"`. The folder in RAYFACE_TEST_DEVICE
-holds what it is told (`orders.json`, written by `tell`) and what it did (`record`, one JSON object a line).
+The setting `detector.opener = "tests.chaos.device:SimulatedOpener"` selects it. The folder in
+RAYFACE_TEST_DEVICE holds the orders (`orders.json`, written by `tell`) and the notes (`record`, one JSON
+object per line).
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ _IMAGE_S = 0.001
 
 @dataclass
 class Orders:
-    """What a device is told.
+    """The orders to a device.
 
     Attributes:
         hang: a run with photos never ends.
         remove: a run with photos finds the adapter gone.
-        garbage: "zeros" or "nan": what every run gives, the golden photo's too.
+        garbage: "zeros" or "nan": every run gives only these numbers, also for the golden photo.
         fail: a run with photos raises an error.
-        max_batch: a run of more images finds no memory.
+        max_batch: a run of more images fails for lack of memory.
         poison: numbers of photos that end the process.
-        run_s: what a run costs.
-        image_s: what each image of it costs besides.
-        provider: that sessions opened from now on say they use; empty: the one asked for.
+        run_s: seconds that each run takes.
+        image_s: more seconds for each image of a run.
+        provider: the provider that new sessions claim to use; empty: the one that was asked for.
     """
 
     hang: bool = False
@@ -57,14 +58,14 @@ class Orders:
 
 
 def tell(folder: Path, **orders: Any) -> None:
-    """From its next run on the device does as it is told, and forgets what it was told before."""
+    """Give the device new orders; they hold from its next run on and replace the earlier ones."""
     draft = folder / "orders.draft"
     draft.write_text(json.dumps(asdict(Orders(**orders))))
     draft.replace(folder / "orders.json")
 
 
 def notes(folder: Path) -> list[dict[str, Any]]:
-    """What the device did so far, in order: `at`, `pid`, `event` (open, run, ran, close) and `numbers`."""
+    """The device's notes so far, in order: `at`, `pid`, `event` (open, run, ran, close) and `numbers`."""
     record = folder / "record"
     return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
 
@@ -95,7 +96,7 @@ class SimulatedSession:
         self._note("open")
 
     def run(self, tensor: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-        """As the real device would, or as it was told."""
+        """Answer as a real device would, or as the orders say."""
         numbers = [number_of(pixels) for pixels in tensor]
         photos = [number for number in numbers if number is not None]
         self._note("run", photos)
@@ -143,5 +144,5 @@ class SimulatedSession:
             "device": self._device,
             "numbers": list(numbers),
         }
-        # One short write to a file opened for appending is whole, whoever else writes.
+        # One short write to a file opened for appending stays whole, even if other processes write too.
         os.write(self._file, (json.dumps(note) + "\n").encode())

@@ -1,7 +1,7 @@
-"""Photos with a number and a known answer: a real face at a place that the number says.
+"""Photos with a number and a known answer: a real face, at a place that depends on the number.
 
-CenterFace finds the face like any other, so that the CPU's answers can be judged as well; the simulated
-device reads the number, which stands at the lower edge as black and white squares, and answers by it.
+CenterFace finds the face as in any photo, so the CPU's answers can be checked too. The number stands at the
+lower edge as black and white squares; the simulated device reads it and computes the answer from it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from actors import golden
 from actors.faces import Box, Detected, Outcome
 from tests.pixels import read_pixels
 
-#: Of the photo, and of the tensor that it fills exactly.
+#: The size of the photo, and of the tensor that the photo fills exactly.
 SIZE = 320
 
 _TILE = 160
@@ -33,7 +33,7 @@ Pixels = NDArray[np.uint8]
 
 
 def photo(number: int) -> bytes:
-    """The photo of that number, as a PNG.
+    """Make the photo of a number, as a PNG.
 
     Args:
         number: 0 to 2**32 - 1.
@@ -48,7 +48,7 @@ def photo(number: int) -> bytes:
 
 
 def number_of(pixels: Pixels) -> int | None:
-    """The number of the photo in one slot of a tensor, uint8[height, width, 3]; None where there is none."""
+    """The number of the photo in one slot of a tensor, uint8[height, width, 3]; None if the slot has none."""
     if pixels.shape[:2] != (SIZE, SIZE):
         return None
     middle = _SQUARE // 2
@@ -59,14 +59,14 @@ def number_of(pixels: Pixels) -> int | None:
 
 
 def box_of(number: int) -> Box:
-    """Where the face of a photo is, in its pixels."""
+    """The box of a photo's face, in pixels of the photo."""
     x, y = _place(number)
     x1, y1, x2, y2 = (value * _TILE / 320 for value in golden.BOX)
     return (x1 + x, y1 + y, x2 + x, y2 + y)
 
 
 def landmarks_of(number: int) -> tuple[tuple[float, float], ...]:
-    """Where its five landmarks are."""
+    """The five landmarks of a photo's face, in pixels of the photo."""
     x, y = _place(number)
     return tuple((px * _TILE / 320 + x, py * _TILE / 320 + y) for px, py in golden.LANDMARKS)
 

@@ -1,4 +1,4 @@
-"""What a run under chaos came to: every photo accounted for, what fell back, and how long recoveries took."""
+"""The report of a run under chaos: the outcome of every photo, the fallbacks, and the times of recovery."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Fault:
 
     Attributes:
         kind: actor, node or link.
-        at: when it ended, seconds since 1970; a killed process at once, a cut link when it healed.
+        at: when the fault ended, in seconds since 1970: the kill of a process, the mending of a link.
     """
 
     kind: str
@@ -28,15 +28,15 @@ class Fault:
 
 @dataclass
 class Report:
-    """The figures of one run; `problems` says what must not have happened and did.
+    """The figures of one run; `problems` lists events that must never happen and did.
 
     Attributes:
-        num_asked: photos, by priority.
-        outcomes: by priority: how many of each status and reason.
-        fallbacks: by priority: how many of each reason.
-        recoveries_s: by kind of fault: until a detector answered again.
-        amplification: photos on the device, for each that was asked.
-        num_lines: that each process wrote.
+        num_asked: how many photos the callers asked for, by priority.
+        outcomes: how many outcomes of each status and reason, by priority.
+        fallbacks: how many fallbacks for each reason, by priority.
+        recoveries_s: seconds until a detector answered again, by kind of fault.
+        amplification: photos on the device, divided by photos that were asked.
+        num_lines: how many lines each process wrote.
     """
 
     seconds: float
@@ -51,7 +51,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, with the rates and the percentiles that people ask for."""
+        """The report ready for JSON, with rates and percentiles."""
         return {
             **self.__dict__,
             "fallback_rate": {
@@ -74,7 +74,7 @@ class Report:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which that share of them lies; the largest of few."""
+    """The value below which that share of the values lies; with few values, the largest one."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
@@ -88,11 +88,11 @@ def report(
     """Judge a run.
 
     Args:
-        rows: what the callers wrote.
-        faults: what was done, in order.
-        notes: what the device wrote.
-        seconds: that it lasted.
-        num_lines: that each process wrote.
+        rows: the rows that the callers wrote.
+        faults: the faults, in order.
+        notes: the device's notes.
+        seconds: how long the run lasted.
+        num_lines: how many lines each process wrote.
     """
     runs = [number for note in notes if note["event"] == "run" for number in note["numbers"]]
     by_cpu = [row for row in rows if row["fallback"]]
@@ -136,7 +136,7 @@ def _problems(rows: Sequence[Row], notes: Sequence[Row]) -> list[str]:
 
 
 def _recoveries(rows: Sequence[Row], faults: Sequence[Fault]) -> dict[str, list[float]]:
-    """From each fault to the first answer of a detector to a photo that was asked after it."""
+    """Seconds from each fault to a detector's first answer to a photo that was asked after the fault."""
     answered = sorted(
         (row["answered"], row["asked"]) for row in rows if row["status"] == "detected" and not row["fallback"]
     )

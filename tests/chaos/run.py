@@ -1,4 +1,4 @@
-"""One run under chaos: four callers, and faults on a timetable; ends with a report."""
+"""One run under chaos: four callers, and faults on a timetable. It ends with a report."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tests.chaos.report import Fault, Report, report
 from tests.chaos.site import Site
 from tests.hosts.machines import eventually
 
-#: Beyond this, a caller that has its answers does not end.
+#: A caller that needs longer to end after its last answer hangs.
 _END_WITHIN_S = 120.0
 
 
 @dataclass(frozen=True)
 class Timetable:
-    """How often what is done, in seconds.
+    """The seconds between two faults of each kind.
 
     Attributes:
-        actor_s: the detector's process is killed.
-        node_s: its machine's raylet is killed.
-        link_s: the cable is pulled, for `cut_s`.
+        actor_s: seconds between two kills of the detector's process.
+        node_s: seconds between two kills of its machine's raylet.
+        link_s: seconds between two cuts of the cable, which last `cut_s`.
     """
 
     actor_s: float = 10.0
@@ -38,12 +38,12 @@ def run(
     tell: Callable[[float, str], None] = lambda at, what: None,
     timetable: Timetable = Timetable(),
 ) -> Report:
-    """Load and faults for so long, then quiet until every photo is answered.
+    """Run load and faults for a time, then wait without faults until every photo is answered.
 
     Args:
-        site: started.
-        seconds: of load.
-        tell: told how far it is, and what was done.
+        site: the machines; they must be started.
+        seconds: how long the load lasts.
+        tell: called with a line about the progress or about a fault.
     """
     policy = {"RAYFACE_FALLBACK__POLICY": "after_s", "RAYFACE_FALLBACK__AFTER_S": "7"}
     files = [

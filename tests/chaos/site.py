@@ -1,4 +1,4 @@
-"""A head, a machine that lends the simulated device, callers, and a cable where the system has one."""
+"""A head, a machine that lends the simulated device, callers, and a cable if the system allows one."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.hosts.lab import Network, in_namespace
 from tests.hosts.machines import HERE, Machine, Machines, eventually, rows
 
 HEAD_ADDRESS, GPU_ADDRESS = "10.79.0.1", "10.79.0.2"
-#: Of a hundred calls to actors so many are lost before, during and after their work: Ray's own injection.
+#: Ray's fault injection loses so many of a hundred calls to actors before, during and after their work.
 _LOST_CALLS = {"req_failure_prob": 2, "in_flight_failure_prob": 2, "resp_failure_prob": 2}
 _RPC_FAILURE = json.dumps({"CoreWorkerService.grpc_client.PushTask": {"num_failures": -1, **_LOST_CALLS}})
 
 
 class Site:
-    """Everything that a run under chaos needs; use it as a context, and everything ends with it.
+    """Everything that a run under chaos needs. Use it as a context manager: at the end, every process ends.
 
     Args:
-        has_cable: whether the two machines are namespaces with a cable between them (root on Linux), or the
+        has_cable: whether the machines are two namespaces with a cable between them (root on Linux), or the
             same machine.
-        variables: of everything that runs on it.
+        variables: environment variables for every process.
     """
 
     def __init__(self, *, has_cable: bool, **variables: str) -> None:
@@ -64,7 +64,7 @@ class Site:
         self._close()
 
     def call(self, name: str, priority: str, seconds: float, first: int, **variables: str) -> Path:
-        """Start a caller; where it writes its outcomes."""
+        """Start a caller, and return the file in which it writes its outcomes."""
         file = self.device / f"{name}.jsonl"
         command = [*self.head.prefix, sys.executable, "-m", "tests.chaos.caller", str(file)]
         with file.with_suffix(".log").open("wb") as output:
@@ -88,15 +88,15 @@ class Site:
         return machine
 
     def answers(self, file: Path) -> list[dict[str, Any]]:
-        """What a caller has written so far."""
+        """The rows that a caller has written so far."""
         return rows(file.read_text().rpartition("\n")[0]) if file.exists() else []
 
     def num_asked(self) -> int:
-        """Photos that callers, now at their end, have asked for."""
+        """How many photos the callers asked for; they must have ended."""
         return sum(json.loads(file.with_suffix(".last").read_text())["num_asked"] for file in self.callers)
 
     def kill_actor(self) -> bool:
-        """The detector's process, as when its driver crashes; whether there was one."""
+        """Kill the detector's process, as a crash of the GPU's driver would; return whether there was one."""
         pids = {note["pid"] for note in notes(self.device)[-200:]}
         found = False
         for pid in pids:
@@ -108,7 +108,7 @@ class Site:
         return found
 
     def kill_node(self) -> bool:
-        """The raylet of the machine that lends the device; whether there was one."""
+        """Kill the raylet of the machine that lends the device; return whether there was one."""
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.name() == "raylet" and str(self.gpu.folder) in " ".join(process.cmdline()):
@@ -122,12 +122,12 @@ class Site:
         self._network.set_cable(*self._cable, up=False)
 
     def heal(self) -> None:
-        """Put it back."""
+        """Put the cable back."""
         assert self._cable is not None
         self._network.set_cable(*self._cable, up=True)
 
     def num_lines(self) -> dict[str, int]:
-        """That each process wrote: supervisors and callers."""
+        """How many lines each supervisor and each caller wrote."""
         logs = {
             "head": self.head.folder / "head",
             "join": self.gpu.folder / "join",
@@ -136,7 +136,7 @@ class Site:
         return {name: len(log.read_text(errors="replace").splitlines()) for name, log in logs.items()}
 
     def said(self) -> str:
-        """The end of what everybody said."""
+        """The last lines of every process."""
         said = [self.head.said("head")[-1500:], self.gpu.said("join")[-1500:]]
         return "\n".join([*said, *(f.with_suffix(".log").read_text()[-1500:] for f in self.callers)])
 

@@ -25,7 +25,7 @@ def test_every_photo_gets_its_one_honest_outcome(capsys: pytest.CaptureFixture[s
         print()
         show(found, Console(width=110, highlight=False))
     assert found.problems == [], json.dumps(found.as_dict(), indent=2)
-    # It was as hard as it was meant to be.
+    # The run had as many faults as planned.
     assert found.num_faults["actor"] >= 7
     assert found.num_faults["node"] >= 1
     assert not has_cable or found.num_faults["link"] >= 3

@@ -1,4 +1,4 @@
-"""Each way in which a device breaks: who notices, what every photo is told, and that it ends by itself."""
+"""Each way in which a device breaks: who notices it, the outcome of every photo, and the recovery."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NUMBERS = count(1)
 
 @pytest.fixture(autouse=True)
 def _well(client: BlockingFaceClient, device: Path) -> Iterator[None]:
-    """Before each test all is well; what it left broken mends itself."""
+    """Before each test, wait until the device has recovered from the last test's fault."""
     tell(device)
     eventually(lambda: _is_well(client), 120, lambda: str(client.status()))
     yield
@@ -65,7 +65,7 @@ def _lives(device: Path) -> int:
 
 
 def _num_runs(device: Path, numbers: Sequence[int]) -> int:
-    """How often these photos were on the device, all together."""
+    """How often these photos were on the device, in total."""
     wanted = set(numbers)
     runs = (note["numbers"] for note in notes(device) if note["event"] == "run")
     return sum(number in wanted for run in runs for number in run)
@@ -74,7 +74,7 @@ def _num_runs(device: Path, numbers: Sequence[int]) -> int:
 def test_a_poison_photo_among_64_costs_two_restarts_and_no_neighbour(
     client: BlockingFaceClient, device: Path
 ) -> None:
-    """I3: 63 answered, one failed as quarantined; asked again it is not run again."""
+    """I3: 63 photos are answered, one fails as quarantined; when asked again, that one is not run again."""
     numbers = _numbers(64)
     tell(device, poison=[numbers[40]])
     before = _lives(device)
@@ -122,7 +122,7 @@ def test_a_device_that_lies_is_never_shown_as_no_faces(
 
 
 def test_a_device_without_memory_gets_smaller_batches(client: BlockingFaceClient, device: Path) -> None:
-    """Nobody notices but the device."""
+    """Only the detector notices the fault."""
     tell(device, max_batch=2)
     assert _reasons(_ask(client, _numbers(64))) == ["detected"] * 64
     health = client.health()
@@ -152,7 +152,7 @@ def test_at_total_failure_no_photo_is_tried_again_and_again(
 def test_a_device_that_dies_of_every_photo_is_left_alone(
     client: BlockingFaceClient, device: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """I6: the worst that Ray's own retries can do; the circuit bounds it."""
+    """I6: the circuit limits the most runs that Ray's own retries can cause."""
     asked: list[int] = []
     reasons: set[str] = set()
     until = time.monotonic() + 40

@@ -19,7 +19,7 @@ from tests.chaos.device import notes, tell
 from tests.chaos.photos import photo
 
 _SECONDS = 30.0
-#: What the client may hold beyond its start: its places, three times over (pixels, pickled, on their way).
+#: MB by which the client may grow: three copies of each waiting photo (pixels, pickled, being sent), and 100.
 _MOST_MB = 3 * 128 * 320 * 320 * 3 / 1e6 + 100
 
 
@@ -30,7 +30,7 @@ def _megabytes(process: psutil.Process) -> float:
 def test_memory_is_bounded_under_ten_times_overload(
     client: BlockingFaceClient, device: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """I6: no process grows without bound; what does not fit is told so, and a person's photo is answered."""
+    """I6: no process grows without bound; photos over the limit get `busy`; a person's photo is answered."""
     # 100 photos a second at most.
     tell(device, run_s=0.0, image_s=0.01)
     detector = psutil.Process(client.health().pid)
@@ -59,7 +59,7 @@ def test_memory_is_bounded_under_ten_times_overload(
         assert outcome.status == "detected", outcome
 
     with ThreadPoolExecutor(21) as threads:
-        # Twenty scans of 64 photos each, again and again; the device would take 13 s for one round of them.
+        # Twenty scans of 64 photos each, repeated; the device needs 13 s for one round.
         scans = [threads.submit(scan) for _ in range(20)]
         for _ in _until(_SECONDS):
             threads.submit(look).result()

@@ -31,7 +31,7 @@ _ARGUMENTS = (
 
 
 class Browser:
-    """One window; a context, and everything ends with it."""
+    """One browser window. Use it as a context manager: at the end, the browser and its driver end."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rfbrowser")
@@ -73,25 +73,25 @@ class Browser:
             self._folder.cleanup()
 
     def open(self, url: str) -> None:
-        """Go there, and wait until it is loaded."""
+        """Open an address, and wait until the page is loaded."""
         self._ask("POST", f"{self._session}/url", {"url": url})
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What a script returns on the page."""
+        """Run a script on the page, and return its result."""
         asked = {"script": script, "args": list(arguments)}
         return self._ask("POST", f"{self._session}/execute/sync", asked)
 
     def text(self) -> str:
-        """Everything that is written on the page."""
+        """All text that the page shows."""
         return str(self.run("return document.body.innerText"))
 
     def type(self, selector: str, words: str) -> None:
-        """Into a field."""
+        """Type a text into a field."""
         found = self._ask("POST", f"{self._session}/element", {"using": "css selector", "value": selector})
         self._ask("POST", f"{self._session}/element/{found[_ELEMENT]}/value", {"text": words})
 
     def click(self, words: str) -> None:
-        """On the first button or link that says this."""
+        """Click the first button or link that has this text."""
         clicked = self.run(
             "const all = [...document.querySelectorAll('button, a, [role=tab], [role=button]')];"
             "const said = arguments[0].toLowerCase();"
@@ -102,7 +102,7 @@ class Browser:
         assert clicked, f"nothing says {words!r}: {self.text()[:500]}"
 
     def picture(self, file: Path, *, whole: bool = False) -> None:
-        """Of the window, as a PNG, made as high as the page if all of it is wanted."""
+        """Save a picture of the window as a PNG; with `whole`, first make the window as high as the page."""
         if whole:
             height = self.run("return document.documentElement.scrollHeight")
             self._ask("POST", f"{self._session}/window/rect", {"width": 1200, "height": height + 200})

@@ -16,7 +16,7 @@ from tests.hosts.lab import sh
 def make_system(root: Path, suite: str, *packages: str) -> None:
     """Install a minimal Debian and these packages into a folder; takes about a minute.
 
-    Certificates and pip's configuration are this machine's, so that pip in there finds the same packages.
+    The system gets this machine's certificates and pip configuration, so its pip finds the same packages.
     """
     chosen = ",".join(("ca-certificates", *packages))
     sh("debootstrap", "--variant=minbase", f"--include={chosen}", suite, root, _mirror(), timeout_s=900)
@@ -33,7 +33,7 @@ def in_system(root: Path, *command: str) -> list[str]:
 
 
 def _mirror() -> str:
-    """Where this system gets its packages."""
+    """The address from which this machine gets its Debian packages."""
     for name in ("sources.list.d/debian.sources", "sources.list"):
         file = Path("/etc/apt") / name
         text = file.read_text() if file.is_file() else ""
@@ -43,7 +43,7 @@ def _mirror() -> str:
 
 
 def _pip_configuration(root: Path) -> str:
-    """This machine's configuration of pip as one file, and into the system each file that it names."""
+    """Write this machine's pip configuration as one file; copy each file that it names into the system."""
     told = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True
     )

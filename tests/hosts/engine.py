@@ -1,7 +1,7 @@
 """A Docker engine of our own: its socket, data and network are below one folder and in one namespace.
 
 No image registry is needed: the image that the Dockerfile begins with is made here out of Debian's packages,
-under the name that it asks for. What that does not test is the real image's Python patch version.
+under the name that it asks for. So these tests do not cover the Python patch version of the real image.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Engine:
         )
 
     def give(self, service: str, folder: Path, target: str) -> None:
-        """What is in a folder here, into a folder of a service, as files of its own user."""
+        """Copy a folder's content into a folder of a service, as files that the service's user owns."""
         files = [word for file in self._files for word in ("-f", file)]
         into = ["docker", "compose", *files, "exec", "-T", service, "tar", "-C", target, "-x"]
         packed = subprocess.run(["tar", "-C", str(folder), "-c", "."], capture_output=True, check=True)

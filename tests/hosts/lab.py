@@ -1,4 +1,4 @@
-"""What the slow suites need of the system: root, Debian's packages, network namespaces."""
+"""Checks what the slow suites need: root, Debian's packages, network namespaces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REQUIRED = os.environ.get("RAYFACE_TEST_REQUIRE", "").split(",")
 
 
 def need(suite: str, *programs: str) -> None:
-    """Skip a suite where the system cannot carry it, with the reason; in CI fail instead."""
+    """Skip a suite that this system cannot run, and say why; in CI, fail instead."""
     missing = [program for program in programs if shutil.which(program) is None]
     problem = ""
     if sys.platform != "linux" or os.geteuid() != 0:
@@ -42,7 +42,7 @@ def can_make_networks() -> bool:
 
 
 def sh(*command: str | Path, timeout_s: float = 120, **options: Any) -> str:
-    """Run a command to its end; its output, or an assertion error with it."""
+    """Run a command to its end and return its output; raise AssertionError with the output if it fails."""
     done: subprocess.CompletedProcess[str] = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
@@ -64,7 +64,7 @@ class Network:
         self._num_cables = 0
 
     def machine(self, name: str) -> str:
-        """A namespace with loopback up; its name on the system."""
+        """Make a namespace whose loopback is up, and return its name on the system."""
         whole = f"rayface-{name}-{os.getpid()}"
         sh("ip", "netns", "add", whole)
         self._made.append(whole)
@@ -72,7 +72,7 @@ class Network:
         return whole
 
     def cable(self, one: str, one_address: str, other: str, other_address: str) -> tuple[str, str]:
-        """A cable between two machines; the names of its two ends."""
+        """Connect two machines by a cable, and return the names of the two ends."""
         self._num_cables += 1
         ends = (f"cable{self._num_cables}a", f"cable{self._num_cables}b")
         sh("ip", "link", "add", ends[0], "netns", one, "type", "veth", "peer", ends[1], "netns", other)
@@ -87,7 +87,7 @@ class Network:
         sh(*in_namespace(machine), "ip", "link", "set", end, "up" if up else "down")
 
     def close(self) -> None:
-        """Take away the namespaces that were made here."""
+        """Remove the namespaces that were made here."""
         for name in reversed(self._made):
             sh("ip", "netns", "del", name)
         self._made.clear()

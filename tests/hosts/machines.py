@@ -24,7 +24,7 @@ HERE = Path(__file__).parents[2]
 
 
 def eventually(what: Callable[[], Any], within_s: float, says: Callable[[], str] = lambda: "") -> Any:
-    """The first true answer; an assertion error with what it says when the time is up."""
+    """Ask until an answer is true, and return it. Raises AssertionError, with `says()`, after `within_s`."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         if answer := what():
@@ -35,7 +35,7 @@ def eventually(what: Callable[[], Any], within_s: float, says: Callable[[], str]
 
 @dataclass
 class Machine:
-    """Variables, ports and folders that stand for one machine; what it started ends with it."""
+    """Variables, ports and folders that stand for one machine. Its processes end when it ends."""
 
     folder: Path
     ports: int
@@ -44,7 +44,7 @@ class Machine:
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """`rayface …` in the background, its output in `name`."""
+        """Start `rayface …` in the background; its output goes to the file `name`."""
         with (self.folder / name).open("wb") as output:
             process = subprocess.Popen(
                 [*self.prefix, sys.executable, "-m", "cluster", *arguments],
@@ -67,9 +67,9 @@ class Machine:
         """Run `rayface …` to the end.
 
         Args:
-            arguments: those of the command.
+            arguments: the command and its options.
             timeout_s: the command is killed after this many seconds.
-            typed: what stands on the command's standard input.
+            typed: the text of the command's standard input.
             changes: environment variables over the machine's own; None takes a variable away.
         """
         variables = {**os.environ, **self.variables, **(changes or {})}
@@ -85,11 +85,11 @@ class Machine:
         )
 
     def said(self, name: str) -> str:
-        """What a started command has written so far."""
+        """The output of a started command so far."""
         return (self.folder / name).read_text(errors="replace")
 
     def close(self) -> None:
-        """End what was started, in order, and check that nothing stays."""
+        """End the processes that were started, in order, and check that no process is left."""
         for process in reversed(self.started):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -98,7 +98,7 @@ class Machine:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait(10)
-        # The driver process of a command that was killed sees that, and ends, within seconds.
+        # When a command is killed, its driver process notices that and ends within seconds.
         _, left = psutil.wait_procs(processes_with(str(self.folder)), 5.0)
         left = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
         for process in left:
@@ -128,7 +128,7 @@ def processes_with(text: str) -> list[psutil.Process]:
 
 
 class Machines:
-    """Makes machines that share a token; callable, as tests take it. They end with `close`, last first."""
+    """Makes machines that share a token, each by a call. `close` ends them, the last one first."""
 
     def __init__(self) -> None:
         self._token = secrets.token_hex(32)
@@ -136,7 +136,7 @@ class Machines:
         self._bases = iter(range(_free_base(), 60000, 200))
 
     def __call__(self, **variables: str) -> Machine:
-        """One more, with these variables over its own."""
+        """Make one more machine; these variables replace or add to the machine's own."""
         # Ray's sockets need a short path, so not pytest's own folder.
         folder = Path(tempfile.mkdtemp(prefix="rft", dir="/tmp"))
         base = next(self._bases)
@@ -165,7 +165,7 @@ class Machines:
 
 
 def started_head(make: Callable[..., Machine], **variables: str) -> tuple[Machine, str]:
-    """A head that answers, and the address that it says others join by."""
+    """Start a head, and return it with the address at which others can join; it answers already."""
     machine = make(**variables)
     machine.start("head", "head")
 
@@ -182,7 +182,7 @@ def started_head(make: Callable[..., Machine], **variables: str) -> tuple[Machin
 
 
 def _free_base() -> int:
-    """Far from the ports that systems hand out, and different for sessions side by side."""
+    """The first of a row of free ports: systems do not hand them out, and sessions side by side differ."""
     for base in range(20000 + os.getpid() % 50 * 200, 32000, 200):
         try:
             for port in (base, base + 10, base + 20):

@@ -1,4 +1,4 @@
-"""`docker -p` in user space, as Docker Desktop has it: listens in one namespace, connects from another.
+"""Forwards ports as `docker -p` of Docker Desktop does: listens in one namespace, connects from another.
 
 python -m tests.hosts.port_forward FROM_NAMESPACE FROM_ADDRESS TO_NAMESPACE TO_ADDRESS PORT[-PORT]…
 """

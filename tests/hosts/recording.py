@@ -1,7 +1,7 @@
 """A simulated device that writes down each open, run and close, with a clock that all processes share.
 
-Plugged in by the setting `detector.opener = "tests.hosts.recording:RecordingOpener"`; the record is the file
-in RAYFACE_TEST_RECORD. A device is closed when its session is, or else when its process is gone.
+The setting `detector.opener = "tests.hosts.recording:RecordingOpener"` selects it; RAYFACE_TEST_RECORD names
+the file for the record. A device is closed when its session is closed, or else when its process is gone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RecordingSession:
         self._note("open")
 
     def run(self, tensor: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-        """As the real device would, with a note before and after."""
+        """Answer as the real device would, with a note before and after the run."""
         self._note("run")
         time.sleep(0.005)
         heads = golden_heads(tensor)
@@ -55,20 +55,20 @@ class RecordingSession:
 
     def _note(self, event: str) -> None:
         note = {"at": time.clock_gettime(time.CLOCK_MONOTONIC), "pid": os.getpid(), "event": event}
-        # One short write to a file opened for appending is whole, whoever else writes.
+        # One short write to a file opened for appending stays whole, even if other processes write too.
         os.write(self._file, (json.dumps(note | {"device": self._device}) + "\n").encode())
 
 
 def overlaps(record: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Pairs of notes in a record by which two processes had the device open at one moment."""
+    """Pairs of notes in a record that show two processes with the device open at one moment."""
     return overlaps_of([json.loads(line) for line in record.read_text().splitlines()])
 
 
 def overlaps_of(notes: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Pairs of notes by which two processes had the device open at one moment.
+    """Pairs of notes that show two processes with the device open at one moment.
 
-    A process has it open from its first note to its last; a kill leaves the last one a little early, which
-    can hide an overlap only as long as the process did nothing more.
+    A process has the device open from its first note to its last one. A killed process writes no note at its
+    death. An overlap between its last note and its death is not seen; the process did nothing more then.
     """
     lives: dict[int, list[dict[str, Any]]] = {}
     for note in notes:

@@ -1,6 +1,6 @@
-"""A backend that asks for one photo after another and writes down what came: `python -m … FILE SECONDS`.
+"""A backend that asks for one photo after another and writes each outcome down: `python -m … FILE SECONDS`.
 
-One JSON object a photo: when it was asked (seconds since 1970), how long it took, the outcome.
+It writes one JSON object for each photo: when it asked (seconds since 1970), how long it took, the outcome.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _DEADLINE_S = 20.0
 
 
 def main(file: Path, seconds: float) -> None:
-    """Ask until the time is up; never stops for a failure."""
+    """Ask until the time is up; a failure does not end it."""
     photo = (PHOTOS / "montage_faces.jpg").read_bytes()
     with BlockingFaceClient() as client, file.open("w") as out:
         until = time.monotonic() + seconds

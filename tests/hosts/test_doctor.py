@@ -1,4 +1,4 @@
-"""`rayface doctor` from both sides of a real wire: before, with, and after a machine with a device."""
+"""`rayface doctor` on two machines with a real network between them, before and after one lends a device."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(make_machine: Callable[..., Machine], device: Path) -> tuple[Machine, Machine, str]:
-    """A head and a machine that may join; address."""
+    """A head, a machine that may join, and the head's address."""
     common = {
         FOLDER_VARIABLE: str(device),
         "RAYFACE_DETECTOR__OPENER": OPENER,
@@ -51,7 +51,7 @@ def _of(found: list[dict[str, Any]], name: str, verdict: str | None = None) -> l
 
 
 def test_before_a_machine_has_joined(cluster: tuple[Machine, Machine, str]) -> None:
-    """The backend's side misses a device; the other side may join, and a taken port is named."""
+    """The backend's machine finds no device; the other machine may join, and a port in use is named."""
     head, joined, address = cluster
     code, found = _look(head)
     assert code == 3
@@ -101,7 +101,7 @@ def test_with_a_machine_that_has_joined(cluster: tuple[Machine, Machine, str], t
 
 
 def test_a_device_that_fell_back_in_silence(cluster: tuple[Machine, Machine, str], device: Path) -> None:
-    """I4: whatever opens sessions, the detector does not serve on another provider."""
+    """I4: no session opener can make the detector serve on another provider."""
     head, _, address = cluster
     tell(device, provider="AnotherExecutionProvider")
     before = json.loads(head.run("place", "--address", address, "--json").stdout)[0]

@@ -24,7 +24,7 @@ from tests.hosts.lab import Network, in_namespace, need
 from tests.hosts.machines import HERE, eventually, processes_with, tell
 
 _HEAD_HOST, _WORKER = "10.77.0.1", "10.77.0.2"
-#: All but Grafana, whose image cannot be had without a registry.
+#: All services except Grafana: its image comes only from a registry.
 _SERVICES = ("pod", "ray-head", "backend", "prometheus")
 _UP = ("up", "-d", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", *_SERVICES)
 
@@ -74,7 +74,7 @@ class Site:
             )
 
     def said(self) -> str:
-        """What the join and the containers said last."""
+        """The last lines of the join and of the containers."""
         joined = self.folder / "join"
         said = joined.read_text()[-2000:] if joined.exists() else ""
         return said + self.engine.compose("logs", "--tail", "20")
@@ -139,7 +139,7 @@ def test_a_machine_in_another_network_joins_and_photos_are_detected(site: Site) 
 
 
 def test_prometheus_has_the_figures_of_both_machines_and_the_page_shows_them(site: Site) -> None:
-    """By the list that Ray keeps, through the published ports; and the backend's own page."""
+    """Ray's list of actors, read through the published ports, and the backend's own page."""
     query = "/api/v1/query?query=ray_rayface_images_total"
 
     def has_figures() -> bool:
@@ -164,7 +164,7 @@ def test_prometheus_has_the_figures_of_both_machines_and_the_page_shows_them(sit
 
 
 def test_only_what_must_be_is_published(site: Site) -> None:
-    """I7: a scan of the Docker host from the other machine; the dashboard is not there."""
+    """I7: the other machine scans the ports of the Docker host; the dashboard is not among the open ones."""
     scan = (
         "import socket\n"
         "def is_open(port):\n"
@@ -225,7 +225,7 @@ def test_the_machine_leaves_and_comes_back(site: Site) -> None:
     assert not processes_with(str(site.folder / "ray"))
     assert site.http("/faces", PHOTOS / "montage_faces.jpg")["status"] == "failed"
 
-    # This container has no way out to fetch the model for its CPU.
+    # This container cannot reach the internet to fetch the model for its CPU.
     site.engine.give("backend", cache_dir(), "/var/lib/rayface/models")
     answer = eventually(lambda: _by_cpu(site), 90, site.said)
     assert len(answer["faces"]) == 7
@@ -239,7 +239,7 @@ def test_the_machine_leaves_and_comes_back(site: Site) -> None:
 
 
 def _by_cpu(site: Site) -> dict[str, Any] | None:
-    """I5: an answer of the backend's own CPU, which says so and why; None if it was another's, or none."""
+    """I5: the outcome if the backend's own CPU made it (it says so, and why), or else None."""
     answer = site.http("/faces", PHOTOS / "montage_faces.jpg")
     return answer if (answer.get("fallback") or "").startswith("circuit open: ") else None
 

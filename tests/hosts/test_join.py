@@ -29,7 +29,7 @@ def head(make_machine: Make) -> Machine:
 
 @pytest.fixture(scope="module")
 def lender(make_machine: Make) -> Machine:
-    """The machine that joins; whoever runs the tests may have another token in a file."""
+    """The machine that joins. The user's own token file may hold another token, so it is not read."""
     return make_machine(RAY_AUTH_TOKEN_PATH="/nowhere/token")
 
 
@@ -86,7 +86,7 @@ def test_a_second_join_says_who_has_joined(head: Machine, host: Machine) -> None
 
 
 def test_a_second_node_meets_the_devices_owner(head: Machine, host: Machine, make_machine: Make) -> None:
-    """I2: a second node on this system, past the node's lock, meets the device's."""
+    """I2: a second node on this system gets past the lock of the node; the lock of the device stops it."""
     second = make_machine()
     done = second.run("join", _address(head), "--device", f"cpu:{host.ports}", "--check")
     assert done.returncode == 4
@@ -127,7 +127,7 @@ def test_a_loopback_head_is_refused_with_the_reason(make_machine: Make) -> None:
 
 
 def test_only_the_ports_of_the_page_are_open_to_others(head: Machine, host: Machine) -> None:
-    """I7: the rest is on loopback, the dashboard too."""
+    """I7: all other ports listen on loopback only, also that of the dashboard."""
     outside = {
         (connection.laddr.port, process.name())
         for machine in (head, host)
@@ -174,7 +174,7 @@ def test_a_killed_owner_is_replaced_on_the_same_device(head: Machine, host: Mach
 
 
 def test_a_killed_raylet_is_started_again(head: Machine, host: Machine) -> None:
-    """Ray tells every driver of the node that it lost, on standard output: not among our lines."""
+    """When Ray loses a node, it tells each driver on standard output; that must not be among our lines."""
     raylet = next(p for p in processes_with(str(host.folder)) if p.name() == "raylet")
     raylet.kill()
     eventually(
@@ -198,7 +198,7 @@ def test_join_killed_outright_leaves_no_orphan(head: Machine, host: Machine) -> 
 
 
 def test_join_starts_by_itself_where_one_was_killed(head: Machine, host: Machine) -> None:
-    """With --wait, as a scheduled task runs it; the dead one's lock and detector are in nobody's way."""
+    """With --wait, as a scheduled task runs it: lock and detector of the dead process block nobody."""
     before = _detectors(head)[0]
     host.started[-1].kill()
     host.started[-1].wait()

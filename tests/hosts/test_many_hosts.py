@@ -19,7 +19,7 @@ Make = Callable[..., Machine]
 
 def _detectors(head: Machine, address: str) -> dict[str, dict[str, Any]]:
     done = head.run("place", "--address", address, "--json", timeout_s=200)
-    # Nothing but a sentence on stderr while no machine has joined yet.
+    # While no machine has joined, stderr gets one sentence and stdout nothing.
     return {row["name"]: row for row in json.loads(done.stdout or "[]")}
 
 

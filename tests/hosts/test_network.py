@@ -1,8 +1,8 @@
 """A head behind published ports, a machine that joins from outside, and a cable that is pulled.
 
-The head's machine has an address that the other cannot reach; its ports are forwarded in user space on the
-other's own address, as Docker Desktop forwards them on the Windows host. Both know each other by names that
-mean different addresses on each side.
+The other machine cannot reach the address of the head's machine. The head's ports are forwarded on the other
+machine's own address, as Docker Desktop forwards them on the Windows host. Each machine knows the other by a
+name, and a name means a different address on each side.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONTAINER, _ROUTER_IN, _ROUTER_OUT, _WINDOWS = "10.78.0.2", "10.78.0.1", "192.1
 
 @dataclass
 class Lab:
-    """The container with the head, the machine with the GPU, and the cable of the latter."""
+    """The container with the head, the machine with the GPU, and that machine's cable."""
 
     network: Network
     container: Machine
@@ -37,21 +37,21 @@ class Lab:
     forwarder: subprocess.Popen[str]
 
     def cut(self) -> None:
-        """Pull the cable: nothing is refused, nothing answers; forwarded connections stand still too."""
+        """Pull the cable: nobody refuses and nobody answers; forwarded connections stop too."""
         self.forwarder.send_signal(signal.SIGSTOP)
         self.network.set_cable(self.router, self.cable, False)
 
     def heal(self) -> None:
-        """Put it back."""
+        """Put the cable back."""
         self.network.set_cable(self.router, self.cable, True)
         self.forwarder.send_signal(signal.SIGCONT)
 
     def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`rayface …` in the container, as a driver of the head there."""
+        """Run `rayface …` in the container, as a driver of the head there."""
         return self.container.run(*arguments, "--address", "ray-head:6379")
 
     def said(self) -> str:
-        """The end of what the machine with the GPU said."""
+        """The last lines that the machine with the GPU wrote."""
         return self.windows.said("join")[-3000:]
 
 
@@ -69,7 +69,7 @@ def lab(make_machine: Callable[..., Machine], tmp_path_factory: pytest.TempPathF
         _in(inside, "ip", "route", "add", "default", "via", _ROUTER_IN)
         _in(router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
         _in(router, "iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "10.78.0.0/24", "-j", "MASQUERADE")
-        # Nothing is opened towards the container from outside: only what is published.
+        # From outside, only the published ports of the container can be reached.
         _in(
             router,
             "iptables",
@@ -141,7 +141,7 @@ def test_photos_are_detected_through_published_ports(lab: Lab, photos: Path) -> 
 def test_the_cable_is_pulled_while_photos_are_in_flight(
     lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str], cut_s: int
 ) -> None:
-    """I1, I6: each photo has its one outcome within its deadline, and all is well again by itself."""
+    """I1, I6: each photo gets one outcome within its deadline, and the cluster recovers by itself."""
     file = tmp_path / "outcomes"
     seconds = str(cut_s + 45)
     variables = {"RAYFACE_CLUSTER__ADDRESS": "ray-head:6379"}
@@ -195,7 +195,7 @@ print("known", time.monotonic() - begun, flush=True)
 
 
 def test_a_machine_that_dies_is_known_soon(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    """What was chosen: five checks a second apart, 2 s each; within 20 s, or nobody would be told."""
+    """We chose five checks, one second apart, 2 s each: a dead machine must be known within 20 s."""
     watcher = subprocess.Popen(
         [*lab.container.prefix, sys.executable, "-c", _WATCH],
         cwd=HERE,

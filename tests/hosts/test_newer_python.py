@@ -1,4 +1,4 @@
-"""The unit tests under a newer Python than the oldest that is allowed: that of Debian 13."""
+"""The unit tests under the Python of Debian 13, which is newer than the oldest one that we allow."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.hosts.debian import in_system, make_system
 from tests.hosts.lab import need
 from tests.hosts.machines import HERE, tell
 
-#: Debian 13; the two numbers of its Python.
+#: Debian 13, and the first two numbers of its Python's version.
 _SUITE, _PYTHON = "trixie", "3.13"
 _NOT_CARRIED = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", ".coverage", "dist", "build")
 
 
 def test_the_unit_tests_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On a bare Debian 13, by the command that a newcomer would type."""
+    """The unit tests pass on a bare Debian 13, started by the command that a newcomer would type."""
     need("python", "debootstrap", "unshare", "chroot")
     root, begun = tmp_path / "debian", time.monotonic()
     try:

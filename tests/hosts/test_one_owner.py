@@ -1,4 +1,4 @@
-"""I2, with real Ray and real processes: whatever starts twice, the device is open once."""
+"""I2, with real Ray and real processes: the device is open once, even if something starts twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _simulated(record: Path) -> dict[str, str]:
         "RAYFACE_TEST_RECORD": str(record),
         "RAYFACE_DETECTOR__OPENER": "tests.hosts.recording:RecordingOpener",
         "RAYFACE_DETECTOR__LEASE_S": "4",
-        # Worker processes find the tests' modules by this.
+        # Worker processes need this to import the tests' modules.
         "PYTHONPATH": str(HERE),
     }
 
@@ -56,7 +56,7 @@ def _owner(site: tuple[Machine, str, Machine]) -> dict[str, Any]:
 
 
 def test_two_names_two_namespaces_one_owner(site: tuple[Machine, str, Machine], record: Path) -> None:
-    """Detectors started by hand, past Ray's name and past its resource, meet the lock."""
+    """Detectors started by hand avoid Ray's name and Ray's resource, but the lock still stops them."""
     _, address, host = site
     owner = _owner(site)
     for namespace, name in (("elsewhere", "FaceDetector"), ("rayface", "AnotherDetector")):
@@ -68,7 +68,7 @@ def test_two_names_two_namespaces_one_owner(site: tuple[Machine, str, Machine], 
 
 
 def _hand_started(host: Machine, address: str, namespace: str, name: str) -> dict[str, Any]:
-    """A detector of the same machine and device in a process of its own, as a second cluster's would be."""
+    """A detector of the same machine and device in another process, as one of a second cluster would be."""
     code = (
         "import asyncio, dataclasses, json, sys\n"
         "from actors.device import Device\n"
@@ -121,7 +121,7 @@ def _is_ready_after(site: tuple[Machine, str, Machine], pid: int) -> bool:
 def test_a_frozen_owner_is_succeeded_and_never_runs_again(
     site: tuple[Machine, str, Machine], record: Path
 ) -> None:
-    """SIGSTOP to the owner, its node killed; a successor on the same machine; SIGCONT to what is left."""
+    """SIGSTOP stops the owner, its node is killed, a successor starts; SIGCONT lets the old owner go on."""
     _, _, host = site
     frozen = psutil.Process(_owner(site)["pid"])
     frozen.suspend()
@@ -146,7 +146,7 @@ def _last_note(record: Path, pid: int) -> float:
 
 
 def test_an_owner_cut_off_from_the_cluster_stops(site: tuple[Machine, str, Machine]) -> None:
-    """The head is stopped, not ended: nothing refuses, nothing answers. The lease of 4 s runs out."""
+    """The head is stopped, not ended: it neither refuses nor answers. The lease of 4 s runs out."""
     head, _, host = site
     owner = _owner(site)
     ours = str(head.folder)

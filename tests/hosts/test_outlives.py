@@ -1,4 +1,4 @@
-"""The backend outlives the cluster: the head is killed for good, and later another one is there."""
+"""The backend outlives the cluster: the head is killed for good, and later another one starts."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _WATCHED_S = 15.0
 
 
 def _kill_head(head: Machine) -> None:
-    """All of it at once, as when its machine loses power: supervisor, store, node, callback probe."""
+    """Kill supervisor, store, node and callback probe at once, as when their machine loses power."""
     keeper = psutil.Process(head.started[-1].pid)
     ours = [keeper, *keeper.children(recursive=True)]
     for process in ours:
-        # Some end when the first of them is gone.
+        # Some of them end by themselves when the first one is gone.
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(ours, 10)
@@ -37,12 +37,12 @@ def _kill_head(head: Machine) -> None:
 
 
 def _share_of_a_core(backend: int) -> float:
-    """What the backend's driver processes use while there is nothing to be carried."""
+    """The share of a core that the backend's driver processes use while they have no calls to pass on."""
 
     def used() -> dict[psutil.Process, float]:
         found = {}
         for each in psutil.Process(backend).children(recursive=True):
-            # One may end at any moment: it is replaced.
+            # A driver process may end at any moment; another one replaces it.
             with contextlib.suppress(psutil.Error):
                 if "cluster.connection.driver" in " ".join(each.cmdline()):
                     found[each] = sum(each.cpu_times()[:2])
@@ -56,9 +56,9 @@ def _share_of_a_core(backend: int) -> float:
 def test_the_backend_lives_and_finds_the_next_cluster(
     make_machine: Callable[..., Machine], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """I1, I6: it lives, its own Ray is left alone, calls end in time with the reason, and it is back.
+    """I1, I6: the backend lives and keeps its own Ray, calls end in time with a reason, and it recovers.
 
-    Ray would end a driver's process here: another cluster, with another identity, is at the address.
+    Ray ends a driver's process here, because another cluster, with another identity, is at the address.
     """
     head, address = started_head(make_machine)
     gpu = make_machine()

@@ -56,7 +56,7 @@ def test_all_is_well_with_a_detector_and_a_client(site: Site) -> None:
 
 
 def test_an_open_circuit_is_shown_with_its_reason_and_can_be_reset(site: Site) -> None:
-    """The device fails every photo and finds the golden one: a person who has mended it need not wait."""
+    """The device fails every photo but the golden one; a person who mends it resets the circuit at once."""
     tell(site.device, fail=True)
     status = _until(site, lambda code, status: status["clients"][0]["status"]["detectors"][0]["num_opened"])
     assert _status(site)[0] in (0, 3)

@@ -19,15 +19,15 @@ from tests.hosts.machines import eventually
 
 @dataclass(frozen=True)
 class Row:
-    """One fault, and what a person reads.
+    """One fault, and the finding that a person should read.
 
     Attributes:
         plant: the fault.
         named: the finding that names it.
-        cause: what its evidence says; a pattern.
-        advice: what its advice says; a pattern.
-        here: whether only what is said of the machine that was asked counts. (The others of these tests have
-            the token in a variable, and whoever runs the tests may have another one in a file.)
+        cause: a pattern for the finding's evidence.
+        advice: a pattern for the finding's advice.
+        here: whether only findings about the asked machine count. (The other machines of these tests have
+            the token in a variable, and the user who runs the tests may have another one in a file.)
     """
 
     plant: Callable[[Site], Planted]
@@ -37,7 +37,7 @@ class Row:
     here: bool = False
 
 
-#: The head is the last that goes: after it the cluster is another one.
+#: The fault that ends the head comes last, because afterwards the cluster is another one.
 TABLE = [
     Row(
         faults.version_skew,
@@ -86,7 +86,7 @@ def _named(findings: Findings, row: Row) -> Findings:
 
 
 def test_of_a_cluster_that_works_it_finds_nothing_wrong(site: Site) -> None:
-    """From both machines; whatever it minds is of this test's own machine (an altered CPU, little memory)."""
+    """Both machines find a healthy cluster; warnings come from this test's machine alone (CPU, memory)."""
     for look in (faults.at_head, faults.at_gpu):
         wrong = [each for each in look(site) if each["verdict"] == "wrong"]
         assert not wrong
@@ -130,7 +130,7 @@ def test_a_bundle_has_what_a_bug_report_needs_and_no_token(site: Site, tmp_path:
 
 
 def test_ports_can_be_tried_without_ray(site: Site) -> None:
-    """One side listens, the other knocks."""
+    """One machine listens, and the other connects."""
     machine = site.another()
     machine.start("listen", "doctor", site.address, "--listen", "60")
     eventually(lambda: "Listening" in machine.said("listen"), 30, lambda: machine.said("listen"))

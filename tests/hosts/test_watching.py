@@ -36,7 +36,7 @@ class Watched:
     backend: str
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """What Prometheus says of it now."""
+        """The present value of a query at Prometheus."""
         asked = urllib.parse.urlencode({"query": expression})
         with urllib.request.urlopen(f"{self.prometheus}/api/v1/query?{asked}", timeout=10) as answer:
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
@@ -122,7 +122,7 @@ def test_every_panel_has_figures(watched: Watched) -> None:
 
 
 def test_the_figures_are_the_clusters(watched: Watched) -> None:
-    """One owner, who it is, and how much it did: as `rayface status` says."""
+    """Prometheus and `rayface status` agree on the one owner, and on how much work it did."""
     (detector,) = watched.status()["detectors"]
     infos = watched.query("ray_rayface_detector_info")
     assert len(infos) == 1, [each["metric"] for each in infos]
@@ -150,7 +150,7 @@ def test_the_figures_are_the_clusters(watched: Watched) -> None:
 
 
 def test_the_backends_page_shows_them(watched: Watched) -> None:
-    """In Chromium: five rows, the owner, figures of the same kind as the cluster's, and no error."""
+    """In Chromium, the page shows five rows, the owner, figures like those of the cluster, and no error."""
     with Browser() as browser:
         browser.open(watched.backend)
         eventually(lambda: browser.run("return document.querySelectorAll('section').length") > 15, 30)
@@ -182,7 +182,7 @@ def test_the_backends_page_shows_them(watched: Watched) -> None:
 
 
 def test_rays_own_dashboard_shows_the_detector(watched: Watched) -> None:
-    """Behind the token: the actor by its name, its process, and that it is alive."""
+    """With the token, the page shows the actor's name, its process, and that it is alive."""
     (detector,) = watched.status()["detectors"]
     port = watched.site.head.variables["RAYFACE_HEAD__DASHBOARD_PORT"]
     with Browser() as browser:
@@ -200,7 +200,7 @@ def test_rays_own_dashboard_shows_the_detector(watched: Watched) -> None:
 
 
 def test_rays_own_commands_show_the_detector(watched: Watched) -> None:
-    """Its name and life in the list of actors, its tasks by its name, its log by its actor."""
+    """Ray's tools list the actor with its name and state, its tasks by the name, and its log by the actor."""
     variables = watched.site.head.variables | {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": watched.site.address}
 
     def ray(*arguments: str) -> str:

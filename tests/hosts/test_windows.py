@@ -38,7 +38,7 @@ try:
 except DeviceHeld as held:
     print("HELD", held)
 """
-#: A family whose command starts a grandchild; then this process ends without a word.
+#: A process family whose command starts a grandchild; then this process ends without any notice.
 _FAMILY = """
 import os, subprocess, sys, time
 from pathlib import Path
@@ -57,7 +57,7 @@ time.sleep(600)
 """
 
 
-#: A process that dies with two photos on its device, and what the next one knows of it.
+#: A process that dies with two photos on its device, and what the next process knows about it.
 _FLIES = """
 from actors.flight_recorder import FlightRecorder
 from actors.ownership import machine_folder
@@ -129,7 +129,7 @@ def _kill_in_wine(wine: Wine, *words: str) -> int:
 
 
 def test_a_mutex_is_seen_by_all_and_ends_with_its_owner(wine: Wine) -> None:
-    """I2: `Global\\\\`, held, and abandoned by a killed owner."""
+    """I2: one process holds the `Global\\\\` mutex; when it is killed, another one gets it."""
     holder = _background(wine, "-c", _HOLDS)
     assert holder.stdout is not None
     assert holder.stdout.readline().strip() == "held"
@@ -152,14 +152,14 @@ def test_what_was_on_the_device_is_known_to_the_next_process(wine: Wine) -> None
 
 
 def test_a_driver_process_speaks_through_pipes_there_too(wine: Wine) -> None:
-    """A driver's process of its own, started, asked, and gone with a reason."""
+    """A driver process starts, is asked, and ends with a reason."""
     told = wine.run("-c", _ASKS)
     assert "TOLD No Ray cluster can be joined at '127.0.0.1:9'" in told
 
 
 @pytest.mark.parametrize("how", ["end", "killed"])
 def test_a_job_ends_with_all_that_is_in_it(wine: Wine, how: str) -> None:
-    """No orphan, whether the supervisor ends its family or is itself killed."""
+    """No orphan is left, whether the supervisor ends its processes or is itself killed."""
     keeper = _background(wine, "-c", _FAMILY, how)
     assert keeper.stdout is not None
     assert keeper.stdout.readline().strip() == "started"
@@ -182,7 +182,7 @@ def test_the_scheduled_task_is_taken_and_taken_away(wine: Wine) -> None:
 
 
 def _doctor(wine: Wine, *arguments: str, **variables: str) -> tuple[int, dict[str, dict[str, str]]]:
-    """Its exit code, and the findings by name; JSON is all that may be on standard output."""
+    """Run the doctor; return the exit code and the findings by name. Standard output may hold JSON only."""
     said = wine.run("-c", _DOCTOR, *arguments, timeout_s=300, variables=variables)
     assert "Traceback" not in said, said
     assert "EXIT " in said, said
@@ -191,7 +191,7 @@ def _doctor(wine: Wine, *arguments: str, **variables: str) -> tuple[int, dict[st
 
 
 def test_the_doctor_looks_at_windows_without_a_cluster(wine: Wine) -> None:
-    """What only Windows can tell, a device that does not prove itself, and nobody at the other end."""
+    """The doctor names facts of Windows, a device that fails its self-test, and a head that is not there."""
     cache = "Z:" + str(cache_dir()).replace("/", "\\")
     code, found = _doctor(wine, "127.0.0.1:9", "--device", "directml:0", RAYFACE_CACHE_DIR=cache)
     assert code == 3
@@ -207,7 +207,7 @@ def test_the_doctor_looks_at_windows_without_a_cluster(wine: Wine) -> None:
 
 
 def test_the_doctor_names_who_holds_the_mutex(wine: Wine) -> None:
-    """A holder that lives, by its record; and after it was killed, nobody."""
+    """The doctor names the living holder of the device by its record, and nobody after it was killed."""
     holder = _background(wine, "-c", _HOLDS.replace('"probe"', '"cpu-78"'))
     assert holder.stdout is not None
     assert holder.stdout.readline().strip() == "held"
@@ -220,7 +220,7 @@ def test_the_doctor_names_who_holds_the_mutex(wine: Wine) -> None:
 
 
 def test_the_doctor_speaks_to_any_console(wine: Wine) -> None:
-    """Also one whose letters lack our arrows, and before there is anything at all."""
+    """The commands also work on a console without our arrow characters, and before anything was started."""
     said = wine.run("-m", "cluster", "doctor", timeout_s=300)
     assert "wrong head" in said, said
     assert "Traceback" not in said
@@ -252,7 +252,7 @@ def _detectors(head: Machine) -> list[dict[str, Any]]:
 
 
 def test_a_device_that_cannot_prove_itself_is_refused(wine: Wine, head: Machine) -> None:
-    """I4, I5: under Wine DirectML is not what it says; joining with it ends with the reason."""
+    """I4, I5: under Wine, DirectML falls back to the CPU; a join with it ends with that reason."""
     said = wine.run("-m", "cluster", "join", _address(head), "--check", variables=_variables(head))
     assert "ok      way back" in said, said
     assert "ok      device" not in said
@@ -263,7 +263,7 @@ def test_a_device_that_cannot_prove_itself_is_refused(wine: Wine, head: Machine)
 
 @pytest.fixture(scope="module")
 def joined(wine: Wine, head: Machine) -> Iterator[Path]:
-    """`rayface join` on Windows, lending the CPU of the onnxruntime-directml wheel; its output."""
+    """Run `rayface join` on Windows with the CPU of the onnxruntime-directml wheel; return the output."""
     output = wine.folder / "join"
     with output.open("wb") as file:
         process = subprocess.Popen(

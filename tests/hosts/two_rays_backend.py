@@ -1,7 +1,7 @@
-"""A backend that asks for photos all the time, and has a Ray of its own as well: `python -m … FILE SECONDS`.
+"""A backend that asks for photos all the time, and also runs a Ray of its own: `python -m … FILE SECONDS`.
 
-One JSON object a photo: when it was asked (seconds since 1970), how long it took, the outcome, and what the
-actor of the backend's own Ray answered.
+It writes one JSON object for each photo: when it asked (seconds since 1970), how long it took, the outcome,
+and the answer of the actor in the backend's own Ray.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _DEADLINE_S = 5.0
 
 @ray.remote
 class Counter:
-    """What a backend may use Ray for."""
+    """An actor of the backend's own Ray."""
 
     def __init__(self) -> None:
         self._num = 0
 
     def count(self) -> int:
-        """How often it was asked."""
+        """Count one more call, and return how many there were."""
         self._num += 1
         return self._num
 
 
 def main(file: Path, seconds: float) -> None:
-    """Ask until the time is up; never stops for a failure."""
+    """Ask until the time is up; a failure does not end it."""
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    counter = Counter.remote()  # type: ignore[attr-defined]  # ray adds it
+    counter = Counter.remote()  # type: ignore[attr-defined]  # ray.remote adds `remote`
     large = ray.put(b"x" * 20_000_000)
     photo = (PHOTOS / "montage_faces.jpg").read_bytes()
     with BlockingFaceClient(wait=False) as client, file.open("w") as out:

@@ -118,10 +118,10 @@ class Wine:
             module.write_text(module.read_text() + _PSUTIL)
 
     def start(self) -> None:
-        """Wine's server, which would otherwise inherit, and keep open, the pipes of whoever comes first."""
+        """Start Wine's server now: otherwise it would keep open the pipes of the first program."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "prefix").mkdir(exist_ok=True)
-        # It stays, as do the services that the first program starts, and would keep open any pipe of ours.
+        # The server stays, as do the services that the first program starts; they would keep our pipes open.
         quiet = partial(
             subprocess.run,
             env=self._environment,
@@ -137,7 +137,7 @@ class Wine:
         quiet(first, timeout=180)
 
     def command(self, *arguments: str) -> list[str]:
-        """To run the Windows Python; Wine wants pipes for all three streams."""
+        """The command that runs the Windows Python; Wine wants pipes for all three streams."""
         line = 'cd "$0" && exec wine "$@" </dev/null 2>&1 | cat'
         return ["bash", "-c", line, str(self.drive_c), str(self.python / "python.exe"), *arguments]
 
@@ -214,7 +214,7 @@ class Wine:
         self._compile_stable_abi(scratch)
 
     def _compile_stable_abi(self, scratch: Path) -> None:
-        """python3.dll, which modules for any Python 3 link to: it passes everything on to python311.dll."""
+        """Make python3.dll, to which modules for any Python 3 link; it passes calls on to python311.dll."""
         listed = sh("x86_64-w64-mingw32-objdump", "-p", self.python / "python311.dll")
         names = re.findall(r"^\s*\[\s*\d+\].*?(_?Py\w*)$", listed, re.M)
         lines = ["LIBRARY python3", "EXPORTS"]

@@ -33,7 +33,7 @@ def client() -> Iterator[BlockingFaceClient]:
 
 
 def ray_processes(parent: int) -> list[psutil.Process]:
-    """What Ray started for a driver, the driver itself not included."""
+    """The processes that Ray started for a driver, without the driver itself."""
     try:
         children: list[psutil.Process] = psutil.Process(parent).children(recursive=True)
         return children
@@ -42,7 +42,7 @@ def ray_processes(parent: int) -> list[psutil.Process]:
 
 
 def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """`rayface …` as a process of its own."""
+    """Run `rayface …` as a separate process."""
     return subprocess.run(
         [sys.executable, "-m", "cluster", *arguments],
         cwd=HERE,

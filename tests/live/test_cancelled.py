@@ -1,4 +1,4 @@
-"""Whoever stops waiting for a connection leaves nothing behind."""
+"""A program that stops waiting for a connection leaves no process behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.live.conftest import ray_processes
 
 @pytest.mark.parametrize("after_s", [0.1, 1.0, 3.0])
 def test_a_cancelled_connect_leaves_no_ray(after_s: float) -> None:
-    """Cancelled before there is a Ray, while it starts, or while detectors are placed."""
+    """The wait is cancelled before Ray starts, while Ray starts, or while detectors are placed."""
 
     async def story() -> list[psutil.Process]:
         connecting = asyncio.create_task(FaceClient.connect())

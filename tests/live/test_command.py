@@ -26,7 +26,7 @@ NO_INDEX = {
 
 
 def test_json_has_one_object_a_photo_and_nothing_else(photos: Path) -> None:
-    """Exit code 0, in order, the fields of docs/commands.md, no bar and no colours in a pipe."""
+    """Exit code 0, outcomes in order with the fields of docs/commands.md, no bar and no colours in a pipe."""
     done = command("detect", str(photos), "--json")
     assert done.returncode == 0, done.stderr
     found = rows(done.stdout)
@@ -43,7 +43,7 @@ def test_json_has_one_object_a_photo_and_nothing_else(photos: Path) -> None:
 
 
 def test_bad_photos_are_listed_with_their_reason(photos: Path, tmp_path: Path) -> None:
-    """I3: exit code 1, each named, the good one detected; drawn copies of what was detected."""
+    """I3: exit code 1; each bad photo gets a reason, the good one is detected and drawn."""
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "letter.jpg").write_text("not a photo", encoding="ascii")
     (tmp_path / "cut.jpg").write_bytes((photos / "astronaut.jpg").read_bytes()[:20_000])
@@ -60,7 +60,7 @@ def test_bad_photos_are_listed_with_their_reason(photos: Path, tmp_path: Path) -
 
 
 def test_answers_come_while_the_list_goes_on(photos: Path) -> None:
-    """`-`: whoever feeds it by hand sees each answer before giving the next path."""
+    """`-`: a person who types paths sees each answer before giving the next path."""
     with subprocess.Popen(
         [*DETECT, "--json", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE
     ) as process:
@@ -76,7 +76,7 @@ def test_answers_come_while_the_list_goes_on(photos: Path) -> None:
 
 
 def test_ctrl_c_ends_a_list_that_nobody_goes_on_with(photos: Path) -> None:
-    """The thread that waits for the next line holds nothing up; no Ray is left behind."""
+    """The thread that waits for the next line does not delay the end; no process of Ray is left."""
     with subprocess.Popen(
         [*DETECT, "--json", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE
     ) as process:
@@ -103,7 +103,7 @@ def test_ctrl_c_ends_a_list_that_nobody_goes_on_with(photos: Path) -> None:
     ],
 )
 def test_wrong_use_is_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
-    """A sentence, quickly, and no traceback."""
+    """The command ends quickly with a sentence and without a traceback."""
     done = command(*(str(tmp_path) if each == "EMPTY" else each for each in arguments))
     assert done.returncode == 2
     assert said in done.stderr
@@ -111,7 +111,7 @@ def test_wrong_use_is_exit_code_2(arguments: list[str], said: str, tmp_path: Pat
 
 
 def test_no_model_is_exit_code_3(tmp_path: Path, photos: Path) -> None:
-    """Nothing could be asked: what was missing, and the remedy."""
+    """When no photo could be asked, the message says what is missing and what to do."""
     done = command("detect", str(photos), variables=NO_INDEX | {"RAYFACE_CACHE_DIR": str(tmp_path)})
     assert done.returncode == 3, done.stderr
     assert "could not be fetched" in done.stderr
@@ -121,7 +121,7 @@ def test_no_model_is_exit_code_3(tmp_path: Path, photos: Path) -> None:
 
 @pytest.mark.parametrize("named", ["--address", "RAY_ADDRESS", "by the note of a head that is gone"])
 def test_no_cluster_is_exit_code_3(photos: Path, tmp_path: Path, named: str) -> None:
-    """At an address where nobody is; Ray itself would wait there, for "auto" for ever."""
+    """Nobody listens at this address. Ray itself would wait there, and for "auto" without end."""
     (tmp_path / "ray").mkdir()
     variables = {"RAY_TMPDIR": str(tmp_path), "RAY_ADDRESS": ""}
     if named == "RAY_ADDRESS":
@@ -136,7 +136,7 @@ def test_no_cluster_is_exit_code_3(photos: Path, tmp_path: Path, named: str) -> 
 
 
 def test_no_cluster_at_all_is_exit_code_3(photos: Path, tmp_path: Path) -> None:
-    """Nothing was ever started on this machine."""
+    """No Ray was ever started on this machine."""
     done = command("detect", str(photos), "--address", "auto", variables={"RAY_TMPDIR": str(tmp_path)})
     assert done.returncode == 3
     assert "Check that its head runs" in done.stderr
@@ -144,7 +144,7 @@ def test_no_cluster_at_all_is_exit_code_3(photos: Path, tmp_path: Path) -> None:
 
 
 def test_two_commands_at_once(photos: Path) -> None:
-    """Each has its embedded Ray; neither disturbs the other."""
+    """Each command has its own embedded Ray; they do not disturb each other."""
     both = [
         subprocess.Popen([*DETECT, "--json", str(photos)], stdout=subprocess.PIPE, text=True, cwd=HERE)
         for _ in range(2)
@@ -155,7 +155,7 @@ def test_two_commands_at_once(photos: Path) -> None:
 
 
 def test_a_person_sees_a_bar_and_ctrl_c_ends_it_all(photos: Path) -> None:
-    """On a terminal: progress; interrupted: exit code 130, a word, and no Ray left behind."""
+    """On a terminal the command shows progress. Ctrl+C ends it with code 130 and a word; no Ray is left."""
     try:
         parent, child = pty.openpty()
     except OSError:

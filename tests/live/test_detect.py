@@ -20,7 +20,7 @@ from cluster import BlockingFaceClient, load_settings
 from tests.live.conftest import HERE, command, ray_processes, rows
 from tests.pixels import read_pixels
 
-# Wide boxes by eye, from photos/SOURCES.md; CenterFace misses the smallest of the montage, 18 x 23 px.
+# Wide boxes drawn by eye, from photos/SOURCES.md; CenterFace misses the montage's smallest face, 18 x 23 px.
 FACES = {
     "astronaut.jpg": [(180, 65, 272, 180)],
     "camera.jpg": [(190, 122, 258, 197)],
@@ -63,7 +63,7 @@ def test_the_faces_of_the_photos_are_found(client: BlockingFaceClient, photos: P
 
 
 def test_every_outcome_says_who_answered(client: BlockingFaceClient, photos: Path) -> None:
-    """I2: detector, provider, model with its digest, incarnation, and where the time went."""
+    """I2: each outcome names detector, provider, model with digest, incarnation and the time of each step."""
     (outcome,) = client.detect([photos / "astronaut.jpg"])
     health = client.health()
     assert outcome.stamp == health.stamp
@@ -78,7 +78,7 @@ def test_every_outcome_says_who_answered(client: BlockingFaceClient, photos: Pat
 
 
 def test_paths_bytes_and_pixels_are_the_same_photo(client: BlockingFaceClient, photos: Path) -> None:
-    """Whichever way it comes."""
+    """A path, its text, the file's bytes and an array give the same faces."""
     path = photos / "grace_hopper.jpg"
     pixels = read_pixels(path)
     one, two, three, four = client.detect([path, str(path), path.read_bytes(), pixels])
@@ -87,7 +87,7 @@ def test_paths_bytes_and_pixels_are_the_same_photo(client: BlockingFaceClient, p
 
 
 def test_bad_images_harm_nobody(client: BlockingFaceClient, photos: Path, tmp_path: Path) -> None:
-    """I1, I3: each its own refusal in its own place; the neighbours are detected."""
+    """I1, I3: each bad image gets its own reason in its own place; its neighbours are detected."""
     good = (photos / "astronaut.jpg").read_bytes()
     images: list[Any] = []
     for bad in (
@@ -143,7 +143,7 @@ print(json.dumps({"outcome": outcome.as_dict(), "state": ray.get(detector.check.
 def _plain_driver(
     client: BlockingFaceClient, photo: Path, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """A driver that is not ours, on this machine's embedded cluster, which is known by a loopback address."""
+    """Run a driver that is not ours on this machine's embedded cluster, which has a loopback address."""
     return subprocess.run(
         [sys.executable, "-c", _PLAIN_DRIVER, client.status().address, str(photo)],
         cwd=HERE,
@@ -187,7 +187,7 @@ def test_nobody_gets_in_without_the_token(client: BlockingFaceClient, photos: Pa
 
 
 def test_the_backend_asks_through_its_own_room(client: BlockingFaceClient, photos: Path) -> None:
-    """`app` on a cluster that is there: one photo, a scan, and it leaves the cluster as it was."""
+    """`app` joins a running cluster, asks for one photo and a scan, and leaves the cluster as it was."""
     service = FaceService(load_settings(cluster={"address": client.status().address}))
     outcome = service.faces_of((photos / "astronaut.jpg").read_bytes())
     assert len(boxes(outcome)) == 1
@@ -200,7 +200,7 @@ def test_the_backend_asks_through_its_own_room(client: BlockingFaceClient, photo
 
 
 def test_the_command_joins_a_ray_that_runs(client: BlockingFaceClient, photos: Path) -> None:
-    """`--address`: the detector that is there answers, and stays there when the command ends."""
+    """`--address`: the cluster's detector answers, and stays when the command ends."""
     address = client.status().address
     done = command("detect", str(photos / "astronaut.jpg"), "--json", "--address", address)
     assert done.returncode == 0, done.stderr

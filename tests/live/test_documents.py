@@ -28,7 +28,7 @@ _TIMEOUT_S = 180
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where a person would stand: beside a folder of photos, with the photos that the examples name."""
+    """The folder in which a person would work: with a folder of photos and the photos of the examples."""
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "photos").symlink_to(PHOTOS)
     for name in ("a.jpg", "b.jpg"):
@@ -38,13 +38,13 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def variables(client: BlockingFaceClient) -> dict[str, str]:
-    """Of a person whose settings name the cluster that all examples share."""
+    """The environment of a person whose settings name the cluster that all examples share."""
     address = client.status().address
     return os.environ | {
         "RAYFACE_CLUSTER__ADDRESS": address,
         "RAY_ADDRESS": address,
         "RAY_AUTH_MODE": "token",
-        # The cluster is known by a loopback address.
+        # The address of the cluster is a loopback address.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
 
@@ -69,7 +69,7 @@ def _different(examples: list[Block]) -> list[Block]:
 
 @pytest.mark.parametrize("block", _different(blocks_to("live")), ids=str)
 def test_examples_run(block: Block, folder: Path, variables: dict[str, str]) -> None:
-    """Each command ends with an exit code that its document names, says something, and shows no traceback."""
+    """Each command ends with an exit code that its document names, prints text, and shows no traceback."""
     assert block.marker is not None
     if block.language == "python":
         programs = [["-c", block.text]]
@@ -84,7 +84,7 @@ def test_examples_run(block: Block, folder: Path, variables: dict[str, str]) -> 
 
 
 def test_the_readme_shows_what_a_person_sees(folder: Path, variables: dict[str, str]) -> None:
-    """The table as it stands there, but for scores and times, which are the machine's own."""
+    """The command prints the table of the document; only scores and times may differ."""
     (shown,) = (each.text for each in blocks(HERE / "README.md") if each.language == "text")
     done = run(["-m", "cluster", "detect", "tests/photos"], folder, variables)
     assert done.returncode == 0, done.stderr
@@ -94,7 +94,7 @@ def test_the_readme_shows_what_a_person_sees(folder: Path, variables: dict[str, 
 def test_the_server_answers_as_its_table_says(
     client: BlockingFaceClient, folder: Path, variables: dict[str, str]
 ) -> None:
-    """Every row: what is asked, and with which code it answers."""
+    """Each request of the table gets the status code of its row."""
     table = rows(section(HERE / "docs" / "python.md", "Over HTTP"))
     asked = [cells[0].split("`")[1] for cells in table if re.match(r"`(GET|POST) ", cells[0])]
     assert len(asked) == 6
@@ -112,7 +112,7 @@ def test_the_server_answers_as_its_table_says(
 def test_a_detector_is_removed_and_placed_again(
     client: BlockingFaceClient, folder: Path, variables: dict[str, str]
 ) -> None:
-    """Last, because it takes the detector away that the others ask."""
+    """This test comes last, because it removes the detector that the other tests ask."""
     before = client.health().stamp.incarnation
     (example,) = (each for each in blocks_to("tested") if each.text == "rayface remove FaceDetector\n")
     done = run(["-m", "cluster", *example.commands[0][1:]], folder, variables)
@@ -132,7 +132,7 @@ def _without_figures(text: str) -> list[str]:
 
 @contextmanager
 def _server(variables: dict[str, str]) -> Iterator[str]:
-    """`python -m app.web` on a free port; its address."""
+    """Start `python -m app.web` on a free port, and return its address."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     address = f"http://127.0.0.1:{port}"
@@ -143,7 +143,7 @@ def _server(variables: dict[str, str]) -> Iterator[str]:
     )
     try:
         until = time.monotonic() + 60
-        # Its client joins in the background: at first there is no detector to speak of.
+        # The client of the server joins in the background, so at first it knows no detector.
         while time.monotonic() < until and _ask(f"{address}/health")[0] != 200:
             time.sleep(0.2)
         yield address
@@ -153,7 +153,7 @@ def _server(variables: dict[str, str]) -> Iterator[str]:
 
 
 def _ask(url: str, body: bytes | None = None) -> tuple[int, bytes]:
-    """Status and body of an answer; 0 where nobody answers."""
+    """Status and body of an answer; the status is 0 if nobody answers."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, body), timeout=60) as answer:
             return int(answer.status), answer.read()

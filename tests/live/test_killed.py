@@ -11,7 +11,7 @@ from cluster import BlockingFaceClient
 
 
 def test_a_killed_detector_comes_back_and_no_image_is_lost(client: BlockingFaceClient, photos: Path) -> None:
-    """I1, I2, I6: one outcome an image, in order, by two lives of the detector; Ray alone repeats."""
+    """I1, I2, I6: one outcome for each image, in order, from two incarnations; only Ray repeats a call."""
     names = ["astronaut.jpg", "coffee.jpg"] * 60
     before = client.health()
     lives, killed = set(), False

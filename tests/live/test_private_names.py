@@ -69,7 +69,7 @@ def test_the_head_knows_its_nodes() -> None:
 
 
 def test_the_table_of_actors() -> None:
-    """An actor that lives has an address; one that ended has Ray's words for the reason."""
+    """A living actor has an address; for an actor that ended, Ray gives the reason."""
     import ray
 
     class Plain:
@@ -114,7 +114,7 @@ def test_the_head_says_its_versions() -> None:
 
 
 def test_a_head_refuses_another_token() -> None:
-    """As a machine that joins asks: in a process of its own."""
+    """The question runs in a separate process, as on a machine that joins."""
     command = [sys.executable, "-m", "cluster.deployment.callback_probe", _address(), "ask", "127.0.0.1"]
     variables = os.environ | {"RAY_AUTH_MODE": "token"}
 
@@ -137,7 +137,7 @@ def test_a_head_refuses_another_token() -> None:
 
 
 def test_the_error_listener_can_be_ended() -> None:
-    """Last: it ends other listeners of this driver as well. It waits for an error; afterwards it ends."""
+    """This test comes last: it ends all listeners of this driver. A listener ends after its next error."""
     from ray._private.utils import publish_error_to_driver
     from ray.experimental.internal_kv import internal_kv_get_gcs_client
 

@@ -46,7 +46,7 @@ class Seen:
 
 
 class Collector:
-    """Takes what is sent to it by OTLP over HTTP, as every OpenTelemetry collector does."""
+    """Takes spans by OTLP over HTTP, as every OpenTelemetry collector does."""
 
     def __init__(self) -> None:
         self.spans: list[Seen] = []
@@ -87,7 +87,7 @@ class Collector:
                 ]
 
     def close(self) -> None:
-        """Take no more."""
+        """Take no more spans."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -97,7 +97,7 @@ def _values(attributes: Any) -> dict[str, Any]:
 
 
 def written(folder: Path) -> list[Seen]:
-    """What processes have written there."""
+    """The spans that processes have written into the folder."""
     return [
         Seen(
             row["name"],
@@ -115,7 +115,7 @@ def written(folder: Path) -> list[Seen]:
 
 @dataclass
 class Traced:
-    """A client that traces, and where its spans go."""
+    """A client that traces, and the place to which its spans go."""
 
     client: BlockingFaceClient
     folder: Path
@@ -135,7 +135,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
 
 
 def arrived(spans: Callable[[], list[Seen]], trace_id: str) -> list[Seen]:
-    """Those of a trace, once both sides of it are there."""
+    """The spans of one trace, as soon as both the client's and the detector's are there."""
     until = time.monotonic() + _ARRIVE_WITHIN_S
     while True:
         found = [each for each in spans() if each.trace_id == trace_id]
@@ -146,7 +146,7 @@ def arrived(spans: Callable[[], list[Seen]], trace_id: str) -> list[Seen]:
 
 
 def assert_one_trace(found: list[Seen], num_images: int) -> None:
-    """Every stage is there, under its own service, below what it is a part of."""
+    """Every stage has a span, with the right service, below the stage that contains it."""
     names = {service: {each.name for each in found if each.service == service} for service in STAGES}
     assert names == STAGES
     pids = {service: {each.pid for each in found if each.service == service} for service in STAGES}
@@ -172,7 +172,7 @@ def assert_one_trace(found: list[Seen], num_images: int) -> None:
 
 @pytest.mark.parametrize("where", ["folder", pytest.param("collector", marks=needs_sender)])
 def test_one_trace_from_the_backends_own_span_to_the_device(traced: Traced, photos: Path, where: str) -> None:
-    """Client and detector are other processes; what the backend traces with is none of our business."""
+    """Client and detector are in different processes, so the backend's own tracing is not touched."""
     trace_id = os.urandom(16).hex()
     above = SpanContext(int(trace_id, 16), 0xCD, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
     with trace.use_span(NonRecordingSpan(above)):
