@@ -116,9 +116,15 @@ class BatchRunner:
         if (fault := await self._self_test()) is not None:
             raise fault
         if len(batch) == 1:
-            return [DeviceFailed(f"{failed.detail} The golden photo was right just after: it is this photo.")]
+            return [
+                DeviceFailed(
+                    f"{failed.detail} The golden photo was right just after, so the photo causes it."
+                )
+            ]
         if self._num_reruns_left < len(batch):
-            raise DeviceFailed(f"{failed.detail} It fails too often for its photos to be tried one by one.")
+            raise DeviceFailed(
+                f"{failed.detail} The device fails too often to try its photos one by one; ask again later."
+            )
         self._num_reruns_left -= len(batch)
         answers: list[ResultOrFault] = []
         for image in batch:

@@ -132,7 +132,9 @@ class Batcher(Generic[Result]):
                 return await entry.answer
         except TimeoutError:
             waited = loop.time() - entry.arrived
-            raise DeadlineMissed(f"No answer came within the {waited:.1f} s that were left.") from None
+            raise DeadlineMissed(
+                f"No answer came within the {waited:.1f} s that were left; ask again, or allow more time."
+            ) from None
         finally:
             self._forget(entry)
 
@@ -154,7 +156,7 @@ class Batcher(Generic[Result]):
         # Where even an idle device would be too slow, waiting for the queue would not help.
         if run_s <= left_s < wait_s + run_s and self._running:
             raise Busy(
-                f"{num_queued} images are waiting already, and {left_s:.1f} s are too little for them and "
+                f"{num_queued} images are waiting already, and {left_s:.1f} s are too few for them and "
                 f"this one; ask again in {wait_s:.1f} s.",
                 wait_s,
             )
@@ -257,7 +259,9 @@ class Batcher(Generic[Result]):
         if begins + self._expected_s(len(batch) + 1, entry.image.shape) > entry.deadline:
             left = max(0.0, entry.deadline - asyncio.get_running_loop().time())
             entry.answer.set_exception(
-                DeadlineMissed(f"It was not run: {left:.2f} s were left, too little for a run.")
+                DeadlineMissed(
+                    f"The image was not run: {left:.2f} s were left, too few for a run. Allow more time."
+                )
             )
             return
         batch.append(entry)
@@ -269,14 +273,18 @@ class Batcher(Generic[Result]):
         try:
             answers = await self._run([entry.image for entry in batch], first)
             if len(answers) != len(batch):
-                raise DeviceFailed(f"A batch of {len(batch)} images got {len(answers)} answers.")
+                raise DeviceFailed(
+                    f"A batch of {len(batch)} images got {len(answers)} answers. Please report it."
+                )
         except ActorError as error:
             self._fail(batch, error)
         except asyncio.CancelledError:
             self._fail(batch, NotReady("The run was given up because the detector is stopping; ask again."))
             raise
         except Exception as error:
-            self._fail(batch, DetectorFault(f"A run failed in an unforeseen way: {error!r}"))
+            self._fail(
+                batch, DetectorFault(f"A run failed in an unforeseen way: {error!r}. Please report it.")
+            )
         else:
             run_ms = (loop.time() - begun) * 1000
             for entry, answer in zip(batch, answers, strict=True):

@@ -37,7 +37,7 @@ class Device:
         """
         provider, _, number = text.strip().partition(":")
         if provider not in get_args(Provider) or not (number or "0").isdigit():
-            raise ValueError(f"{text!r} is no device; expected for example 'directml:0' or 'cpu'.")
+            raise ValueError(f"{text!r} names no device; give for example 'directml:0' or 'cpu'.")
         return cls(cast(Provider, provider), int(number or 0))
 
     def __str__(self) -> str:

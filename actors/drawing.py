@@ -48,5 +48,5 @@ def write_jpeg(path: Path, pixels: Pixels) -> None:
     # Not cv2.imwrite: on Windows it cannot write file names outside the local code page.
     done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     if not done:
-        raise OSError(f"the picture of {pixels.shape[1]} x {pixels.shape[0]} pixels does not fit a JPEG")
+        raise OSError(f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels is too large for a JPEG")
     path.write_bytes(data.tobytes())

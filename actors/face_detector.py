@@ -244,7 +244,7 @@ class FaceDetector:
             await self._wait_for_start(left)
             if not self._life.starting.done():
                 raise NotReady(
-                    f"{self._name} was still starting when the time was up; ask again in a moment."
+                    f"{self._name} was still starting when the deadline passed; ask again in a moment."
                 )
         model = self._life.ready_model()
         if model is None:

@@ -206,12 +206,14 @@ class FaceModel:
             found = self.model.family.decode(heads, *shape, self._score_threshold)
         except HeadsNotFinite as error:
             raise DeviceLies(
-                f"{self.provider} gave numbers that are not finite: {error}. Update or change its driver."
+                f"{self.provider} gave numbers that are not finite: {error}. "
+                "Update the device's driver, or use another version of it."
             ) from error
         if dead := dead_images(heads, len(images)):
             raise DeviceLies(
                 f"{self.provider} gave the same number everywhere for {len(dead)} of {len(images)} images, "
-                "which is no answer of a network. Update or change its driver."
+                "and a working network never does that. "
+                "Update the device's driver, or use another version of it."
             )
         faces = [
             _in_original_pixels(nms(candidates, self._nms_threshold, self._settings.max_faces), image)

@@ -126,8 +126,8 @@ def _recognise(model: onnx.ModelProto, name: str) -> tuple[Family, dict[str, str
     found = identify(outputs)
     if found is None:
         raise ModelUnavailable(
-            f"{name} is of no known family: its outputs are {[name for name, _ in outputs]}. "
-            "Known are CenterFace, YuNet, SCRFD with landmarks and RetinaFace."
+            f"{name} belongs to no known family: its outputs are {[name for name, _ in outputs]}. "
+            "Give a network of CenterFace, YuNet, SCRFD (with landmarks) or RetinaFace."
         )
     return found
 
@@ -137,7 +137,9 @@ def _photo_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     weights = {initializer.name for initializer in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
-        raise ModelUnavailable(f"A detector has one input; this file has {len(inputs)}.")
+        raise ModelUnavailable(
+            f"A detector needs a network with one input; this file has {len(inputs)}. Give another file."
+        )
     for value in list(model.graph.input):
         if value.name in weights:
             model.graph.input.remove(value)

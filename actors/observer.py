@@ -131,7 +131,9 @@ class Observers(Observer):
                 kind = (type(each), type(error))
                 if kind not in self._shown:
                     self._shown.add(kind)
-                    _log.exception("Telling %s failed; the same is not logged again.", kind[0].__name__)
+                    _log.exception(
+                        "The observer %s failed; the same failure is not logged again.", kind[0].__name__
+                    )
 
 
 class Tally(Observer):

@@ -76,7 +76,9 @@ class DeviceLock:
 
     def __init__(self, device: str, folder: Path | None = None) -> None:
         if not device.replace("-", "").isalnum():
-            raise ValueError(f"A device is named with letters, digits and hyphens, not {device!r}.")
+            raise ValueError(
+                f"The name {device!r} is not allowed: a device's name has letters, digits and hyphens only."
+            )
         self.device = device
         self._folder = folder or machine_folder()
         self._record = self._folder / f"rayface-{device}.json"
@@ -105,7 +107,7 @@ class DeviceLock:
         except OSError as error:
             raise DeviceUnavailable(
                 f"The lock of the device {self.device} cannot be opened in {self._folder}: {error}. "
-                "Without it two processes could use the device; let this user write there."
+                "Without the lock, two processes could use the device. Let this user write in that folder."
             ) from error
         self._holding = holding
         self._write(Holder.here(name, cluster))

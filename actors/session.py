@@ -125,7 +125,10 @@ class OnnxSessionOpener:
             session = ort.InferenceSession(str(path), options, providers=[(wanted, provider_options)])
         except Exception as error:
             kind = DeviceUnavailable if self.provider == "directml" else ModelUnavailable
-            raise kind(f"{path.name} does not open on {wanted}: {_first_line(error)}") from error
+            raise kind(
+                f"ONNX Runtime cannot open {path.name} on {wanted}; "
+                f"check the file and the device's driver: {_first_line(error)}"
+            ) from error
         used = session.get_providers()[0]
         if used != wanted:
             raise DeviceUnavailable(
@@ -163,7 +166,7 @@ def _device_fault(error: Exception, shape: tuple[int, ...]) -> DetectorFault:
             f"The device was removed or reset by its driver, on a batch of {list(shape)}: {line}"
         )
     if isinstance(error, MemoryError) or any(word in said for word in _MEMORY_WORDS):
-        return OutOfMemory(f"No memory for a batch of {list(shape)}: {line}")
+        return OutOfMemory(f"The device has no memory for a batch of {list(shape)}: {line}")
     return DeviceFailed(f"The device failed on a batch of {list(shape)}: {line}")
 
 

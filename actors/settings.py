@@ -1,4 +1,4 @@
-"""`DetectorSettings`: everything a detector has to be told, with defaults that serve a newcomer."""
+"""`DetectorSettings`: all settings of a detector, with defaults that suit a newcomer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Provider = Literal["cpu", "directml"]
 
 
 class DetectorSettings(BaseModel):
-    """What one detector is made of. Small and plain, because it travels as the actor's argument.
+    """The settings of one detector. They are small and plain, because they are sent as the actor's argument.
 
     Attributes:
         model: The model's name in the catalogue (`rayface models`).
@@ -19,33 +19,34 @@ class DetectorSettings(BaseModel):
         provider: What the session must run on. The session never falls back to another by itself.
         device_id: The adapter's number, for DirectML.
         exclusive: Whether only one process of this machine at a time may have the device open.
-            Without it: a GPU yes, the CPU no. On a machine that joined with `rayface join` it is
-            always so.
-        lease_s: Seconds that the detector uses the device without having heard from the cluster.
+            Without a value: true for a GPU, false for the CPU. On a machine that joined with
+            `rayface join` it is always true.
+        lease_s: Seconds for which the detector may use the device after it last heard from the cluster.
         opener: "module:name" of a `SessionOpener` of your own, which is made with (provider,
             device_id): for another runtime, or for a simulated device.
-        score_threshold: The least score of a face, 0..1. Without it, the model family's own.
-        nms_threshold: The greatest IoU of two faces that are both kept. Without it, the model
-            family's own.
+        score_threshold: The least score of a face, 0..1. Without a value, that of the model's family.
+        nms_threshold: The greatest IoU of two faces that are both kept. Without a value, that of the
+            model's family.
         max_faces: Faces kept for each image, best first.
         input_size: The longer side of the tensor in pixels, a multiple of 32.
         max_enlargement: A small photo is enlarged at most this many times to fill the tensor.
-        batch_sizes: Batch sizes that may be tried. The one that is used is measured at start.
-        warm_up_s: Seconds that the measuring may take at start, after each shape has run once.
-        num_lanes: Runs on the device at once. Without it: one for a GPU, one for each core of a CPU.
-        max_image_pixels: Width times height of a photo, as its header declares. A larger photo is
-            rejected unread.
-        max_image_bytes: Size of an encoded photo. A larger one is rejected unread.
-        max_queued_images: Images that wait, of both priorities together. More are answered `busy`. A
-            quarter is kept for interactive images.
-        max_queued_bytes: Bytes of the images that wait, as they were sent. More are answered `busy`.
-        num_prepare_threads: Threads that prepare photos for callers that send them encoded. Without
-            it, one for each core.
-        golden_interval_s: Seconds between two golden photos, busy or idle.
-        max_run_s: A run that takes longer means that the device hangs: the process ends and is
-            started again.
-        max_first_run_s: The same for opening a session and for the first run of each bucket, which
-            compiles.
+        batch_sizes: Batch sizes that the detector tries at start; it uses the best of them.
+        warm_up_s: Seconds that the measurement may take at start, after each shape has run once.
+        num_lanes: Runs on the device at once. Without a value: one for a GPU, one for each core of a CPU.
+        max_image_pixels: The most pixels of a photo (width times height in the header). A larger photo
+            is rejected before it is decoded.
+        max_image_bytes: The most bytes of an encoded photo. A larger one is rejected before it is decoded.
+        max_queued_images: The most images that wait, of both priorities together. Further images fail
+            with the reason `busy`. A quarter of the places is kept for interactive images.
+        max_queued_bytes: The most bytes of all images that wait, as they were sent. Further images fail
+            with the reason `busy`.
+        num_prepare_threads: Threads that prepare photos for callers that send them encoded. Without a
+            value, one for each core.
+        golden_interval_s: Seconds between two tries of the golden photo, whether the device is busy or idle.
+        max_run_s: Seconds that a run may take. If it takes longer, the device hangs: the process ends
+            and is started again.
+        max_first_run_s: Seconds that opening a session may take, and so may the first run of each bucket,
+            which compiles the model.
         quarantine_s: Seconds for which an image that ended the detector's process twice is not run
             again.
     """

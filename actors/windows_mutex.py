@@ -43,7 +43,7 @@ def mutex(name: str, folder: Path) -> Iterator[bool]:
         if code == _ERROR_ACCESS_DENIED:
             yield False
             return
-        raise OSError(code, f"Windows gave no mutex for {name} (error {code}).")
+        raise OSError(code, f"Windows did not create the mutex for {name} (error {code}).")
     try:
         waited = kernel.WaitForSingleObject(handle, 0)
         if waited not in (_WAIT_OBJECT_0, _WAIT_ABANDONED, _WAIT_TIMEOUT):

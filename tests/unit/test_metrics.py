@@ -122,7 +122,7 @@ def test_a_listener_that_fails_costs_the_others_nothing(caplog: pytest.LogCaptur
     for _ in range(3):
         observers.image(detected(1), Priority.BULK)
     assert tally.num("detected") == 3
-    assert caplog.text.count("Telling Broken failed") == 1
+    assert caplog.text.count("The observer Broken failed") == 1
     assert "ZeroDivisionError: no number" in caplog.text
 
 
