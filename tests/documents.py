@@ -72,6 +72,20 @@ class Block:
         return f"{self.page.relative_to(HERE)}:{self.line}"
 
     @property
+    def key_words(self) -> list[str]:
+        """What a test must say in order to run a block's `rayface` commands: subcommands and options."""
+        found: list[str] = []
+        for words in self.commands:
+            if "rayface" in words:
+                after = words[words.index("rayface") + 1 :]
+                found += after[:1] + [each.partition("=")[0] for each in after[1:] if each.startswith("--")]
+            elif words[0] == "ray":
+                found += words[1:2] + [each for each in words[2:] if each.startswith("--")]
+            elif words[:1] == [".venv/bin/python"] and "-m" in words:
+                found += [words[words.index("-m") + 1], *(each for each in words if each.startswith("--"))]
+        return found
+
+    @property
     def commands(self) -> list[list[str]]:
         """The words of each command of a shell block, without comments."""
         joined = self.text.replace("\\\n", " ")

@@ -55,7 +55,8 @@ policy = "when_open"
 A name that does not exist is refused, in a file and in a variable. Two more variables are no settings:
 `RAYFACE_CONFIG` (above) and `RAYFACE_CACHE_DIR` (where models are kept).
 
-"none" as a default means that the setting has no value; its description says what happens then.
+`None` as a default means that the setting has no value; its description says what happens then. A file cannot
+write it: leave the setting out. In Python, `None` gives it.
 """
 
 _WORDS: Mapping[Any, str] = {
@@ -116,7 +117,7 @@ def descriptions(model: type[BaseModel]) -> dict[str, str]:
 def _default(info: FieldInfo) -> str:
     value = info.get_default(call_default_factory=True)
     if value is None:
-        return "None"
+        return "`None`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, str):

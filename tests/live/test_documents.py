@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -107,6 +108,34 @@ def test_the_server_answers_as_its_table_says(
         assert json.loads(_ask(f"{address}/faces", (folder / "a.jpg").read_bytes())[1])["faces"]
         assert json.loads(_ask(f"{address}/status")[1])["detectors"][0]["circuit"] == "closed"
         assert _ask(f"{address}/faces", b"no photo")[0] == 422
+
+
+def test_the_status_is_shown_again_until_ctrl_c(folder: Path, variables: dict[str, str]) -> None:
+    """`--watch` prints another status every 2 s, and Ctrl+C ends it without a traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cluster", "status", "--watch", "--json"],
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        for _ in range(3):
+            assert json.loads(process.stdout.readline())["detectors"]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=_TIMEOUT_S)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_rays_own_command_shows_the_machines(folder: Path, variables: dict[str, str]) -> None:
+    done = run(["-m", "ray.scripts.scripts", "status"], folder, variables)
+    assert done.returncode == 0, done.stderr
+    assert "Active:" in done.stdout
 
 
 def test_a_detector_is_removed_and_placed_again(

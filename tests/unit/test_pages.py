@@ -141,6 +141,20 @@ def test_the_tests_that_are_named_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "block", [each for each in blocks_to("tested") if each.language in ("sh", "bat")], ids=str
+)
+def test_the_named_tests_say_the_words_of_the_command(block: Block) -> None:
+    """A test that runs a command has its subcommand and its options in its file, as words of their own."""
+    assert block.marker is not None
+    files = {each.partition("::")[0] for each in block.marker.tests}
+    said = "\n".join((HERE / each).read_text(encoding="utf-8") for each in files)
+    missing = [
+        word for word in block.key_words if not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", said)
+    ]
+    assert not missing, f"{block}: {', '.join(files)} does not say {missing}"
+
+
+@pytest.mark.parametrize(
     "block", [each for each in blocks_to("tested") if each.marker and ".ci/run" in each.marker.tests], ids=str
 )
 def test_what_ci_runs_is_there(block: Block) -> None:
@@ -239,6 +253,14 @@ def test_the_options_of_a_command_are_all_explained(name: str, command: click.Co
 def test_the_settings_page_is_made_from_the_settings() -> None:
     page = make_settings_page.PAGE.read_text(encoding="utf-8")
     assert page == make_settings_page.page(), "make it again: .venv/bin/python -m tests.make_settings_page"
+
+
+def test_the_settings_page_writes_no_value_in_one_way() -> None:
+    page = make_settings_page.page()
+    assert "`None` as a default" in page
+    assert "| `None` |" in page
+    assert "| None |" not in page
+    assert '"none"' not in page
 
 
 def test_settings_in_running_text_exist() -> None:
