@@ -17,8 +17,9 @@ from typing import Any, Self, TypeVar
 
 from actors.faces import Health, Outcome, Priority
 from actors.images import ImageSource
-from cluster.client.face_client import CLOSED, CLOSED_MEANWHILE, FORKED, FaceClient
+from cluster.client.face_client import CLOSED, FORKED, FaceClient
 from cluster.client.parts import Parts
+from cluster.client.pipeline import CLOSED_MEANWHILE
 from cluster.client.status import ClientStatus
 from cluster.errors import ClientNotUsable
 from cluster.settings import Settings

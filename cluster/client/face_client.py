@@ -20,14 +20,13 @@ from actors.faces import Failed, Failure, Health, Outcome, Priority
 from actors.images import ImageSource
 from cluster.client.call import Call, client_stamp, in_questions
 from cluster.client.parts import Parts
-from cluster.client.pipeline import pipelined
+from cluster.client.pipeline import CLOSED_MEANWHILE, pipelined
 from cluster.client.status import ClientStatus
 from cluster.errors import ClientNotUsable, DetectorNotReady, Full, Refused
 from cluster.settings import Settings, load_settings
 from cluster.telemetry.tracing import Span
 
 CLOSED = "This client is closed. Make a new one."
-CLOSED_MEANWHILE = "This client was closed while the call was under way. Make a new one."
 FORKED = "This client was made in another process, before a fork. Make one in each process, after it."
 
 
@@ -72,6 +71,7 @@ class FaceClient:
         self._loop: asyncio.AbstractEventLoop
         self._parts: Parts
         self._calls: set[asyncio.Task[object]] = set()
+        self._closed: asyncio.Future[None]
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -260,7 +260,11 @@ class FaceClient:
 
         client = self._settings.client
         return pipelined(
-            images, until_closed, images_per_call=client.images_per_call, max_calls=client.max_calls_in_flight
+            images,
+            until_closed,
+            images_per_call=client.images_per_call,
+            max_calls=client.max_calls_in_flight,
+            closed=self._closed,
         )
 
     async def _call(
@@ -338,9 +342,12 @@ class FaceClient:
         except BaseException:
             await parts.close()
             raise
+        self._closed = self._loop.create_future()
         self._parts, self._state = parts, "open"
 
     async def _close(self) -> None:
+        # Ends the streams that wait for their source; those have no call to cancel.
+        self._closed.set_result(None)
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)

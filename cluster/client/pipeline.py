@@ -10,6 +10,9 @@ from itertools import islice
 from actors.faces import Outcome
 from actors.images import ImageSource
 from cluster.client.chunks import grouped
+from cluster.errors import ClientNotUsable
+
+CLOSED_MEANWHILE = "This client was closed while the call was under way. Make a new one."
 
 
 async def pipelined(
@@ -18,6 +21,7 @@ async def pipelined(
     *,
     images_per_call: int,
     max_calls: int,
+    closed: asyncio.Future[None],
 ) -> AsyncGenerator[Outcome, None]:
     """Ask for images in calls, several at once, and yield one outcome for each image, in order.
 
@@ -29,8 +33,10 @@ async def pipelined(
         call: makes one call, and returns one outcome for each of its images.
         images_per_call: the most images of one call.
         max_calls: the most calls at once.
+        closed: done when the client is closed; the generator then waits for nothing more.
 
     Raises:
+        ClientNotUsable: the client was closed before every image had its outcome.
         Exception: what the source raises, after the outcomes of the images that it gave; what a call raises.
     """
     groups = grouped(images, images_per_call)
@@ -40,10 +46,13 @@ async def pipelined(
     has_ended = False
     try:
         while calls or not has_ended:
+            if closed.done():
+                raise ClientNotUsable(CLOSED_MEANWHILE)
             if reading is None and not has_ended and len(calls) < max_calls:
                 reading = asyncio.create_task(anext(groups, []))
             await asyncio.wait(
-                {*([reading] if reading else ()), *islice(calls, 1)}, return_when=asyncio.FIRST_COMPLETED
+                {closed, *([reading] if reading else ()), *islice(calls, 1)},
+                return_when=asyncio.FIRST_COMPLETED,
             )
             if reading is not None and reading.done():
                 fault = reading.exception()

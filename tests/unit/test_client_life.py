@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -169,6 +170,43 @@ def test_closing_ends_a_stream_that_waits_for_a_detector() -> None:
         assert loop.time() - begun < 2.0
 
     run(story())
+
+
+async def _closed_while_the_source_stalls(client: FaceClient, source: Any) -> None:
+    """Read the one photo that the source gives, close the client, and see the stream end at once."""
+    async with client:
+        answers = client.stream(source)
+        assert isinstance(await anext(answers), Detected)
+        reader = asyncio.ensure_future(anext(answers))
+        await asyncio.sleep(0)
+        await client.close()
+        async with asyncio.timeout(5.0):
+            with pytest.raises(ClientNotUsable, match="closed while the call was under way"):
+                await reader
+
+
+def test_closing_ends_a_stream_whose_source_stalls() -> None:
+    """The stream has no call to cancel then."""
+
+    async def source() -> AsyncIterator[Any]:
+        yield photos(1)[0]
+        await asyncio.sleep(1e6)
+
+    run(_closed_while_the_source_stalls(made(), source()))
+
+
+def test_closing_ends_a_stream_whose_source_blocks() -> None:
+    """A plain source blocks a thread, so this is in a loop that a thread can wake."""
+    blocks = threading.Event()
+
+    def source() -> Iterator[Any]:
+        yield photos(1)[0]
+        blocks.wait()
+
+    try:
+        asyncio.run(_closed_while_the_source_stalls(made(), source()))
+    finally:
+        blocks.set()
 
 
 def test_a_caller_that_is_cancelled_is_cancelled() -> None:
