@@ -19,7 +19,7 @@ def make_system(root: Path, suite: str, *packages: str) -> None:
     The system gets this machine's certificates and pip configuration, so its pip finds the same packages.
     """
     chosen = ",".join(("ca-certificates", *packages))
-    sh("debootstrap", "--variant=minbase", f"--include={chosen}", suite, root, _mirror(), timeout_s=900)
+    sh("debootstrap", "--variant=minbase", f"--include={chosen}", suite, root, *_mirror(), timeout_s=900)
     for file in ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf", "/etc/hosts"):
         _copy(Path(file), root)
     (root / "etc" / "pip.conf").write_text(_pip_configuration(root))
@@ -32,14 +32,14 @@ def in_system(root: Path, *command: str) -> list[str]:
     return ["unshare", *namespaces, "sh", "-c", prepare, "sh", *command]
 
 
-def _mirror() -> str:
-    """The address from which this machine gets its Debian packages."""
+def _mirror() -> list[str]:
+    """The address from which this machine gets its Debian packages; empty leaves it to debootstrap."""
     for name in ("sources.list.d/debian.sources", "sources.list"):
         file = Path("/etc/apt") / name
         text = file.read_text() if file.is_file() else ""
         if found := re.search(r"^(?:URIs:|deb )\s*(?:\[.*?\] )?(\S+)", text, re.M):
-            return found[1]
-    return "http://deb.debian.org/debian"
+            return [found[1]]
+    return []
 
 
 def _pip_configuration(root: Path) -> str:
@@ -55,7 +55,8 @@ def _pip_configuration(root: Path) -> str:
         words = str(ast.literal_eval(quoted)).split()
         for word in words:
             _copy(Path(word), root)
-        lines.append(name.removeprefix("global.") + " =" + "".join(f"\n    {word}" for word in words))
+        # The first value stands beside the name: pip 23.0 takes a path on the next line for a wrong one.
+        lines.append(f"{name.removeprefix('global.')} = " + "\n    ".join(words))
     return "\n".join(lines) + "\n"
 
 
