@@ -154,7 +154,7 @@ def allow_clusters(is_allowed: bool) -> None:
     """Set what RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER says, in a process that has imported Ray already.
 
     Why private: Ray reads the variable once, when it is imported.
-    Test: tests/live/test_detect.py::test_nothing_listens_beyond_this_machine
+    Test: tests/unit/test_ray_internals.py::test_whether_clusters_are_allowed_decides_what_localhost_means
     """
     import ray._private.ray_constants as constants
 

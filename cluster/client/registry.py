@@ -14,12 +14,12 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from cluster.background import repeat_async
-from cluster.client.status import ClientStatus
+from cluster.client.status import ClientStatus, DetectorStatus
 from cluster.connection.cluster_api import ClusterApi
 from cluster.errors import NotAnswered
 from cluster.telemetry.rate_limit import rate_limited_log
@@ -31,6 +31,9 @@ _LOOK_EVERY_S = 2.0
 _RENEW_EVERY_S = 10.0
 #: The client of an entry that is older than this has ended without deleting it.
 _FORGOTTEN_S = 60.0
+_UNREADABLE = (
+    "This client runs another version of rayface: its entry cannot be read. Install the same everywhere."
+)
 _TIMEOUT_S = 4.0
 
 
@@ -134,13 +137,31 @@ async def read_clients(cluster: ClusterApi) -> list[ClientEntry]:
     values = await cluster.get_values(_CLIENTS, timeout_s=_TIMEOUT_S)
     entries = []
     for key, value in values.items():
-        entry = json.loads(value)
-        age_s = time.time() - entry["at"]
-        if age_s < _FORGOTTEN_S:
-            entries.append(ClientEntry(entry["client"], round(age_s, 1), entry["status"]))
+        entry = _read(key, value)
+        if entry.age_s < _FORGOTTEN_S:
+            entries.append(entry)
         else:
             await cluster.delete_value(key, timeout_s=_TIMEOUT_S)
     return sorted(entries, key=lambda entry: entry.client)
+
+
+def _read(key: str, value: bytes) -> ClientEntry:
+    """One client's entry; one that another version wrote says so in place of its status."""
+    name, age_s = key.removeprefix(_CLIENTS), 0.0
+    try:
+        entry = json.loads(value)
+        name, age_s = str(entry["client"]), round(time.time() - float(entry["at"]), 1)
+        status = entry["status"]
+        if _has(ClientStatus, status) and all(_has(DetectorStatus, each) for each in status["detectors"]):
+            return ClientEntry(name, age_s, status)
+    except (ValueError, TypeError, LookupError):
+        pass  # half an entry, or one of another shape
+    unread = ClientStatus("", _UNREADABLE, "", 0, 0, (), {}, 0)
+    return ClientEntry(name, age_s, unread.as_dict())
+
+
+def _has(kind: type[ClientStatus | DetectorStatus], values: Mapping[str, object]) -> bool:
+    return {each.name for each in fields(kind)} <= set(values)
 
 
 async def leave_reset(cluster: ClusterApi, detector: str | None) -> float:

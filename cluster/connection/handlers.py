@@ -105,17 +105,18 @@ class Handlers:
         # Without a trace the argument is left out, so that a detector of an older version knows the call.
         traced = (traceparent,) if traceparent else ()
         # Ray repeats the call if the detector's process dies meanwhile.
-        outcomes: list[Outcome] = await self._asked(
-            detector, "detect", images, priority.value, deadline_s, *traced
-        )
+        ask = (await self._handle(detector)).detect.options(name=f"{detector}.detect")
+        outcomes: list[Outcome] = await _answer_of(ask.remote(images, priority.value, deadline_s, *traced))
         return outcomes
 
     async def health(self, detector: str, wait_s: float) -> Health:
-        health: Health = await self._asked(detector, "health", wait_s)
+        ask = (await self._handle(detector)).health.options(name=f"{detector}.health")
+        health: Health = await _answer_of(ask.remote(wait_s))
         return health
 
     async def self_test(self, detector: str, wait_s: float) -> Health:
-        health: Health = await self._asked(detector, "check", wait_s)
+        ask = (await self._handle(detector)).check.options(name=f"{detector}.check")
+        health: Health = await _answer_of(ask.remote(wait_s))
         return health
 
     async def pulse(self) -> Pulse:
@@ -180,21 +181,11 @@ class Handlers:
         self._handles = await asyncio.shield(self._finding)
         return list(self._handles)
 
-    async def _asked(self, detector: str, method: str, *arguments: Any) -> Any:
-        import ray
-
+    async def _handle(self, detector: str) -> placement.Handle:
+        """The handle by which a detector is called. Each call is named after it, for Ray's lists of tasks."""
         if detector not in self._handles:
             await self.place_detectors()
-        # Ray's lists of tasks show this name; Ray's own name would not say which detector.
-        ask = getattr(self._handles[detector], method).options(name=f"{detector}.{method}")
-        answer = ask.remote(*arguments)
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            # The detector drops the images that it has not run yet.
-            with contextlib.suppress(Exception):
-                ray.cancel(answer)
-            raise
+        return self._handles[detector]
 
     async def _why_unheard(self, error: Exception) -> str:
         """Why this process cannot reach the head and others can; empty while the head may just be away."""
@@ -211,3 +202,16 @@ class Handlers:
         self._unheard_since = self._unheard_since or now
         is_long = now - self._unheard_since > _STRANDED_AFTER_S
         return "the head answers others, and not this process" if is_long else ""
+
+
+async def _answer_of(call: Any) -> Any:
+    """Wait for the answer to a call that is under way; on cancellation, cancel the call too."""
+    import ray
+
+    try:
+        return await call
+    except asyncio.CancelledError:
+        # The detector drops the images that it has not run yet.
+        with contextlib.suppress(Exception):
+            ray.cancel(call)
+        raise

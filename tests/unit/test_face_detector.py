@@ -154,7 +154,7 @@ def test_a_failing_run_is_a_failure(error: Exception) -> None:
         device.answer = failing(error, 0)
         (outcome,) = await made.detect([GOLDEN])
         assert isinstance(outcome, Failed)
-        assert outcome.reason is error.failure  # type: ignore[attr-defined]
+        assert outcome.reason is error.failure  # type: ignore[attr-defined]  # Failed
         assert outcome.detail
 
     run(story())

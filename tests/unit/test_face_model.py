@@ -55,7 +55,7 @@ def test_faces_come_in_pixels_of_the_original(centerface: ReadyModel, photos: Pa
         model.detect([prepare(np.ascontiguousarray(each), [(640, 640)], LIMITS, 2.0)])[0]
         for each in (pixels, larger)
     )
-    assert golden.iou(tuple(2 * v for v in face.box), large.box) > 0.95  # type: ignore[arg-type]
+    assert golden.iou(tuple(2 * v for v in face.box), large.box) > 0.95  # type: ignore[arg-type]  # four
     assert np.abs(np.array(large.landmarks) - 2 * np.array(face.landmarks)).max() < 8
 
 

@@ -50,7 +50,7 @@ class _Cluster:
 def keeper_of(detector: _Detector, cluster: _Cluster, notes: Path | None = None, **how: Any) -> LeaseKeeper:
     log = quiet(lambda: detector.now)
     # As much of a detector as a keeper needs; to be one, it would have to open a device.
-    return LeaseKeeper(detector, cluster.read_epoch, 10.0, notes, log, **how)  # type: ignore[arg-type]
+    return LeaseKeeper(detector, cluster.read_epoch, 10.0, notes, log, **how)  # type: ignore[arg-type]  # fakes
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from cluster.ray_internals import (
     DRIVER_VARIABLES,
     EMBEDDED_VARIABLES,
     NODE_VARIABLES,
+    allow_clusters,
     is_other_cluster,
     metrics_port_variables,
     storage_variables,
@@ -47,8 +48,12 @@ PRIVATE_TEXT = re.compile(
     r"ray\._|ray\.core|ray\.experimental|ray\.scripts|internal_kv|CLUSTER_METADATA|WrongClusterID"
     r"|InvalidAuthToken|\braylet(\.exe)?$|_METRIC_PORT"
 )
-PRIVATE_ATTRIBUTE = re.compile(r"internal_kv_\w+|check_alive|core_worker|gcs_client|global_worker")
+PRIVATE_ATTRIBUTE = re.compile(
+    r"internal_kv_\w+|check_alive|core_worker|gcs_client|global_worker|_actor_\w+|_ray_\w+"
+)
 PRIVATE_PACKAGE = re.compile(r"ray\.(core|experimental|scripts|dashboard)\b")
+#: What `from ray.util import …` may not take.
+NOT_PUBLIC = {"ray.util.state"}
 #: Private names of Python's own modules `os` and `subprocess`.
 NOT_RAYS = {"_exit", "_handle"}
 
@@ -66,10 +71,30 @@ def private_names(source: str) -> Iterator[str]:
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (each.name for each in node.names if _is_private(each.name))
+            # Under another name, what follows could not be recognised.
+            renamed = {each.name for each in node.names if each.name == "ray" and each.asname}
+            yield from (each.name for each in node.names if _is_private(each.name) or each.name in renamed)
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ray":
             full = (f"{node.module}.{each.name}" for each in node.names)
-            yield from (each for each in full if _is_private(node.module) or "._" in each)
+            yield from (
+                each
+                for each in full
+                if _is_private(node.module)
+                or "._" in each
+                or PRIVATE_PACKAGE.match(each)
+                or each in NOT_PUBLIC
+            )
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr":
+            name = node.args[1]
+            if isinstance(name, ast.Constant) and re.match(r"_[^_]", str(name.value)):
+                yield ast.unparse(node)
+        elif isinstance(node, ast.BinOp) and re.match(r"f?'RAY_", ast.unparse(node.left)):
+            # A variable's name that is put together.
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Compare) and any(isinstance(each, ast.In) for each in node.ops):
+            # A text of Ray's that is looked for in an error.
+            if re.match(r"(str|repr)\(err", ast.unparse(node.comparators[0])):
+                yield ast.unparse(node)
         elif isinstance(node, ast.Attribute):
             whole = ast.unparse(node)
             is_own = ast.unparse(node.value) in ("self", "cls") or node.attr in own | NOT_RAYS
@@ -98,6 +123,15 @@ def _is_private(module: str) -> bool:
         "from ray.core.generated.common_pb2 import Address",
         "from ray.experimental.internal_kv import internal_kv_get_gcs_client",
         "from ray.util.state import list_actors",
+        "from ray import core",
+        "from ray import scripts",
+        "from ray import _private",
+        "from ray.util import state",
+        "import ray as r\nr.core.generated",
+        "getattr(handle, '_actor_id')",
+        "class A:\n    def f(self, handle): self._actor_id = handle._actor_id",
+        "os.environ['RAY_' + name]",
+        "'ActorDiedError' in str(error)",
         "import ray\nray._private.worker.global_worker",
         "import ray\nray.experimental.internal_kv",
         "handle._actor_id.hex()",
@@ -245,3 +279,17 @@ def test_importing_it_does_not_import_ray() -> None:
     imported = [ast.unparse(each) for each in top if isinstance(each, ast.Import | ast.ImportFrom)]
     assert not [each for each in imported if re.search(r"\bray\b", each)]
     assert ray_internals.__doc__
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_whether_clusters_are_allowed_decides_what_localhost_means(
+    monkeypatch: pytest.MonkeyPatch, is_allowed: bool
+) -> None:
+    """Where they are not, localhost is 127.0.0.1; where they are, it is this machine's outer address."""
+    from ray._private import ray_constants, services
+
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", not is_allowed)
+    allow_clusters(is_allowed)
+    monkeypatch.setattr(services, "node_ip_address_from_perspective", lambda *_: "192.0.2.7")
+    meant = services.get_node_ip_address()
+    assert (meant != "127.0.0.1") is is_allowed

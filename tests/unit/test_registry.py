@@ -6,6 +6,8 @@ import json
 import time
 from typing import Any
 
+import pytest
+
 from cluster.client.registry import ClientRegistry, leave_reset, read_clients
 from cluster.client.status import ClientStatus
 from tests.unit.fake_cluster import FakeCluster
@@ -77,5 +79,31 @@ def test_the_first_reset_of_a_cluster_is_seen() -> None:
         await leave_reset(cluster, None)
         await board.look()
         assert circuits.resets == [None]
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"client": "x", "at": ',
+        b"[]",
+        json.dumps({"client": "x", "at": time.time(), "standing": {"detectors": []}}).encode(),
+        json.dumps({"client": "x", "at": time.time(), "status": {"detectors": []}}).encode(),
+        json.dumps(
+            {"client": "x", "at": time.time(), "status": {**status().as_dict(), "detectors": [{}]}}
+        ).encode(),
+    ],
+    ids=["half", "a list", "an earlier word", "fields missing", "fields of a detector missing"],
+)
+def test_an_entry_of_another_version_is_shown_as_such(value: bytes) -> None:
+    """`rayface status` reads every client's entry; one of them must not end it with a traceback."""
+
+    async def story() -> None:
+        cluster = FakeCluster()
+        cluster.values["client/x"] = value
+        (entry,) = await read_clients(cluster)
+        assert entry.client == "x"
+        assert "another version of rayface" in entry.status["why_not"]
 
     run(story())
