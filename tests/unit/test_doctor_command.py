@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import select
 import socket
 import zipfile
@@ -79,7 +81,7 @@ def modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Modules:
     monkeypatch.setattr("actors.ownership.machine_folder", lambda: tmp_path)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 64)
     # Ports of its own, so that two runs of these tests on one machine do not meet.
-    first = free_port() // 100 * 100 - 10_000
+    first = next(first for first in range(20_000 + os.getpid() % 50 * 100, 30_000, 100) if _are_free(first))
     monkeypatch.setenv("RAYFACE_JOIN__FIRST_PORT", str(first))
     monkeypatch.setenv("RAYFACE_JOIN__FIRST_WORKER_PORT", str(first + 20))
     return made
@@ -89,6 +91,17 @@ def run(*arguments: str) -> Result:
     done = CliRunner().invoke(doctor, arguments)
     assert done.exception is None or isinstance(done.exception, SystemExit | ConfigurationError)
     return done
+
+
+def _are_free(first: int) -> bool:
+    """Whether nobody listens at the ports of a node whose first one this is."""
+    with contextlib.ExitStack() as stack:
+        try:
+            for port in range(first, first + 60):
+                stack.enter_context(socket.create_server(("", port)))
+        except OSError:
+            return False
+    return True
 
 
 def free_port() -> int:

@@ -14,6 +14,7 @@ import pytest
 from actors import golden
 from actors.errors import ModelUnavailable
 from actors.faces import Detected, Face, Failure, Health, State
+from cluster.client.status import ClientStatus, DetectorStatus
 from cluster.connection.cluster_api import ActorEntry, Node
 from cluster.doctor.detectors import Detectors, agreement
 from cluster.node.findings import Finding, Verdict
@@ -191,12 +192,24 @@ def test_a_cpu_that_cannot_be_compared(error: Exception) -> None:
 
 def test_circuits_and_the_fallback_of_clients() -> None:
     site = Site()
-    status = {
-        "detectors": [{"name": "FaceDetector", "circuit": "open", "detail": "it was silent"}],
-        "fallback": {"circuit open": 3},
-    }
-    note = {"client": "backend pid 7", "at": time.time(), "status": status}
-    site.values["client/1"] = json.dumps(note).encode()
+    seen = DetectorStatus(
+        name="FaceDetector",
+        state="away",
+        circuit="open",
+        reason="detector_lost",
+        detail="it was silent",
+        since_s=1.0,
+        retry_after_s=2.0,
+        num_calls=0,
+        num_failed=0,
+        num_slow=0,
+        num_opened=1,
+        num_in_flight=0,
+        last_error="it was silent",
+    )
+    status = ClientStatus("head:1", "", "", 0, 0, (seen,), {"circuit open": 3}, 0).as_dict()
+    entry = {"client": "backend pid 7", "at": time.time(), "status": status}
+    site.values["client/1"] = json.dumps(entry).encode()
     found = look(site)
     assert "backend pid 7 does not ask FaceDetector: it was silent" in one(found, "circuit").evidence
     assert "3 for circuit open" in one(found, "fallback").evidence
