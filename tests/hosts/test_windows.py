@@ -42,11 +42,11 @@ except DeviceHeld as held:
 _FAMILY = """
 import os, subprocess, sys, time
 from pathlib import Path
-from cluster.node.process_tree import Family
+from cluster.node.process_tree import ProcessTree
 sleep = "import time; time.sleep(600)"
 child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}]); {sleep}"
 with open("family.log", "wb") as log:
-    family = Family([sys.executable, "-c", child], dict(os.environ), log)
+    family = ProcessTree([sys.executable, "-c", child], dict(os.environ), log)
 print("started", flush=True)
 if sys.argv[1] == "end":
     time.sleep(3)
@@ -177,7 +177,7 @@ def test_the_scheduled_task_is_taken_and_taken_away(wine: Wine) -> None:
     assert "Registered" in wine.run("-m", "cluster", "install", "192.168.1.5:6379")
     assert "is gone" in wine.run("-m", "cluster", "uninstall")
     said = wine.run("-m", "cluster", "uninstall")
-    assert "Perhaps there is none" in said
+    assert "Perhaps there is no such task" in said
     assert "Traceback" not in said
 
 
