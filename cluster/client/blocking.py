@@ -212,6 +212,9 @@ class BlockingFaceClient:
             self._streams.discard(answers)
 
         def leave() -> None:
+            if self._is_closing:
+                # The runner closes the stream; a task that begins now might never be waited for.
+                return
             task = asyncio.ensure_future(end())
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
