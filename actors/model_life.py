@@ -114,15 +114,20 @@ class ModelLife:
         return self._starting.result() if self._starting.done() and self.fault is None else None
 
     def start(self) -> None:
-        """Open the model in a thread; after a fault, open it anew."""
-        if self._watchdog is not None and not self._has_started:
-            self._watchdog.start()
-        self._has_started = True
-        self.observers.event("starting", device=self.device)
+        """Open the model in a thread; after a fault, open it anew. An error becomes the `fault`."""
         self.fault = None
         # An exception in it would be logged at every wait for it; so the result after a fault is None.
-        self._starting = Future()
-        threading.Thread(target=self._start, args=(self._starting,), name="start", daemon=True).start()
+        starting: Future[FaceModel | None] = Future()
+        self._starting = starting
+        try:
+            if self._watchdog is not None and not self._has_started:
+                self._watchdog.start()
+            self._has_started = True
+            self.observers.event("starting", device=self.device)
+            threading.Thread(target=self._start, args=(starting,), name="start", daemon=True).start()
+        except Exception as error:
+            # The system may have no thread left.
+            self._end_start_with(error, starting)
 
     def start_again_if_due(self, pause_s: float = START_AGAIN_S) -> bool:
         """Start again if there is a fault and `pause_s` seconds have passed since; returns whether it did."""
@@ -194,6 +199,13 @@ class ModelLife:
         self.fault, self._fault_at = fault, self.clock()
         self.observers.trouble("faulty", device=self.device, reason=fault.failure, detail=fault.detail)
 
+    def _end_start_with(self, error: BaseException, starting: Future[FaceModel | None]) -> None:
+        try:
+            self._set_fault(_detector_fault(error))
+        finally:
+            # Whatever happens, the start is over: others wait for it.
+            starting.set_result(None)
+
     def _start(self, starting: Future[FaceModel | None]) -> None:
         """Fetch the model, open the session and warm up; in a thread, so that health can answer meanwhile."""
         try:
@@ -225,11 +237,7 @@ class ModelLife:
                 "warm_up": round((self.golden_at - opened) * 1000, 1),
             }
         except BaseException as error:
-            try:
-                self._set_fault(_detector_fault(error))
-            finally:
-                # Whatever happens, the start is over: others wait for it.
-                starting.set_result(None)
+            self._end_start_with(error, starting)
         else:
             starting.set_result(model)
             self.observers.event(
