@@ -6,9 +6,11 @@ A repeated step does not die in silence: an error that nobody foresaw is logged,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 from cluster.backoff import Backoff
@@ -34,7 +36,8 @@ async def repeat_async(
         step: what is done each time.
         name: what the step does, as the subject of a line in the log: "Watching the detectors".
         log: where unforeseen errors go, each kind with its traceback once. Hand in a rate-limited log.
-        every_s: seconds from the beginning of one step to the beginning of the next.
+        every_s: seconds from the beginning of one step to the beginning of the next. None for a step that
+            ends when the thing that it keeps ends: this is a loss, so "works again" is not said.
         backoff: pauses after a step that failed; without `every_s`, after every step.
         expected: errors that are no news: they are not logged and do not lengthen the pause.
 
@@ -78,7 +81,8 @@ def repeat_blocking(
         step: what is done each time.
         name: what the step does, as the subject of a line in the log: "Renewing the lease".
         log: where unforeseen errors go, each kind with its traceback once. Hand in a rate-limited log.
-        every_s: seconds from the beginning of one step to the beginning of the next.
+        every_s: seconds from the beginning of one step to the beginning of the next. None for a step that
+            ends when the thing that it keeps ends: this is a loss, so "works again" is not said.
         backoff: pauses after a step that failed; without `every_s`, after every step.
         expected: errors that are no news: they are not logged and do not lengthen the pause.
         is_over: whether to return; asked before each step and before each pause.
@@ -113,6 +117,17 @@ async def in_thread(
         raise
 
 
+@contextlib.contextmanager
+def _whatever_the_log_does() -> Iterator[None]:
+    """Keep an error of the log from the loop: a user's filter or an error's text may raise."""
+    try:
+        yield
+    except Exception:
+        # Told without the log, which does not work.
+        with contextlib.suppress(Exception):
+            traceback.print_exc()
+
+
 class _Pace:
     """Decides what a step's end means: what is logged, and how long the pause is."""
 
@@ -145,9 +160,10 @@ class _Pace:
 
     def succeeded(self) -> float:
         """The step ended well; returns the seconds until the next."""
-        if self._has_failed:
-            self._has_failed = False
-            self._log.info("%s works again.", self._name, extra={"about": self._name})
+        has_failed, self._has_failed = self._has_failed, False
+        if has_failed and self._every_s is not None:
+            with _whatever_the_log_does():
+                self._log.info("%s works again.", self._name, extra={"about": self._name})
         return self._usual_pause_s()
 
     def failed(self, error: BaseException) -> float:
@@ -156,7 +172,8 @@ class _Pace:
             return self._usual_pause_s()
         self._has_failed = True
         pause_s = max(self._after_a_life_s(), self._every_s or 0.0)
-        self._tell(error, pause_s)
+        with _whatever_the_log_does():
+            self._tell(error, pause_s)
         return pause_s
 
     def _usual_pause_s(self) -> float:

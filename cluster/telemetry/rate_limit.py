@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class RateLimitFilter(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
+        # A logger calls its filters in any thread without a lock, and in a signal handler too.
+        self._lock = threading.RLock()
         self._seen: dict[tuple[str, object], _Seen] = {}
 
     @property
@@ -49,6 +52,10 @@ class RateLimitFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether an event is to be written."""
+        with self._lock:
+            return self._filter(record)
+
+    def _filter(self, record: logging.LogRecord) -> bool:
         now, kind = self._clock(), (record.msg, getattr(record, "about", None))
         seen = self._seen.get(kind)
         if seen is None or now - seen.last > _FORGOTTEN_S:

@@ -128,6 +128,28 @@ def test_an_unforeseen_error_is_told_and_the_loop_goes_on(
     assert third.getMessage() == "The test works again."
 
 
+@pytest.mark.parametrize("front", [repeated, repeated_in_thread])
+def test_a_log_that_raises_does_not_end_the_loop(front: Callable[..., list[float]]) -> None:
+    def no_log(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError("a filter of the user's")
+
+    log = logging.Logger("raises")
+    log.addFilter(no_log)
+    backoff = Backoff(first_s=3.0, jitter=lambda: 1.0)
+    assert front(8.0, None, OSError("full"), None, log=log, backoff=backoff) == [0, 2, 5, 7]
+
+
+@pytest.mark.parametrize("front", [repeated, repeated_in_thread])
+def test_the_end_of_a_life_is_not_called_working_again(
+    front: Callable[..., list[float]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A step without a pace ends well when the thing is lost that it keeps."""
+    caplog.set_level(logging.INFO)
+    front(30.0, OSError("full"), None, None, every_s=None)
+    assert "full" in caplog.text
+    assert "works again" not in caplog.text
+
+
 def test_a_foreign_cancellation_does_not_end_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     """Somebody cancelled what the step waited for, and not the loop."""
     assert len(repeated(20.0, asyncio.CancelledError(), backoff=Backoff(jitter=lambda: 1.0))) == 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -66,3 +67,31 @@ def test_its_own_memory_is_bounded(clock: Clock) -> None:
     for number in range(10_000):
         sparing.filter(logging.LogRecord("x", logging.INFO, "", 0, f"event {number}", (), None))
     assert sparing.num_kinds <= 200
+
+
+def test_one_thread_at_a_time_looks_at_the_memory() -> None:
+    """A second thread that logs waits until the first is done; the clock is where both would be inside."""
+    inside = 0
+    most = 0
+    second_begins = threading.Event()
+
+    def clock() -> float:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        if threading.current_thread() is first:
+            other.start()
+            second_begins.wait(0.2)
+        else:
+            second_begins.set()
+        inside -= 1
+        return 0.0
+
+    sparing = RateLimitFilter(clock)
+    record = logging.LogRecord("x", logging.INFO, "", 0, "an event", (), None)
+    first = threading.Thread(target=sparing.filter, args=(record,))
+    other = threading.Thread(target=sparing.filter, args=(record,))
+    first.start()
+    first.join()
+    other.join()
+    assert most == 1
