@@ -61,7 +61,7 @@ class Cpu:
     async def detect(
         self, images: Sequence[PreparedImage], priority: str, deadline_s: float, trace: str
     ) -> list[Outcome]:
-        """As the real one; takes a tenth of a second."""
+        """Answer as the real one does, after a tenth of a second."""
         assert self.is_open
         await asyncio.sleep(0.1)
         return [self._cpus.answer(image) for image in images]

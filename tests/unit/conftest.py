@@ -32,7 +32,7 @@ class _Ear(logging.Handler):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file left open and an error in a finalizer are errors here; only with real Ray both are not ours."""
+    """An open file or an error in a finalizer fails the test; with real Ray, neither is our fault."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("error::ResourceWarning"))
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Take all modules out of the garbage collector's sight, so that a collection a test costs little."""
+    """Hide all modules from the garbage collector, so that a collection in each test costs little."""
     gc.collect()
     gc.freeze()
 
@@ -52,7 +52,7 @@ def _no_silent_errors() -> Iterator[None]:
     logger = logging.getLogger("asyncio")
     logger.addHandler(ear)
     yield
-    # A forgotten task speaks, and an unraisable exception is raised, when the task or object is collected.
+    # Python reports a forgotten task or an unraisable exception only when it collects the object.
     gc.collect()
     logger.removeHandler(ear)
     assert not ear.heard, ear.heard

@@ -22,7 +22,7 @@ STAMP = Stamp("FaceDetector on a test", "fake@0", "life-1")
 
 
 def health(**changes: Any) -> Health:
-    """Of a detector that is well, but for the changes."""
+    """Return the health of a detector that is well, with the given changes."""
     known = Health(
         name="FaceDetector",
         state=State.READY,
@@ -51,18 +51,18 @@ def health(**changes: Any) -> Health:
 
 
 def detected(width: int, epoch: int = 0, run_ms: float = 1.0) -> Outcome:
-    """No faces, on a photo so wide, by an owner of that epoch."""
+    """Return an outcome without faces for a photo of that width, from an owner with that epoch."""
     times = replace(Detected(stamp=STAMP, faces=(), width=0, height=0).times, run_ms=run_ms)
     return Detected(stamp=replace(STAMP, epoch=epoch), times=times, faces=(), width=width, height=1)
 
 
 def failed(failure: Failure, retry_after_s: float | None = None) -> Outcome:
-    """Ours, for that reason."""
+    """Return an outcome that failed for that reason."""
     return Failed(stamp=STAMP, reason=failure, detail=f"{failure} it was", retry_after_s=retry_after_s)
 
 
 def lost(failure: Failure = Failure.DETECTOR_LOST) -> NotAnswered:
-    """No answer, for that reason."""
+    """Return a fault: no answer came, for that reason."""
     return NotAnswered(Fault.of(failure, f"{failure} it was"))
 
 
@@ -102,14 +102,14 @@ class FakeCluster:
         self.traces: list[str] = []
 
     def answer(self, images: Sequence[PreparedImage]) -> list[Outcome] | Exception:
-        """What a detector says of images, where there is no script; an error is raised."""
+        """Return the answer for images when there is no script; an error in it is raised."""
         return [detected(image.width) for image in images]
 
     async def open(self, *, wait: bool = True) -> None:
-        """It is joined already."""
+        """Do nothing: this cluster is joined already."""
 
     async def close(self) -> None:
-        """Only remembers it."""
+        """Only remember the value."""
         self.is_closed = True
 
     async def place_detectors(self, *, timeout_s: float) -> list[str]:
@@ -216,7 +216,7 @@ class FakeCluster:
 
 
 def quiet(clock: Callable[[], float]) -> logging.Logger:
-    """A sparing log on that clock."""
+    """Return a rate-limited log that reads that clock."""
     log = logging.getLogger("test")
     log.filters.clear()
     log.addFilter(RateLimitFilter(clock))

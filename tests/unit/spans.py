@@ -27,7 +27,7 @@ class Spans:
 
     @property
     def all(self) -> list[ReadableSpan]:
-        """In the order in which they began; of the same moment, in that in which they were made."""
+        """Return the spans in the order in which they began; then in the order of creation."""
         return sorted(self._memory.get_finished_spans(), key=lambda each: each.start_time or 0)
 
     def named(self, name: str) -> list[ReadableSpan]:
@@ -38,7 +38,7 @@ class Spans:
         return span
 
     def parents(self) -> dict[str, str | None]:
-        """The name of each, and of what it is a part of."""
+        """Return the name of each span and the name of its parent."""
         names = {each.context.span_id: each.name for each in self.all}
         return {each.name: names.get(each.parent.span_id) if each.parent else None for each in self.all}
 
@@ -48,7 +48,7 @@ def facts(span: ReadableSpan) -> dict[str, Any]:
 
 
 def reason(span: ReadableSpan) -> str | None:
-    """Why it failed; None if it did not."""
+    """Return why the span failed; None if it did not."""
     assert span.status.is_ok or span.status.description == facts(span)["error.type"]
     return span.status.description
 

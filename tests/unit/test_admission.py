@@ -1,4 +1,4 @@
-"""Places for images: order, bounds, and that none is ever lost, whoever gives up when. Virtual time."""
+"""Places for images: their order and bounds, and no place is ever lost. All in virtual time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_people_go_first_and_in_their_order() -> None:
 
 
 def test_a_call_larger_than_all_there_is_takes_all_there_is() -> None:
-    """For it, which of a scan is three quarters."""
+    """A scan may use three quarters of all places."""
 
     async def story() -> None:
         admission = Admission(4, 10)
@@ -72,7 +72,7 @@ def test_too_many_who_wait_are_told_so() -> None:
     )
 )
 def test_no_place_is_lost_and_none_is_given_twice(calls: list[tuple[float, int, bool, float, float]]) -> None:
-    """Whoever comes when, stays how long, and gives up when: cancelled, timed out or served."""
+    """Callers arrive and leave in any order: they are cancelled, time out or are served."""
 
     async def story() -> None:
         admission, taken = Admission(8, 20), 0

@@ -1,4 +1,4 @@
-"""A repeated step outlives its errors, and a thread that talks to the cluster is waited for."""
+"""A repeated step goes on after an error, and a cancelled caller waits for the thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.virtual_time import run
 
 
 def test_the_value_and_the_error_arrive() -> None:
-    """As by `asyncio.to_thread`."""
+    """The result is the same as with `asyncio.to_thread`."""
     assert asyncio.run(in_thread(int, "7", base=8)) == 7
     with pytest.raises(ValueError, match="invalid literal"):
         asyncio.run(in_thread(int, "x"))
@@ -25,7 +25,7 @@ def test_the_value_and_the_error_arrive() -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_who_is_cancelled_waits_for_the_thread(fails: bool) -> None:
-    """Only then may the cluster be left."""
+    """Only after the thread has ended may the caller leave the cluster."""
     begun, may_end = threading.Event(), threading.Event()
     ended = []
 
@@ -69,12 +69,12 @@ class Steps:
             raise error
 
     async def soon(self) -> None:
-        """The same, awaited."""
+        """Does the same as a coroutine."""
         self()
 
 
 def repeated(seconds: float, *script: BaseException | None, **how: Any) -> list[float]:
-    """When the steps began, one every two seconds, in a loop that is cancelled after so many seconds."""
+    """Return when the steps began: one every two seconds, in a loop that is cancelled after `seconds`."""
 
     async def story() -> list[float]:
         steps = Steps(asyncio.get_running_loop().time, *script)
@@ -90,7 +90,7 @@ def repeated(seconds: float, *script: BaseException | None, **how: Any) -> list[
 
 
 def repeated_in_thread(seconds: float, *script: BaseException | None, **how: Any) -> list[float]:
-    """The same, in the calling thread."""
+    """Do the same in the calling thread."""
     now = 0.0
 
     def wait(pause_s: float) -> None:
@@ -151,7 +151,7 @@ def test_the_end_of_a_life_is_not_called_working_again(
 
 
 def test_a_foreign_cancellation_does_not_end_the_loop(caplog: pytest.LogCaptureFixture) -> None:
-    """Somebody cancelled what the step waited for, and not the loop."""
+    """The wait inside the step was cancelled; the loop itself was not."""
     assert len(repeated(20.0, asyncio.CancelledError(), backoff=Backoff(jitter=lambda: 1.0))) == 10
     assert "CancelledError" in caplog.text
 
@@ -174,7 +174,7 @@ def test_an_expected_error_is_no_news(
 
 @pytest.mark.parametrize("front", [repeated, repeated_in_thread])
 def test_without_a_pace_each_step_is_followed_by_a_growing_pause(front: Callable[..., list[float]]) -> None:
-    """For steps that are lives: of a process, of a connection."""
+    """Each step here is the life of a process or of a connection."""
     backoff = Backoff(most_s=10.0, jitter=lambda: 1.0)
     script = [None, OSError("lost"), None]
     assert front(30.0, *script, every_s=None, backoff=backoff) == [0, 1, 3, 7, 15, 25]
@@ -195,7 +195,7 @@ def test_half_an_hour_of_failures_is_few_lines(caplog: pytest.LogCaptureFixture)
 
 
 def test_an_ending_is_seen_before_the_pause() -> None:
-    """Whoever stops a loop does not wait for its pause."""
+    """A caller that stops a loop does not wait until the pause ends."""
     over = threading.Event()
     waited: list[float] = []
     repeat_blocking(over.set, **PLAIN, log=quiet(lambda: 0.0), is_over=over.is_set, wait=waited.append)

@@ -1,4 +1,4 @@
-"""Many calls, one run: batches, priorities, deadlines; all in virtual time."""
+"""Many calls share one run: batches, priorities, deadlines; all in virtual time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LANDSCAPE = (480, 640)
 
 
 def test_a_lone_image_is_taken_at_once_and_later_ones_together() -> None:
-    """No timer: what comes while the device works is the next batch."""
+    """There is no timer: images that arrive while the device works form the next batch."""
     device = Device()
 
     async def story() -> float:
@@ -30,7 +30,7 @@ def test_a_lone_image_is_taken_at_once_and_later_ones_together() -> None:
 
 
 def test_interactive_overtakes_bulk() -> None:
-    """A person waits for the run under way and no more."""
+    """An interactive image waits for the run under way and for nothing else."""
     device = Device()
 
     async def story() -> None:
@@ -46,7 +46,7 @@ def test_interactive_overtakes_bulk() -> None:
 
 
 def test_interactive_overtakes_bulk_of_another_shape() -> None:
-    """A portrait for a person goes before any number of landscapes that came earlier."""
+    """An interactive portrait goes before all landscapes of a scan, although they came earlier."""
     device = Device()
 
     async def story() -> None:
@@ -62,7 +62,7 @@ def test_interactive_overtakes_bulk_of_another_shape() -> None:
 
 
 def test_shapes_are_never_mixed() -> None:
-    """A run has one tensor."""
+    """A run has one tensor, so all its images have one shape."""
     device = Device()
 
     async def story() -> None:
@@ -76,7 +76,7 @@ def test_shapes_are_never_mixed() -> None:
 
 
 def test_what_cannot_be_in_time_is_never_run() -> None:
-    """I6: the device's time goes to images that somebody still wants; it was slower than it is known for."""
+    """I6: no run is spent on an image whose deadline cannot be met; this device is slower than measured."""
     device = Device(seconds=1.4)
 
     async def story() -> None:
@@ -95,7 +95,7 @@ def test_what_cannot_be_in_time_is_never_run() -> None:
 
 
 def test_the_queue_is_as_long_as_the_deadline_allows() -> None:
-    """I6: what would be too late is told so at once, and when to come again; with more time it may stay."""
+    """I6: an image that would be too late is refused at once with a time to come again; others stay."""
     device = Device()
 
     async def story() -> None:
@@ -113,7 +113,7 @@ def test_the_queue_is_as_long_as_the_deadline_allows() -> None:
 
 
 def test_a_deadline_too_short_for_any_run_is_no_fault_of_the_queue() -> None:
-    """Coming again later would not help."""
+    """The same image would fail later too, so the answer does not ask the caller to come again."""
 
     async def story() -> None:
         batcher = Device().batcher(size=1)
@@ -126,7 +126,7 @@ def test_a_deadline_too_short_for_any_run_is_no_fault_of_the_queue() -> None:
 
 
 def test_a_scan_that_fills_the_queue_leaves_room_for_people() -> None:
-    """I6: bulk takes three quarters of the places at most."""
+    """I6: bulk images take three quarters of the places at most."""
 
     async def story() -> None:
         batcher = Device().batcher(size=1, most=8)
@@ -142,7 +142,7 @@ def test_a_scan_that_fills_the_queue_leaves_room_for_people() -> None:
 
 
 def test_a_person_overtakes_a_batch_that_is_ready_but_not_begun() -> None:
-    """On a GPU the next bulk batch is assembled while one runs; it waits."""
+    """On a GPU the next bulk batch is assembled during a run; the interactive image goes before it."""
     device = Device(gate=True)
 
     async def story() -> None:
@@ -200,7 +200,7 @@ def test_a_persons_wait_is_bounded_while_a_scan_runs_at_full_load(
                     begun = loop.time()
                     await batcher.submit(prepared(number))
                     took.append(loop.time() - begun)
-                    # Not in step with the batches.
+                    # The interactive images do not come in step with the batches.
                     await asyncio.sleep(0.0137 + 0.0011 * (number % 17))
                 over.set()
 

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a run or in it, and whom it costs; all in virtual time."""
+"""What goes wrong before or during a run, and which images it costs; all in virtual time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LANDSCAPE = (480, 640)
 
 
 def test_a_suspect_has_a_run_for_itself() -> None:
-    """And its neighbours are batched as ever, before and after it."""
+    """The images before and after the suspect are batched as usual."""
     device = Device()
 
     async def story() -> None:
@@ -30,7 +30,7 @@ def test_a_suspect_has_a_run_for_itself() -> None:
 
 
 def test_a_fault_of_one_image_is_that_images_alone() -> None:
-    """I3: a run may answer each image by itself."""
+    """I3: a run may answer each image separately."""
     device = Device()
     device.broken = lambda batch: [
         DeviceFailed("odd") if image.height == 82 else image.height for image in batch
@@ -44,7 +44,7 @@ def test_a_fault_of_one_image_is_that_images_alone() -> None:
 
 
 def test_a_deadline_during_the_run_is_kept() -> None:
-    """I6: a device slower than it was measured does not hold the caller."""
+    """I6: a device that is slower than measured does not make the caller wait past the deadline."""
     device = Device(seconds=60.0)
 
     async def story() -> None:
@@ -55,7 +55,7 @@ def test_a_deadline_during_the_run_is_kept() -> None:
 
 
 def test_a_full_queue_says_how_long_to_wait() -> None:
-    """I6: memory is bounded; one running, two waiting, the rest told to come again."""
+    """I6: memory is bounded. One image runs, two wait, and the others are told when to come again."""
     device = Device()
 
     async def story() -> None:
@@ -67,7 +67,7 @@ def test_a_full_queue_says_how_long_to_wait() -> None:
 
 
 def test_a_caller_who_leaves_frees_its_place() -> None:
-    """Cancelled while waiting: not run, not counted."""
+    """An image whose caller was cancelled while it waited is neither run nor counted."""
     device = Device()
 
     async def story() -> None:
@@ -86,7 +86,7 @@ def test_a_caller_who_leaves_frees_its_place() -> None:
 
 
 def test_a_failing_run_costs_its_own_batch_only() -> None:
-    """I3: the batches before and after are answered."""
+    """I3: the batches before and after it are answered."""
     device = Device()
 
     def broken(batch: Sequence[PreparedImage]) -> None:
@@ -104,7 +104,7 @@ def test_a_failing_run_costs_its_own_batch_only() -> None:
 
 @pytest.mark.parametrize("spoiled", [[], [1, 2, 3]])
 def test_a_wrong_number_of_answers_is_a_fault(spoiled: list[int]) -> None:
-    """I1: nobody gets another image's answer."""
+    """I1: nobody gets the answer for another image."""
     device = Device()
     device.broken = lambda batch: spoiled
 
@@ -115,7 +115,7 @@ def test_a_wrong_number_of_answers_is_a_fault(spoiled: list[int]) -> None:
 
 
 def test_closing_answers_what_was_accepted() -> None:
-    """And takes no more."""
+    """A closed batcher accepts no more images."""
     device = Device()
 
     async def story() -> None:
@@ -132,7 +132,7 @@ def test_closing_answers_what_was_accepted() -> None:
 
 
 def test_a_run_that_is_cancelled_leaves_nobody_waiting() -> None:
-    """The image of that run is told so, and the next batch comes on the device."""
+    """The image of that run fails, and the next batch runs on the device."""
     device = Device(seconds=100.0)
 
     async def story() -> list[Any]:

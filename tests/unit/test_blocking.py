@@ -20,12 +20,12 @@ from tests.unit.clients import inline_parts, photo, photos
 from tests.unit.fake_cluster import FakeCluster, lost
 
 Value = TypeVar("Value")
-#: Longer than anything here takes; a test that hangs ends after it, and says so.
+#: Longer than anything here takes; a test that hangs fails after this time.
 _LONG_S = 20.0
 
 
 def within(work: Callable[[], Value]) -> Value:
-    """What work returns, done in a thread of its own; fails if it hangs."""
+    """Run the work in a thread of its own and return the result; fail if it hangs."""
     done: concurrent.futures.Future[Value] = concurrent.futures.Future()
 
     def do() -> None:
@@ -56,7 +56,7 @@ def client(cluster: FakeCluster) -> Iterator[BlockingFaceClient]:
 
 
 def in_the_clients_thread(client: BlockingFaceClient, work: Callable[[], Value]) -> Value:
-    """Do something there, as the garbage collector may."""
+    """Do the work in the client's thread, as the garbage collector may."""
 
     async def do() -> Value:
         return work()
@@ -116,7 +116,7 @@ def test_a_stream_in_a_cycle_may_be_collected_in_the_clients_own_thread(
 
 
 def test_who_leaves_a_stream_leaves_no_call_behind(client: BlockingFaceClient, cluster: FakeCluster) -> None:
-    """And waits for none of them."""
+    """The caller does not wait for the calls to end."""
     cluster.seconds = 0.001
 
     def leave() -> None:
@@ -131,7 +131,7 @@ def test_who_leaves_a_stream_leaves_no_call_behind(client: BlockingFaceClient, c
 
 @pytest.mark.parametrize("collected_in", ["the client's thread", "another thread"])
 def test_a_finalizer_may_close_the_client(cluster: FakeCluster, collected_in: str) -> None:
-    """Of an object that holds the client, and is garbage."""
+    """The finalizer belongs to an object that holds the client and is garbage."""
     client = made(cluster)
 
     class Backend:
@@ -185,7 +185,7 @@ def test_a_closed_client_says_so_and_may_be_closed_again(cluster: FakeCluster) -
 
 
 def test_closing_wakes_the_threads_that_wait(cluster: FakeCluster) -> None:
-    """Whatever they wait for: an answer, or a source that stalls."""
+    """The threads may wait for an answer, or for a source that stalls."""
     cluster.seconds = 1000
     client = made(cluster)
     stalled = threading.Event()
@@ -211,7 +211,7 @@ def test_closing_wakes_the_threads_that_wait(cluster: FakeCluster) -> None:
 def test_a_forked_process_is_told_to_make_its_own(
     client: BlockingFaceClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread of the client is not there; closing does nothing."""
+    """The client's thread does not exist in the forked process; closing does nothing there."""
     with monkeypatch.context() as forked:
         forked.setattr(os, "getpid", lambda: 1)
         with pytest.raises(ClientNotUsable, match="before a fork"):
@@ -225,7 +225,7 @@ def test_a_forked_process_is_told_to_make_its_own(
 def test_an_interrupted_call_is_cancelled(
     client: BlockingFaceClient, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl+C while a thread waits: the detector does not work for nobody, and the client goes on."""
+    """Ctrl+C while a thread waits cancels the detector's work; the client stays usable."""
 
     def interrupted(futures: Any, **options: Any) -> Any:
         _until(lambda: cluster.under_way == 1)

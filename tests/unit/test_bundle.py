@@ -83,7 +83,7 @@ def test_what_is_left_of_a_line(text: str, left: str) -> None:
 
 
 def test_short_values_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or a variable SOME_KEY=1 would take every 1 away."""
+    """Otherwise a variable SOME_KEY=1 would remove every 1 from the text."""
     monkeypatch.setenv("SOME_KEY", "1")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     assert "1" not in secrets()
@@ -107,7 +107,7 @@ def test_it_stays_small(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_secret_at_the_edge_of_what_is_kept(logs: Path, tmp_path: Path) -> None:
-    """Half a token is one, too."""
+    """Half a token is a secret too."""
     (logs / "head.log").write_text(f"{TOKEN * 4_000}\nnew line\n")
     target = tmp_path / "bundle.zip"
     write_bundle(target, [], None, settings(logs))

@@ -35,7 +35,7 @@ def test_a_call_keeps_what_is_known_of_each_image_in_the_callers_order() -> None
 
 
 def test_with_the_default_settings_a_call_is_one_question() -> None:
-    """However large the photos are."""
+    """This holds however large the photos are."""
     settings = load_settings()
     num = settings.client.images_per_call
     assert len(in_questions([prepared(settings.detector.input_size)] * num)) == 1
@@ -48,7 +48,7 @@ def test_with_the_default_settings_a_call_is_one_question() -> None:
         (17, 640, [8, 8, 1]),
         (256, 640, [8] * 32),
         (8, 1280, [2, 2, 2, 2]),
-        # One photo alone is larger than the limit, and travels all the same.
+        # One photo alone is larger than the limit; it is sent all the same.
         (3, 4096, [1, 1, 1]),
         (0, 640, []),
     ],
@@ -61,12 +61,12 @@ def test_larger_settings_need_several_questions(num: int, size: int, lengths: li
 
 
 def test_a_question_travels_inside_rays_call() -> None:
-    """What Ray would send through its object store is larger than a question may be."""
+    """Ray would send a larger question through its object store."""
     assert int(COMMON["RAY_max_direct_call_object_size"]) > 1.1 * MAX_QUESTION_BYTES
 
 
 def test_a_client_divides_a_call_that_is_too_large() -> None:
-    """And puts the answers together in order."""
+    """The client puts the answers together in the order of the images."""
 
     async def story() -> None:
         cluster = FakeCluster()

@@ -37,7 +37,7 @@ def test_an_open_and_a_closed_port_are_told_apart_and_nothing_is_left() -> None:
 
 
 def test_an_answer_that_nobody_came_for_is_taken_away() -> None:
-    """By the callback probe's own clock."""
+    """The time is read from the callback probe's own clock."""
     head, answered, now = FakeHead(), dict[str, float](), [0.0]
     store = KeyValueStore(head, 5.0)
     head.kept[b"visit/x"] = json.dumps({"host": "127.0.0.1", "ports": [_free_port()]}).encode()
@@ -49,7 +49,7 @@ def test_an_answer_that_nobody_came_for_is_taken_away() -> None:
 
 
 def test_a_request_that_cannot_be_read_is_met_once() -> None:
-    """It ends the probe, which is started again; others are answered then."""
+    """The request ends the probe once; the probe that is started next answers other requests."""
     head = FakeHead()
     store = KeyValueStore(head, 5.0)
     head.kept[b"visit/bad"] = b"{"

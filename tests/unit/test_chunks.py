@@ -1,4 +1,4 @@
-"""Sources of images: read a few at a time, no further ahead, and never waited for when nobody wants more."""
+"""Sources of images: read a few at a time, no further ahead, and not at all when nobody wants more."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_list_is_divided_as_it_is() -> None:
 
 
 def test_what_is_ready_comes_together() -> None:
-    """An image alone does not wait for others."""
+    """An image that is alone does not wait for others."""
 
     async def source() -> AsyncIterator[bytes]:
         yield b"1"
@@ -37,7 +37,7 @@ def test_what_is_ready_comes_together() -> None:
 
 
 def test_a_source_may_raise_cancelled_itself() -> None:
-    """Whoever reads it is told, and does not wait for ever."""
+    """The reader gets the error and does not wait for ever."""
 
     async def source() -> AsyncIterator[bytes]:
         yield b"1"
@@ -53,7 +53,7 @@ def test_a_source_may_raise_cancelled_itself() -> None:
 
 
 def threaded(story: Any) -> Any:
-    """In a loop of real time, which a thread can wake; a test that hangs ends."""
+    """Run in a loop with real time, which a thread can wake; a test that hangs fails."""
 
     async def bounded() -> Any:
         async with asyncio.timeout(_LONG_S):
@@ -102,7 +102,7 @@ def test_an_error_of_the_source_comes_after_what_it_gave() -> None:
 
 
 def test_a_source_that_blocks_holds_nobody_up() -> None:
-    """Neither whoever leaves, nor the end of the process: its thread is a daemon."""
+    """The source blocks neither a reader that leaves nor the end of the process: its thread is a daemon."""
     blocks, reader = threading.Event(), []
 
     def source() -> Iterator[bytes]:

@@ -23,20 +23,20 @@ def made(**changes: float) -> CircuitBreaker:
 
 
 def failing(circuit: CircuitBreaker, num_calls: int, now: float = 0.0) -> None:
-    """So many failed calls at once."""
+    """Record that many failed calls at once."""
     for _ in range(num_calls):
         circuit.record(now, BROKEN)
 
 
 def test_few_failures_open_nothing() -> None:
-    """Not even if every call failed: the old breaker was nervous."""
+    """Few failures do not open the circuit, even if every call failed."""
     circuit = made(min_calls=10)
     failing(circuit, 9)
     assert circuit.state(0.0) is CLOSED
 
 
 def test_it_opens_by_rate_with_the_reason() -> None:
-    """And says how many of how many."""
+    """The reason says how many calls failed, and out of how many."""
     circuit = made(min_calls=10, max_failure_rate=0.5)
     for _ in range(5):
         circuit.record(0.0)
@@ -48,7 +48,7 @@ def test_it_opens_by_rate_with_the_reason() -> None:
 
 
 def test_old_failures_are_forgotten() -> None:
-    """What failed before the window says nothing about now."""
+    """Failures from before the window say nothing about the present."""
     circuit = made(min_calls=10, window_s=30)
     failing(circuit, 9, now=0.0)
     failing(circuit, 9, now=31.0)
@@ -57,7 +57,7 @@ def test_old_failures_are_forgotten() -> None:
 
 
 def test_slow_calls_open_it() -> None:
-    """A device that answers everything, and each thing much too late."""
+    """The device answers every call, but much too late."""
     circuit = made(min_calls=4, max_slow_rate=0.75)
     for slow in (False, True, True, True):
         circuit.record(0.0, slow=slow)
@@ -68,7 +68,7 @@ def test_slow_calls_open_it() -> None:
 
 
 def test_a_failed_call_is_not_slow_as_well() -> None:
-    """Or each would count twice."""
+    """Otherwise one call would count twice."""
     circuit = made(min_calls=4, max_slow_rate=0.75)
     circuit.record(0.0)
     circuit.record(0.0, BROKEN, slow=True)
@@ -79,7 +79,7 @@ def test_a_failed_call_is_not_slow_as_well() -> None:
 
 
 def test_a_lasting_cause_opens_it_at_once() -> None:
-    """Without a single call."""
+    """The circuit opens without a single call."""
     circuit = made(open_s=2)
     circuit.trip(0.0, LYING)
     assert circuit.view(0.5).cause == LYING
@@ -87,7 +87,7 @@ def test_a_lasting_cause_opens_it_at_once() -> None:
 
 
 def test_probes_close_it() -> None:
-    """One at a time, and only as many in a row as were asked for."""
+    """One probe goes at a time, and the circuit closes after as many good ones as the settings ask for."""
     circuit = made(open_s=2, num_probes=2)
     circuit.trip(0.0, LYING)
     assert not circuit.take_probe(1.9)
@@ -102,7 +102,7 @@ def test_probes_close_it() -> None:
 
 
 def test_each_failed_probe_doubles_the_wait() -> None:
-    """Up to the longest."""
+    """The wait grows up to the longest one that the settings allow."""
     circuit = made(open_s=2, max_open_s=7)
     circuit.trip(0.0, LYING)
     now, waits = 0.0, []
@@ -118,7 +118,7 @@ def test_each_failed_probe_doubles_the_wait() -> None:
 
 @pytest.mark.parametrize(("well_s", "next_wait_s"), [(5.0, 4.0), (31.0, 2.0)])
 def test_one_that_fails_again_soon_waits_longer(well_s: float, next_wait_s: float) -> None:
-    """Only a circuit that was well for a whole window begins afresh."""
+    """Only a circuit that stayed closed for a whole window begins with the shortest wait again."""
     circuit = made(open_s=2, num_probes=1, window_s=30)
     circuit.trip(0.0, LYING)
     assert circuit.take_probe(2.0)
@@ -128,7 +128,7 @@ def test_one_that_fails_again_soon_waits_longer(well_s: float, next_wait_s: floa
 
 
 def test_a_probe_without_news_is_given_up() -> None:
-    """Whoever took it may have died; the circuit must not wait for ever."""
+    """The caller with the probe may have died; the circuit must not wait for ever."""
     circuit = made(open_s=2, probe_timeout_s=15)
     circuit.trip(0.0, LYING)
     assert circuit.take_probe(2.0)
@@ -137,7 +137,7 @@ def test_a_probe_without_news_is_given_up() -> None:
 
 
 def test_late_answers_count_for_nothing() -> None:
-    """Calls that began before it opened end after; they neither open nor close it again."""
+    """Calls that began before the circuit opened and end afterwards neither open nor close it."""
     circuit = made(open_s=2, num_probes=1, min_calls=1)
     circuit.trip(0.0, LYING)
     failing(circuit, 50, now=1.0)
@@ -147,7 +147,7 @@ def test_late_answers_count_for_nothing() -> None:
 
 
 def test_reset_closes_it() -> None:
-    """And a probe that was under way then tells nothing any more."""
+    """After a reset, the result of a probe that was under way is ignored."""
     circuit = made(open_s=2)
     circuit.trip(0.0, LYING)
     assert circuit.take_probe(2.0)
@@ -159,7 +159,7 @@ def test_reset_closes_it() -> None:
 
 
 def test_a_reason_to_believe_shortens_the_wait_and_closes_nothing() -> None:
-    """It was heard to be well again; a probe may look at once, and a closed circuit stays as it is."""
+    """The detector reports itself well: a probe may go at once, and a closed circuit stays closed."""
     circuit = made(open_s=60)
     circuit.probe_soon(0.0)
     assert circuit.state(0.0) is CLOSED
@@ -172,7 +172,7 @@ def test_a_reason_to_believe_shortens_the_wait_and_closes_nothing() -> None:
 
 
 def test_jitter_only_shortens() -> None:
-    """So that clients do not probe together, and no wait is longer than the longest."""
+    """Clients do not probe together, and no wait exceeds the longest."""
     circuit = CircuitBreaker(CircuitSettings(open_s=2, jitter=0.5), 0.0, chance=lambda: 0.5)
     circuit.trip(0.0, LYING)
     assert circuit.view(0.0).retry_after_s == 1.5
@@ -185,7 +185,7 @@ SETTINGS = CircuitSettings(
 
 
 class CircuitMachine(RuleBasedStateMachine):
-    """Any order of events; beside the circuit a plain list of what was recorded since it last changed."""
+    """Events come in any order; the model is a plain list of what was recorded since the last change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,14 +198,14 @@ class CircuitMachine(RuleBasedStateMachine):
         self.probe_since: float | None = None
 
     def changed(self, before: CircuitState) -> None:
-        """After an event that may have opened or closed it."""
+        """Check the state after an event that may have opened or closed the circuit."""
         after = self.circuit.state(self.now)
         if after is CircuitState.OPEN and before is not CircuitState.OPEN:
             self.opened_at, self.good_probes, self.probe_since, self.calls = self.now, 0, None, []
 
     @rule(seconds=st.floats(0, 20), chance=st.floats(0, 0.99))
     def time_passes(self, seconds: float, chance: float) -> None:
-        """Time alone makes open half-open, and changes nothing else."""
+        """Time alone turns open into half-open, and changes nothing else."""
         before = self.circuit.state(self.now)
         self.now, self.chance = self.now + seconds, chance
         after = self.circuit.state(self.now)
@@ -213,7 +213,7 @@ class CircuitMachine(RuleBasedStateMachine):
 
     @rule(failed=st.booleans(), slow=st.booleans(), times=st.integers(1, 6))
     def calls_end(self, failed: bool, slow: bool, times: int) -> None:
-        """It opens exactly when the list says so, and only from closed."""
+        """The circuit opens exactly when the list says so, and only from closed."""
         for _ in range(times):
             before = self.circuit.state(self.now)
             self.circuit.record(self.now, BROKEN if failed else None, slow=slow)
@@ -229,7 +229,7 @@ class CircuitMachine(RuleBasedStateMachine):
 
     @rule()
     def lasting_cause(self) -> None:
-        """From closed it opens; else only the cause is newer."""
+        """A closed circuit opens; any other only takes the newer cause."""
         before = self.circuit.state(self.now)
         self.circuit.trip(self.now, LYING)
         assert self.circuit.state(self.now) is (OPEN if before is CLOSED else before)
@@ -238,7 +238,7 @@ class CircuitMachine(RuleBasedStateMachine):
 
     @rule()
     def probe_is_taken(self) -> None:
-        """Only half-open, one at a time, and never never again."""
+        """A probe goes only in half-open, one at a time, and a lost one does not block the next for ever."""
         free = self.probe_since is None or self.now - self.probe_since >= SETTINGS.probe_timeout_s
         due = self.circuit.state(self.now) is HALF_OPEN and free
         # At the very moment of the time-out rounding may decide either way.
@@ -251,7 +251,7 @@ class CircuitMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.probe_since is not None)
     @rule(good=st.booleans())
     def probe_ends(self, good: bool) -> None:
-        """Enough good ones in a row close it; a bad one opens it."""
+        """Enough good probes in a row close the circuit; a bad one opens it."""
         before = self.circuit.state(self.now)
         self.circuit.probed(self.now, None if good else BROKEN)
         self.probe_since = None
@@ -267,7 +267,7 @@ class CircuitMachine(RuleBasedStateMachine):
 
     @rule()
     def reason_to_believe_in_it(self) -> None:
-        """Open becomes half-open; nothing is let through by it."""
+        """Open becomes half-open; this lets no call through."""
         before = self.circuit.state(self.now)
         self.circuit.probe_soon(self.now)
         assert self.circuit.state(self.now) is (CLOSED if before is CLOSED else HALF_OPEN)
@@ -275,20 +275,20 @@ class CircuitMachine(RuleBasedStateMachine):
 
     @rule()
     def reset(self) -> None:
-        """Always closed afterwards."""
+        """The circuit is always closed afterwards."""
         self.circuit.reset(self.now)
         assert self.circuit.state(self.now) is CLOSED
         self.calls, self.good_probes, self.probe_since = [], 0, None
 
     @invariant()
     def says_why(self) -> None:
-        """Not closed: a cause. Closed: none."""
+        """A circuit that is not closed has a cause; a closed one has none."""
         view = self.circuit.view(self.now)
         assert (view.cause is None) == (view.state is CLOSED)
 
     @invariant()
     def never_open_for_long(self) -> None:
-        """Open ends by itself, within the longest time."""
+        """An open circuit becomes half-open without help, within the longest time."""
         if self.circuit.state(self.now) is OPEN:
             assert self.now - self.opened_at < SETTINGS.max_open_s
         assert self.circuit.view(self.now).retry_after_s <= SETTINGS.max_open_s

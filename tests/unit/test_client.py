@@ -32,7 +32,7 @@ async def as_they_come(images: Sequence[Any]) -> AsyncIterator[Any]:
 
 
 def test_outcomes_come_in_order_whatever_happens_to_each(tmp_path: Path) -> None:
-    """I1, I3: refused here, answered there, failed there: each at its own place."""
+    """I1, I3: an image refused here, answered there or failed there has its outcome at its own place."""
 
     class Mixed(FakeCluster):
         def answer(self, images: Sequence[Any]) -> Any:
@@ -87,7 +87,7 @@ def test_a_stream_is_read_no_further_than_it_is_answered() -> None:
 
 
 def test_an_answer_does_not_wait_for_a_source_that_stalls() -> None:
-    """Whoever feeds photos by hand sees each answer before giving the next."""
+    """A caller who feeds photos by hand sees each answer before giving the next photo."""
 
     async def story() -> None:
         asked: asyncio.Queue[Any] = asyncio.Queue()
@@ -107,7 +107,7 @@ def test_an_answer_does_not_wait_for_a_source_that_stalls() -> None:
 
 
 def test_a_source_that_fails_says_so_after_what_it_gave() -> None:
-    """Its own error comes out, not a hang."""
+    """The source's own error reaches the caller, and nothing hangs."""
 
     async def source() -> AsyncIterator[Any]:
         yield photo(1)
@@ -124,7 +124,7 @@ def test_a_source_that_fails_says_so_after_what_it_gave() -> None:
 
 
 def test_busy_images_are_asked_for_again_and_only_those() -> None:
-    """I6: flow control, within the same deadline; the answered ones are left alone."""
+    """I6: only the busy images are sent again, within the same deadline."""
 
     asked: Counter[int] = Counter()
 
@@ -144,7 +144,7 @@ def test_busy_images_are_asked_for_again_and_only_those() -> None:
 
 
 def test_busy_beyond_the_deadline_is_said() -> None:
-    """I6: no waiting for what cannot come in time."""
+    """I6: the call does not wait for an answer that cannot come in time."""
 
     class Busy(FakeCluster):
         def answer(self, images: Sequence[Any]) -> Any:
@@ -177,14 +177,14 @@ def test_a_deadline_ends_a_call_that_hangs() -> None:
     ],
 )
 def test_a_fault_of_the_cluster_is_an_outcome(answer: Any, failure: Failure) -> None:
-    """I1: nothing is raised once images are on their way, and nobody gets another's answer."""
+    """I1: nothing is raised once images were sent, and nobody gets the answer for another image."""
     detector = FakeCluster()
     detector.answer = lambda images: answer  # type: ignore[method-assign]  # its script
     assert widths(run(asking(detector, [photo(1), b"", photo(2)]))) == [failure, "zero_sized", failure]
 
 
 def test_who_leaves_a_stream_leaves_no_call_behind() -> None:
-    """The calls under way are cancelled, so that the detector does not work for nobody."""
+    """The calls under way are cancelled, so that the detector does no work that nobody wants."""
     detector = FakeCluster(seconds=1000)
 
     async def story() -> None:

@@ -45,7 +45,7 @@ def made(cluster: FakeCluster | None = None) -> FaceClient:
 
 
 def test_a_client_is_opened_by_async_with_and_closed_after_it() -> None:
-    """The way aiohttp and httpx have it."""
+    """aiohttp and httpx have the same usage."""
 
     async def story() -> None:
         cluster = FakeCluster()
@@ -87,7 +87,7 @@ def test_before_it_is_opened_a_client_says_how_to_open_it(use: Use) -> None:
 
 @every_use
 def test_after_it_is_closed_a_client_says_so(use: Use) -> None:
-    """And closing it twice does no harm."""
+    """A second close does no harm."""
 
     async def story() -> None:
         client = made()
@@ -106,7 +106,7 @@ def test_after_it_is_closed_a_client_says_so(use: Use) -> None:
 
 @every_use
 def test_in_another_event_loop_a_client_says_so(use: Use) -> None:
-    """`asyncio.run` twice is two loops."""
+    """Two calls of `asyncio.run` make two loops."""
     client = made()
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as first, asyncio.Runner() as second:
         first.run(client.__aenter__())
@@ -133,7 +133,7 @@ def test_after_a_fork_a_client_says_so(use: Use, monkeypatch: pytest.MonkeyPatch
 
 
 def test_closing_ends_the_calls_under_way() -> None:
-    """They do not wait for their deadlines, and a stream does not go on."""
+    """The calls do not wait for their deadlines, and a stream does not go on."""
 
     async def story() -> None:
         loop, cluster = asyncio.get_running_loop(), FakeCluster(seconds=1000)
@@ -153,7 +153,7 @@ def test_closing_ends_the_calls_under_way() -> None:
 
 
 def test_closing_ends_a_stream_that_waits_for_a_detector() -> None:
-    """Its pause might last an hour."""
+    """The pause might last an hour."""
 
     async def story() -> None:
         loop, cluster = asyncio.get_running_loop(), FakeCluster()
@@ -210,7 +210,7 @@ def test_closing_ends_a_stream_whose_source_blocks() -> None:
 
 
 def test_a_caller_that_is_cancelled_is_cancelled() -> None:
-    """It is not told that the client was closed."""
+    """The caller does not get the message that the client was closed."""
 
     async def story() -> None:
         cluster = FakeCluster(seconds=1000)
@@ -227,7 +227,7 @@ def test_a_caller_that_is_cancelled_is_cancelled() -> None:
 
 
 def test_what_was_opened_is_closed_when_opening_fails() -> None:
-    """Here no detector answers in time."""
+    """In this test no detector answers in time."""
 
     async def story() -> None:
         cluster = FakeCluster()
@@ -241,7 +241,7 @@ def test_what_was_opened_is_closed_when_opening_fails() -> None:
 
 
 def test_a_stream_that_is_dropped_leaves_no_call_behind() -> None:
-    """The event loop closes it; nobody waits."""
+    """The event loop closes the stream; no caller waits for that."""
 
     async def story() -> None:
         cluster = FakeCluster(seconds=1000)

@@ -24,7 +24,7 @@ WORDS = "nobody foresaw it"
 
 
 class Failing(FakeCluster):
-    """Raises an error instead of every answer, while there is one."""
+    """Raises an error instead of every answer while `kind` is set."""
 
     def __init__(self, *names: str, kind: type[Exception] | None) -> None:
         super().__init__(*names)
@@ -59,7 +59,7 @@ def lines(caplog: pytest.LogCaptureFixture, begin: str) -> list[str]:
 def test_the_watch_over_the_detectors_goes_on(
     kind: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Or no circuit would ever close again."""
+    """If the watch ended, no circuit would ever close again."""
 
     async def story() -> None:
         loop, cluster = asyncio.get_running_loop(), Failing(kind=kind)
@@ -80,7 +80,7 @@ def test_the_watch_over_the_detectors_goes_on(
 
 @unforeseen
 def test_one_detectors_unforeseen_error_costs_the_others_nothing(kind: type[Exception]) -> None:
-    """The others are looked at and probed, and their circuits close."""
+    """The client still looks at the others and probes them, and their circuits close."""
 
     class OneFails(FakeCluster):
         async def health(self, detector: str, wait_s: float, *, timeout_s: float) -> Health:

@@ -1,4 +1,4 @@
-"""Driver processes come and go; whoever asks is carried, or told why not. Scripted, in virtual time."""
+"""The connection replaces driver processes; each question gets an answer or a reason. In virtual time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.virtual_time import run
 
 
 class Driver:
-    """One that answers with its number as a name, until it is told otherwise."""
+    """A driver process that answers with its number as a name, until the test changes that."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -55,7 +55,7 @@ class Driver:
             self.num_asked -= 1
 
     def dies(self) -> None:
-        """As when Ray's core ends it."""
+        """End as if Ray's core had ended the process."""
         self.ended.set_result("it ended with code 1")
 
     async def end(self) -> None:
@@ -106,7 +106,7 @@ def story(told: Callable[[Cluster, Connection], Any], address: str | None = "hea
 
 
 async def ask(made: Connection, timeout_s: float = 5.0) -> Any:
-    """Which driver process answered, or the failure."""
+    """Return which driver process answered, or the failure."""
     try:
         (name,) = await made.list_detectors(timeout_s=timeout_s)
         return int(name)
@@ -124,7 +124,7 @@ def test_a_cluster_that_cannot_be_joined_is_said() -> None:
 
 
 def test_without_waiting_it_joins_when_it_can() -> None:
-    """Questions wait for it, within their time, and are told what is missing after it."""
+    """Questions wait for the driver process within their time; after it they get the reason."""
 
     async def told(cluster: Cluster, made: Connection) -> None:
         cluster.away = "nobody answers at head:6379"
@@ -144,7 +144,7 @@ def test_without_waiting_it_joins_when_it_can() -> None:
 def test_an_unforeseen_error_while_joining_is_told_and_joining_goes_on(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Such as a process that cannot be started; whoever asks is told the reason."""
+    """An example is a process that cannot be started; a caller gets the reason."""
 
     async def told(cluster: Cluster, made: Connection) -> None:
         cluster.unforeseen = error
@@ -168,7 +168,7 @@ def test_a_connection_that_is_closed_at_once_leaves_no_process() -> None:
 
 
 def test_an_unforeseen_error_while_watching_costs_one_driver_process() -> None:
-    """The next one takes over, and the keeper goes on."""
+    """The next driver process takes over, and the connection goes on."""
 
     async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
@@ -183,7 +183,7 @@ def test_an_unforeseen_error_while_watching_costs_one_driver_process() -> None:
 
 
 def test_a_driver_process_that_ends_by_itself_is_replaced() -> None:
-    """What it was asked is answered with the reason; what is asked next waits for the next."""
+    """Open questions are answered with the reason; later questions wait for the next driver process."""
 
     async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
@@ -198,7 +198,7 @@ def test_a_driver_process_that_ends_by_itself_is_replaced() -> None:
 
 
 def test_a_stranded_driver_process_finishes_while_another_takes_over() -> None:
-    """The head was replaced or its node is gone: no question is lost by that."""
+    """The head was replaced, or the node of the driver process is gone: no question is lost."""
 
     async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
@@ -217,7 +217,7 @@ def test_a_stranded_driver_process_finishes_while_another_takes_over() -> None:
 
 
 def test_a_stranded_driver_process_stays_while_there_is_no_other() -> None:
-    """It may still reach detectors that the head no longer speaks of."""
+    """The old driver process may still reach detectors that the head no longer lists."""
 
     async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
@@ -233,7 +233,7 @@ def test_a_stranded_driver_process_stays_while_there_is_no_other() -> None:
 
 
 def test_a_head_that_is_away_costs_no_driver_process() -> None:
-    """Detectors still answer it; whether the head comes back is Ray's business."""
+    """Detectors still answer this driver process, and Ray itself connects to the head again."""
 
     async def told(cluster: Cluster, made: Connection) -> None:
         await made.open()
@@ -279,7 +279,7 @@ def test_a_question_has_its_time_and_no_more() -> None:
 
 
 def test_half_an_hour_without_a_head_is_few_attempts_and_few_lines(caplog: pytest.LogCaptureFixture) -> None:
-    """Each attempt is a process: one every ten seconds, not more."""
+    """Each attempt starts a process, so there is one every ten seconds at most."""
 
     async def told(cluster: Cluster, made: Connection) -> None:
         cluster.away = "nobody answers at head:6379"
