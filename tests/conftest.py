@@ -18,7 +18,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture
 def photos() -> Path:
-    """The folder of real photos; SOURCES.md says what is on them."""
+    """The folder of real photos; its SOURCES.md describes them."""
     return PHOTOS
 
 

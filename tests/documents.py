@@ -19,7 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parents[1]
 
-#: Languages of blocks that a person could run, and of those that only show something.
+#: Languages of blocks that a person could run, and languages of blocks that only show something.
 RUNNABLE = ("sh", "bat", "powershell", "python", "toml")
 SHOWN = ("text", "json")
 
@@ -32,7 +32,7 @@ _CODE = re.compile(r"`([^`]+)`")
 
 @dataclass(frozen=True)
 class Marker:
-    """What a document says about how a block is tested.
+    """A comment that says how the block after it is tested.
 
     Attributes:
         kind: run, live, tested, or not run here.

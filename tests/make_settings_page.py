@@ -27,8 +27,8 @@ _INTRODUCTION = """\
 This page is made from the settings' own fields by `.venv/bin/python -m tests.make_settings_page`. Change
 them, and make it again.
 
-A setting has a section and a name, for example `detector.model`. The first of these that names a value
-decides:
+A setting has a section and a name, for example `detector.model`. Its value is the first one
+that is found here:
 
 1. an argument: an option of a command, or `load_settings(detector={"model": "yunet"})` in Python;
 2. a variable: `RAYFACE_DETECTOR__MODEL=yunet` sets `detector.model`;

@@ -1,4 +1,4 @@
-"""The client's memory while it streams: the slope of its curve.
+"""Measures how fast the client's memory grows while it streams.
 
 python -m tests.benchmarks.memory [NUM_PHOTOS]
 """

@@ -88,7 +88,7 @@ def show(found: Report, console: Console) -> None:
     for problem in found.problems[:20]:
         console.print(f"PROBLEM: {problem}", style="red", markup=False)
     console.print(
-        "No photo was lost, doubled or answered wrongly." if not found.problems else "", style="green"
+        "No photo was lost, answered twice or answered wrongly." if not found.problems else "", style="green"
     )
 
 

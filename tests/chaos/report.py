@@ -123,7 +123,11 @@ def _problems(rows: Sequence[Row], notes: Sequence[Row]) -> list[str]:
     found = [f"photo {number} has {num} outcomes" for number, num in numbers.items() if num > 1]
     for row in rows:
         if row["status"] == "detected" and not row["right"]:
-            what = "a failure shown as no faces" if not row["num_faces"] else "another's or a wrong answer"
+            what = (
+                "a failure shown as an answer without faces"
+                if not row["num_faces"]
+                else "a wrong answer, or that of another photo"
+            )
             found.append(f"photo {row['number']}: {what} ({row['fallback'] or row['incarnation']})")
         elif row["status"] == "rejected":
             found.append(f"photo {row['number']} was refused: {row['detail']}")

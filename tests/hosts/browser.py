@@ -99,7 +99,7 @@ class Browser:
             "found?.click(); return !!found",
             words,
         )
-        assert clicked, f"nothing says {words!r}: {self.text()[:500]}"
+        assert clicked, f"No button or link has the text {words!r}: {self.text()[:500]}"
 
     def picture(self, file: Path, *, whole: bool = False) -> None:
         """Save a picture of the window as a PNG; with `whole`, first make the window as high as the page."""

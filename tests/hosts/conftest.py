@@ -1,4 +1,4 @@
-"""Suites about several machines: real heads and joins, each with ports and folders of its own."""
+"""Suites about several machines: real heads and joins, each with separate ports and folders."""
 
 from __future__ import annotations
 

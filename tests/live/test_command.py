@@ -1,4 +1,4 @@
-"""`rayface` as a process of its own, as a person or a script meets it."""
+"""`rayface` as a separate process, as a person or a script uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real photos through a real Ray of one machine: faces, refusals, order, the plain actor, what listens."""
+"""Real photos through a real Ray of one machine: faces, rejections, order, the plain actor, open ports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The detector's process is killed: Ray starts it again, and every image still has its one outcome."""
+"""The detector's process is killed: Ray starts it again, and every image still gets one outcome."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def test_one_trace_from_the_backends_own_span_to_the_device(traced: Traced, phot
 
 @needs_sender
 def test_what_an_embedded_detector_did_last_is_sent_before_it_ends(traced: Traced, photos: Path) -> None:
-    """`rayface detect` with a variable: the program ends with its cluster, right after the answer."""
+    """A variable turns tracing on for `rayface detect`; its cluster ends right after the answer."""
     before = len(traced.collector.spans)
     done = command(
         "detect",
