@@ -30,7 +30,7 @@ def mutex(name: str, folder: Path) -> Iterator[bool]:
         OSError: Windows gave no mutex.
     """
     del folder
-    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]  # Windows only
     kernel.CreateMutexW.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_wchar_p)
     kernel.CreateMutexW.restype = ctypes.c_void_p
     kernel.WaitForSingleObject.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
@@ -39,7 +39,7 @@ def mutex(name: str, folder: Path) -> Iterator[bool]:
     kernel.CloseHandle.argtypes = (ctypes.c_void_p,)
     handle = kernel.CreateMutexW(None, False, f"Global\\rayface-{name}")
     if not handle:
-        code = ctypes.get_last_error()  # type: ignore[attr-defined,unused-ignore]
+        code = ctypes.get_last_error()  # type: ignore[attr-defined,unused-ignore]  # Windows only
         if code == _ERROR_ACCESS_DENIED:
             yield False
             return

@@ -61,7 +61,10 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
             raise ClusterUnavailable(f"The callback probe waits for the head at {home}: {problem}.")
 
     def start_callback_probe(_: ray_start.Launch) -> ProcessTree:
-        with (folder / "callback-probe-output.log").open("wb") as output:
+        file = folder / "callback-probe-output.log"
+        # Appended, so that the reason of an earlier end stays; begun anew before it is large.
+        is_small = not file.exists() or file.stat().st_size < 1_000_000
+        with file.open("ab" if is_small else "wb") as output:
             return ProcessTree(
                 [sys.executable, "-m", "cluster.deployment.callback_probe", home], launch.environment, output
             )

@@ -46,11 +46,15 @@ def answer_requests(
     requests = store.keys(_REQUEST)
     for key in requests:
         asked = store.get(key)
-        # Deleted first: a request that cannot be answered ends this process, but not the next one too.
+        # Deleted first: a request that cannot be answered must not come back.
         store.delete(key)
-        request = json.loads(asked or b"{}")
-        ports: list[int] = request.get("ports", [])
-        found = knock_all(str(request.get("host")), ports)
+        try:
+            host, ports = _parsed(asked or b"")
+        except (ValueError, TypeError, LookupError) as error:
+            # Another machine's mistake must not end the probe for all the others.
+            sys.stderr.write(f"A request that cannot be read was deleted: {error!r}\n")
+            continue
+        found = knock_all(host, ports)
         answer = _ANSWER + key.removeprefix(_REQUEST)
         store.put(answer, json.dumps({"visited": found, "time": time.time()}).encode())
         answered[answer] = clock()
@@ -60,12 +64,18 @@ def answer_requests(
     return len(requests)
 
 
+def _parsed(request: bytes) -> tuple[str, list[int]]:
+    """The host and the ports that a request names; raises ValueError, TypeError or LookupError."""
+    asked = json.loads(request)
+    return str(asked["host"]), [int(port) for port in asked["ports"]]
+
+
 def ask(
     store: KeyValueStore, host: str, ports: Sequence[int], sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
     """The head's versions and time, and for each port why the head does not reach it ("" where it does).
 
-    `visited` is None if no callback probe answered: then `rayface head` did not start the head.
+    `visited` is None if no callback probe answered: it has failed, or `rayface head` did not start the head.
     `clock_skew_s` is how far this machine's clock is ahead of the head's, correct to a second or two; None
     if no callback probe answered.
     """

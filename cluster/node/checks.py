@@ -260,8 +260,9 @@ def check_way_back(answer: HeadAnswer, own: str, *, lends: bool) -> Iterator[Fin
     if answer.visited is None:
         yield warn(
             "way back",
-            "nobody at the head could try it: the head was not started by `rayface head`",
-            "Start it by `rayface head`, or make sure that the head reaches this machine's ports.",
+            "nobody at the head tried it: no callback probe answered there",
+            "Start the head by `rayface head`. If you did, read callback-probe-output.log beside its log; or "
+            "make sure yourself that the head reaches this machine's ports.",
         )
     elif lends and (closed := {port: problem for port, problem in answer.visited.items() if problem}):
         yield wrong(

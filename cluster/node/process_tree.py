@@ -159,7 +159,7 @@ class _ExtendedLimits(ctypes.Structure):
 
 
 def _kernel() -> Any:
-    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]  # Windows only
     kernel.CreateJobObjectW.restype = ctypes.c_void_p
     kernel.CreateJobObjectW.argtypes = (ctypes.c_void_p, ctypes.c_wchar_p)
     kernel.SetInformationJobObject.argtypes = (

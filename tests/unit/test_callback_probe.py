@@ -48,16 +48,20 @@ def test_an_answer_that_nobody_came_for_is_taken_away() -> None:
     assert (head.kept, answered) == ({}, {})
 
 
-def test_a_request_that_cannot_be_read_is_met_once() -> None:
-    """The request ends the probe once; the probe that is started next answers other requests."""
+@pytest.mark.parametrize(
+    "bad", [b"{", b"[1]", b"{}", b'{"host": "h", "ports": null}', b'{"host": "h", "ports": ["x"]}', b"\xff"]
+)
+def test_a_request_that_cannot_be_read_costs_the_others_nothing(
+    bad: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is deleted, with a line in the probe's log."""
     head = FakeHead()
     store = KeyValueStore(head, 5.0)
-    head.kept[b"visit/bad"] = b"{"
+    head.kept[b"visit/bad"] = bad
     head.kept[b"visit/good"] = json.dumps({"host": "127.0.0.1", "ports": [_free_port()]}).encode()
-    with pytest.raises(json.JSONDecodeError):
-        callback_probe.answer_requests(store, {})
-    assert callback_probe.answer_requests(store, {}) == 1
+    callback_probe.answer_requests(store, {})
     assert list(head.kept) == [b"visited/good"]
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_versions_alone_need_no_callback_probe() -> None:

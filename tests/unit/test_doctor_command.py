@@ -226,7 +226,7 @@ def test_a_head_that_is_well() -> None:
     [
         ({"clock_skew_s": -90.0}, "clock", "90 s behind the head's"),
         ({"visited": {"7380": "no answer", "7381": "no answer", "7384": ""}}, "way back", "7380-7381: no"),
-        ({"visited": None}, "way back", "was not started by `rayface head`"),
+        ({"visited": None}, "way back", "no callback probe answered there"),
         ({"python_version": "3.99.0"}, "versions", "3.99.0 at the head"),
     ],
 )
