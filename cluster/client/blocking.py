@@ -122,6 +122,7 @@ class BlockingFaceClient:
             cancelled in the background.
 
         Raises:
+            TypeError: `images` is one image and not several.
             ValueError: there is no such priority.
             ClientNotUsable: the client is closed, or was made before a fork.
             Exception: what the iterable itself raises.

@@ -127,8 +127,7 @@ class FaceClient:
             ClientNotUsable: the client is not open, or belongs to another event loop or process.
         """
         self._check()
-        if isinstance(images, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(images, "dtype"):
-            raise TypeError("Pass a list of images, even for one: detect([image]).")
+        _refuse_one(images)
         wanted = Priority(priority)
         seconds = self._settings.client.deadline_s if deadline_s is None else deadline_s
         deadline = self._loop.time() + seconds
@@ -162,11 +161,13 @@ class FaceClient:
             Yields one outcome for each image, in order. Close it (`aclose`) to leave it early.
 
         Raises:
+            TypeError: `images` is one image and not several.
             ValueError: there is no such priority.
             ClientNotUsable: the client is not open, or belongs to another event loop or process.
             Exception: what the iterable itself raises.
         """
         self._check_state()
+        _refuse_one(images)
         wanted = Priority(priority)
         seconds = self._settings.client.stream_deadline_s if deadline_s is None else deadline_s
 
@@ -377,3 +378,9 @@ class FaceClient:
             "This client belongs to the event loop in which it was opened, and this is another one or none. "
             "Make one client in each event loop, or use BlockingFaceClient, which any thread may use."
         )
+
+
+def _refuse_one(images: object) -> None:
+    """Raise TypeError for one image in place of several: its letters or rows would be taken for images."""
+    if isinstance(images, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(images, "dtype"):
+        raise TypeError("Pass a list of images, even for one: [image].")

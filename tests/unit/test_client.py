@@ -202,6 +202,18 @@ def test_who_leaves_a_stream_leaves_no_call_behind() -> None:
     assert detector.num_cancelled > 0
 
 
+@pytest.mark.parametrize("one", [b"x", "a.jpg", Path("a.jpg")])
+def test_one_image_is_no_stream(one: Any) -> None:
+    """Its letters would be taken for images."""
+
+    async def story() -> None:
+        async with client_on(FakeCluster()) as client:
+            with pytest.raises(TypeError, match="list"):
+                client.stream(one)
+
+    run(story())
+
+
 def test_wrong_use_is_an_error_of_the_caller() -> None:
     """One image instead of a list, or a priority that does not exist."""
     for one in (b"x", "a.jpg", photo(1), Path("a.jpg")):
