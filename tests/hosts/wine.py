@@ -116,6 +116,11 @@ class Wine:
                 self._install(wheel, site)
         for module in site.rglob("psutil/_pswindows.py"):
             module.write_text(module.read_text() + _PSUTIL)
+        # Ray gives its agents 15 s to start, and compiling their modules under Wine takes longer. The
+        # bytecode of this Python serves there too. Files in the syntax of another Python fail; some packages
+        # bring such files.
+        options = ("-q", "-j", "0", "--invalidation-mode", "unchecked-hash", str(self.python / "Lib"))
+        subprocess.run([sys.executable, "-m", "compileall", *options], capture_output=True, check=False)
 
     def start(self) -> None:
         """Start Wine's server now: otherwise it would keep open the pipes of the first program."""
