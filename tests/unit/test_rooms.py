@@ -29,17 +29,17 @@ def committed_texts() -> Iterator[tuple[Path, str]]:
 
 
 def package_hosts() -> set[str]:
-    """The servers that packages come from: the usual ones, and those that pip is told of on this machine."""
+    """Patterns of the servers of packages: the usual ones, and those that pip is told of on this machine."""
     pip = [sys.executable, "-m", "pip", "config", "list"]
     told = subprocess.run(pip, check=True, capture_output=True, text=True).stdout
     hosts = set(re.findall(r"https?://(?:[^/@\s']*@)?([\w.-]+\.\w+)", told))
-    return hosts | {"pypi.org", "pythonhosted.org", "registry.npmjs.org"}
+    return {re.escape(host) for host in hosts} | {r"(?:pypi|pythonhosted|npmjs)\.(?:org|com)\b"}
 
 
 def test_no_file_names_a_folder_of_one_machine_or_a_server_of_packages() -> None:
     """A developer's paths are wrong elsewhere; packages come from wherever each person's pip looks."""
-    folders = re.compile(rf"(?<![\w.])(?:/work/|/root/|{re.escape(str(HERE))}/)")
-    hosts = re.compile("|".join(map(re.escape, sorted(package_hosts()))))
+    folders = re.compile(rf"(?<![\w.])(?:/(?:work|root)/|{re.escape(str(HERE))}/)")
+    hosts = re.compile("|".join(sorted(package_hosts())))
     found = [
         f"{file}:{number}: {line.strip()[:100]}"
         for file, text in committed_texts()
