@@ -1,31 +1,40 @@
 """Heads → face candidates, pure NumPy: one function for each family, with its formula and source.
 
-Heads are float32, one row for each image. Coordinates of candidates are pixels of the tensor.
+A session answers with the family's plain heads, or with two heads that the prepared graph makes from them on
+the device (`graph_ends`): `top`, the best candidates, and `check`, a summary. Each decoder takes both kinds.
+
+Heads are float32, one row for each image. All images are decoded at once. Coordinates of candidates are
+pixels of the tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Heads = Mapping[str, Floats]
+from actors.heads import (
+    STRIDES,
+    TOP,
+    Floats,
+    Heads,
+    Picked,
+    best,
+    finite,
+    finite_scores,
+    of_strides,
+    pick_anchors,
+    pick_top,
+    top_scores,
+)
 
-#: Kept per image before NMS, best first; bounds its cost on a picture that is all noise.
-MAX_CANDIDATES = 5000
-
-_STRIDES = (8, 16, 32)
 _CENTERFACE_STRIDE = 4
 _RETINAFACE_SIZES = {8: (16, 32), 16: (64, 128), 32: (256, 512)}
 _RETINAFACE_VARIANCES = (0.1, 0.2)
-
-
-class HeadsNotFinite(ArithmeticError):
-    """A head holds NaN or infinity: the device computes garbage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +52,6 @@ class Candidates:
     landmarks: Floats
 
 
-def dead_images(heads: Heads, num_images: int) -> list[int]:
-    """Indices of the images whose heads each hold one single number: the device computed nothing for them.
-
-    No network answers so, whatever the photo shows: padding at the tensor's edges alone makes numbers differ.
-    DirectML has been seen to give zeros without an error (onnxruntime#15459).
-
-    Args:
-        heads: [n, ...] each, n at least `num_images`; later rows are padding.
-        num_images: how many rows are images.
-    """
-    return [
-        image
-        for image in range(num_images)
-        if all(bool((head[image] == head[image].flat[0]).all()) for head in heads.values())
-    ]
-
-
 def decode_centerface(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
     """CenterFace: a heat map of face centres at stride 4.
 
@@ -68,36 +60,44 @@ def decode_centerface(heads: Heads, height: int, width: int, score_threshold: fl
     j = (x1 + w lm_(2j+1), y1 + h lm_(2j)). Source: Star-Clouds/CenterFace, prj-python/centerface.py (MIT).
 
     Args:
-        heads: heat [n, 1, h, w] (sigmoided), scale and offset [n, 2, h, w], landmarks [n, 10, h, w].
+        heads: heat [n, 1, h, w] (sigmoided), scale and offset [n, 2, h, w], landmarks [n, 10, h, w]; or `top`
+            and `check`.
         height: height of the tensor, in pixels.
         width: width of the tensor, in pixels.
         score_threshold: least score, exclusive.
 
     Raises:
-        HeadsNotFinite: a score, or the geometry of a candidate, is not finite.
+        HeadsWrong: a score, or the geometry of a candidate, is not finite; or `top` and `check` disagree.
     """
-    found = []
+    columns = width // _CENTERFACE_STRIDE
+    if TOP in heads:
+        scores = top_scores(heads)
+        picked = pick_top(heads, scores, scores > score_threshold, height // _CENTERFACE_STRIDE * columns)
+    else:
+        num = len(heads["heat"])
+        scores = finite_scores(heads, "heat").reshape(num, -1)
+        image, anchor = best(scores, scores > score_threshold)
+        scale, offset, points = (
+            heads[name].reshape(num, size, -1)[image, :, anchor]
+            for name, size in (("scale", 2), ("offset", 2), ("landmarks", 10))
+        )
+        box = np.concatenate([scale, offset], axis=1)
+        picked = Picked(num, image, anchor, scores[image, anchor], box, points)
     stride = np.float32(_CENTERFACE_STRIDE)
-    heats = _scores(heads, "heat")[:, 0]
-    for heat, scale, offset, points in zip(
-        heats, heads["scale"], heads["offset"], heads["landmarks"], strict=True
-    ):
-        ys, xs = np.nonzero(heat > score_threshold)
-        best = _best(heat[ys, xs])
-        y, x = ys[best], xs[best]
-        _finite("offset", offset[:, y, x])
-        with np.errstate(over="ignore", invalid="ignore"):
-            box_h, box_w = stride * np.exp(scale[0, y, x]), stride * np.exp(scale[1, y, x])
-            x1 = ((x + offset[1, y, x] + 0.5) * stride - box_w / 2).clip(0, width)
-            y1 = ((y + offset[0, y, x] + 0.5) * stride - box_h / 2).clip(0, height)
-            boxes = np.stack([x1, y1, x1 + box_w, y1 + box_h], axis=1)
-            marks = points[:, y, x].T.reshape(-1, 5, 2)[:, :, ::-1]
-            landmarks = marks * np.stack([box_w, box_h], axis=1)[:, None] + boxes[:, None, :2]
-        _finite("scale and offset", boxes)
-        _finite("landmarks", landmarks)
-        boxes[:, 2:] = np.minimum(boxes[:, 2:], (width, height))
-        found.append(_candidates(boxes, heat[y, x], landmarks))
-    return found
+    offset = picked.box[:, 2:]
+    finite("offset", offset)
+    y, x = np.divmod(picked.anchor, columns)
+    with np.errstate(over="ignore", invalid="ignore"):
+        box_h, box_w = (stride * np.exp(picked.box[:, :2])).T
+        x1 = ((x + offset[:, 1] + 0.5) * stride - box_w / 2).clip(0, width)
+        y1 = ((y + offset[:, 0] + 0.5) * stride - box_h / 2).clip(0, height)
+        boxes = np.stack([x1, y1, x1 + box_w, y1 + box_h], axis=1)
+        marks = picked.points.reshape(-1, 5, 2)[:, :, ::-1]
+        landmarks = marks * np.stack([box_w, box_h], axis=1)[:, None] + boxes[:, None, :2]
+    finite("scale and offset", boxes)
+    finite("landmarks", landmarks)
+    boxes[:, 2:] = np.minimum(boxes[:, 2:], (width, height))
+    return _by_image(picked, boxes, picked.scores, landmarks)
 
 
 def decode_yunet(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
@@ -109,38 +109,30 @@ def decode_yunet(heads: Heads, height: int, width: int, score_threshold: float) 
 
     Args:
         heads: for each stride s: cls_s and obj_s [n, A, 1] (sigmoided), bbox_s [n, A, 4], kps_s [n, A, 10],
-            with A = (height / s) (width / s), row by row.
+            with A = (height / s) (width / s), row by row; or `top`, whose scores are not rooted, and `check`.
         height: height of the tensor, in pixels, a multiple of 32.
         width: width of the tensor, in pixels, a multiple of 32.
         score_threshold: least score, inclusive.
 
     Raises:
-        HeadsNotFinite: a score, or the geometry of a candidate, is not finite.
+        HeadsWrong: a score, or the geometry of a candidate, is not finite; or `top` and `check` disagree.
     """
-    scores = np.sqrt(
-        np.concatenate(
-            [
-                (_scores(heads, f"cls_{s}").clip(0, 1) * _scores(heads, f"obj_{s}").clip(0, 1))[:, :, 0]
-                for s in _STRIDES
-            ],
-            axis=1,
-        )
-    )
     cells, strides = _cells(height, width, 1)
-    found = []
-    for image, row in enumerate(scores):
-        best = _above(row, score_threshold)
-        raw = _picked(heads, "bbox", image, best)
-        points = _picked(heads, "kps", image, best).reshape(-1, 5, 2)
-        cell, stride = cells[best], strides[best, None]
-        with np.errstate(over="ignore", invalid="ignore"):
-            centre, size = (cell + raw[:, :2]) * stride, np.exp(raw[:, 2:]) * stride
-            boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
-            landmarks = (points + cell[:, None]) * stride[:, None]
-        _finite("bbox", boxes)
-        _finite("kps", landmarks)
-        found.append(_candidates(boxes, row[best], landmarks))
-    return found
+    if TOP in heads:
+        scores = np.sqrt(top_scores(heads).clip(0, 1))
+        picked = pick_top(heads, scores, scores >= score_threshold, len(cells))
+    else:
+        both = (finite_scores(heads, *of_strides(kind)).clip(0, 1) for kind in ("cls", "obj"))
+        scores = np.sqrt(np.multiply(*both)[:, :, 0])
+        picked = pick_anchors(heads, scores, scores >= score_threshold, "bbox", "kps")
+    cell, stride = cells[picked.anchor], strides[picked.anchor, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre, size = (cell + picked.box[:, :2]) * stride, np.exp(picked.box[:, 2:]) * stride
+        boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+        landmarks = (picked.points.reshape(-1, 5, 2) + cell[:, None]) * stride[:, None]
+    finite("bbox", boxes)
+    finite("kps", landmarks)
+    return _by_image(picked, boxes, picked.scores, landmarks)
 
 
 def decode_scrfd(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
@@ -151,33 +143,33 @@ def decode_scrfd(heads: Heads, height: int, width: int, score_threshold: float) 
 
     Args:
         heads: for each stride s: score_s [n, A, 1], bbox_s [n, A, 4], kps_s [n, A, 10], with
-            A = 2 (height / s) (width / s); without the first axis where the export has no batch.
+            A = 2 (height / s) (width / s); without the first axis where the export has no batch; or `top` and
+            `check`.
         height: height of the tensor, in pixels, a multiple of 32.
         width: width of the tensor, in pixels, a multiple of 32.
         score_threshold: least score, inclusive.
 
     Raises:
-        HeadsNotFinite: a score, or the geometry of a candidate, is not finite.
+        HeadsWrong: a score, or the geometry of a candidate, is not finite; or `top` and `check` disagree.
     """
-    heads = {name: head if head.ndim == 3 else head[None] for name, head in heads.items()}
-    scores = np.concatenate([_scores(heads, f"score_{s}")[:, :, 0] for s in _STRIDES], axis=1)
     cells, strides = _cells(height, width, 2)
-    found = []
-    for image, row in enumerate(scores):
-        best = _above(row, score_threshold)
-        distances = _picked(heads, "bbox", image, best)
-        points = _picked(heads, "kps", image, best).reshape(-1, 5, 2)
-        stride = strides[best, None]
-        with np.errstate(over="ignore", invalid="ignore"):
-            centre = cells[best] * stride
-            boxes = np.concatenate(
-                [centre - distances[:, :2] * stride, centre + distances[:, 2:] * stride], axis=1
-            )
-            landmarks = centre[:, None] + points * stride[:, None]
-        _finite("bbox", boxes)
-        _finite("kps", landmarks)
-        found.append(_candidates(boxes, row[best].clip(0, 1), landmarks))
-    return found
+    if TOP in heads:
+        scores = top_scores(heads)
+        picked = pick_top(heads, scores, scores >= score_threshold, len(cells))
+    else:
+        heads = {name: head if head.ndim == 3 else head[None] for name, head in heads.items()}
+        scores = finite_scores(heads, *of_strides("score"))[:, :, 0]
+        picked = pick_anchors(heads, scores, scores >= score_threshold, "bbox", "kps")
+    stride = strides[picked.anchor, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = cells[picked.anchor] * stride
+        boxes = np.concatenate(
+            [centre - picked.box[:, :2] * stride, centre + picked.box[:, 2:] * stride], axis=1
+        )
+        landmarks = centre[:, None] + picked.points.reshape(-1, 5, 2) * stride[:, None]
+    finite("bbox", boxes)
+    finite("kps", landmarks)
+    return _by_image(picked, boxes, picked.scores.clip(0, 1), landmarks)
 
 
 def decode_retinaface(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
@@ -188,32 +180,34 @@ def decode_retinaface(heads: Heads, height: int, width: int, score_threshold: fl
     (MIT), as read in yakhyo/uniface (MIT).
 
     Args:
-        heads: loc [n, A, 4], conf [n, A, 2] (softmaxed; the face is the second), landmarks [n, A, 10].
+        heads: loc [n, A, 4], conf [n, A, 2] (softmaxed; the face is the second), landmarks [n, A, 10]; or
+            `top` and `check`.
         height: height of the tensor, in pixels, a multiple of 32.
         width: width of the tensor, in pixels, a multiple of 32.
         score_threshold: least score, inclusive.
 
     Raises:
-        HeadsNotFinite: a score, or the geometry of a candidate, is not finite.
+        HeadsWrong: a score, or the geometry of a candidate, is not finite; or `top` and `check` disagree.
     """
-    scores = _scores(heads, "conf")[:, :, 1]
     centres, sides = _retinaface_priors(height, width)
     near, grow = _RETINAFACE_VARIANCES
-    found = []
-    for image, row in enumerate(scores):
-        best = _above(row, score_threshold)
-        raw = heads["loc"][image][best]
-        points = heads["landmarks"][image][best].reshape(-1, 5, 2)
-        prior, side = centres[best], sides[best, None]
-        with np.errstate(over="ignore", invalid="ignore"):
-            centre = prior + near * side * raw[:, :2]
-            size = side * np.exp(grow * raw[:, 2:])
-            boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
-            landmarks = prior[:, None] + near * side[:, None] * points
-        _finite("loc", boxes)
-        _finite("landmarks", landmarks)
-        found.append(_candidates(boxes, row[best], landmarks))
-    return found
+    if TOP in heads:
+        scores = top_scores(heads)
+        picked = pick_top(heads, scores, scores >= score_threshold, len(centres))
+    else:
+        scores = finite_scores(heads, "conf")[:, :, 1]
+        image, anchor = best(scores, scores >= score_threshold)
+        box, points = heads["loc"][image, anchor], heads["landmarks"][image, anchor]
+        picked = Picked(len(scores), image, anchor, scores[image, anchor], box, points)
+    prior, side = centres[picked.anchor], sides[picked.anchor, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = prior + near * side * picked.box[:, :2]
+        size = side * np.exp(grow * picked.box[:, 2:])
+        boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+        landmarks = prior[:, None] + near * side[:, None] * picked.points.reshape(-1, 5, 2)
+    finite("loc", boxes)
+    finite("landmarks", landmarks)
+    return _by_image(picked, boxes, picked.scores, landmarks)
 
 
 def nms(candidates: Candidates, iou_threshold: float, max_faces: int) -> Candidates:
@@ -224,6 +218,8 @@ def nms(candidates: Candidates, iou_threshold: float, max_faces: int) -> Candida
         iou_threshold: greatest IoU of two candidates that are both kept.
         max_faces: how many are kept at most.
     """
+    if len(candidates.scores) <= min(1, max_faces):
+        return candidates
     boxes = candidates.boxes.astype(np.float64)
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)
     left = np.arange(len(boxes))
@@ -238,42 +234,22 @@ def nms(candidates: Candidates, iou_threshold: float, max_faces: int) -> Candida
     return Candidates(candidates.boxes[kept], candidates.scores[kept], candidates.landmarks[kept])
 
 
-def _scores(heads: Heads, name: str) -> Floats:
-    _finite(name, heads[name])
-    return heads[name]
-
-
-def _finite(name: str, values: NDArray[np.floating]) -> None:
-    if not np.isfinite(values).all():
-        raise HeadsNotFinite(f"the head {name} holds NaN, infinity or an overflow")
-
-
-def _above(scores: Floats, threshold: float) -> NDArray[np.intp]:
-    """Indices of the scores that reach the threshold, best first."""
-    indices = np.flatnonzero(scores >= threshold)
-    return indices[_best(scores[indices])]
-
-
-def _best(scores: Floats) -> NDArray[np.intp]:
-    return np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
-
-
-def _picked(heads: Heads, kind: str, image: int, indices: NDArray[np.intp]) -> Floats:
-    """Rows of one image from the heads of all strides, which together are one list of anchors."""
-    return np.concatenate([heads[f"{kind}_{s}"][image] for s in _STRIDES])[indices]
-
-
-def _candidates(
-    boxes: NDArray[np.floating], scores: NDArray[np.floating], landmarks: NDArray[np.floating]
-) -> Candidates:
-    return Candidates(boxes.astype(np.float32), scores.astype(np.float32), landmarks.astype(np.float32))
+def _by_image(
+    picked: Picked,
+    boxes: NDArray[np.floating],
+    scores: NDArray[np.floating],
+    landmarks: NDArray[np.floating],
+) -> list[Candidates]:
+    bounds: Sequence[int] = np.searchsorted(picked.image, np.arange(picked.num_images + 1)).tolist()
+    arrays = [values.astype(np.float32, copy=False) for values in (boxes, scores, landmarks)]
+    return [Candidates(*(values[begin:end] for values in arrays)) for begin, end in pairwise(bounds)]
 
 
 @lru_cache(maxsize=32)
 def _cells(height: int, width: int, anchors_per_cell: int) -> tuple[Floats, Floats]:
     """Each anchor's cell (c, r), float32[A, 2], and its stride, float32[A]; row by row, stride by stride."""
     cells, strides = [], []
-    for stride in _STRIDES:
+    for stride in STRIDES:
         rows, columns = np.mgrid[: height // stride, : width // stride]
         cell = np.stack([columns.ravel(), rows.ravel()], axis=1).repeat(anchors_per_cell, axis=0)
         cells.append(cell.astype(np.float32))

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors import golden
-from actors.decoding import Candidates, HeadsNotFinite, dead_images, nms
+from actors.decoding import Candidates, nms
 from actors.errors import DeviceLies, DeviceUnavailable, OutOfMemory
 from actors.faces import BucketTiming, Face
 from actors.guard import Guard
+from actors.heads import HeadsWrong, dead_images
 from actors.images import PreparedImage
 from actors.models import ReadyModel
 from actors.observer import Observer, Run
@@ -153,7 +154,7 @@ class FaceModel:
             first: run them before others that wait for the device.
 
         Raises:
-            DeviceLies: the heads are not finite, or hold no answer of a network.
+            DeviceLies: the heads are not finite, contradict each other, or hold no answer of a network.
             DeviceFailed, OutOfMemory: the run failed.
         """
         return self.run_batch(images, first=first)[0]
@@ -204,9 +205,9 @@ class FaceModel:
             ran = self._clock()
         try:
             found = self.model.family.decode(heads, *shape, self._score_threshold)
-        except HeadsNotFinite as error:
+        except HeadsWrong as error:
             raise DeviceLies(
-                f"{self.provider} gave numbers that are not finite: {error}. "
+                f"{self.provider} gave numbers that cannot be right: {error}. "
                 "Update the device's driver, or use another version of it."
             ) from error
         if dead := dead_images(heads, len(images)):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from actors import decoding
-from actors.decoding import Candidates, Heads
+from actors.decoding import Candidates
+from actors.heads import Heads
 
 #: A head as a file lists it: name and dimensions (each a number, a name, or None where unknown).
 Output = tuple[str, tuple[int | str | None, ...]]

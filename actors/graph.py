@@ -1,6 +1,7 @@
 """Makes the graph that rayface runs from a published ONNX file: uint8 photos in, any batch, any size.
 
-The only user of the onnx package, which is slow to import. A prepared graph is kept and not made again.
+With `graph_ends` the only user of the onnx package, which is slow to import. A prepared graph is kept and not
+made again.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import numpy as np
 
 from actors.errors import ModelUnavailable
 from actors.families import Family, identify
+from actors.graph_ends import LEAST_OPSET, append_ends
+from actors.heads import CHECK, TOP
 
 if TYPE_CHECKING:
     import onnx
 
 #: Version of this recipe. Raise it when the prepared graph changes, so that kept ones are made again.
-RECIPE = 1
+RECIPE = 2
 
 INPUT_NAME = "photos"
 
@@ -31,12 +34,15 @@ def recognise_file(path: Path) -> tuple[Family, dict[str, str]]:
     return _recognise(_load(path), path.name)
 
 
-def prepare_graph(source: Path, target: Path) -> None:
+def prepare_graph(source: Path, target: Path, *, with_ends: bool = True) -> None:
     """Write the graph that `session` opens, from the published file `source` into `target`.
 
     Its input is `photos`, uint8[batch, height, width, 3] in BGR order; the cast, the change to channels
-    first, the swap to the network's own colour order and its mean and scale are part of the graph. Heads
-    keep their values and get the family's canonical names.
+    first, the swap to the network's own colour order and its mean and scale are part of the graph.
+
+    Its outputs are those of `graph_ends.append_ends`. They are the family's plain heads, with the family's
+    canonical names, where `with_ends` is false and where the ends cannot be appended: heads without a batch
+    axis, or operators so old that the onnx package cannot bring them to version `LEAST_OPSET`.
 
     Raises:
         ModelUnavailable: the file is no ONNX file, or of no known family.
@@ -46,21 +52,24 @@ def prepare_graph(source: Path, target: Path) -> None:
 
     model = _load(source)
     family, names = _recognise(model, source.name)
+    if with_ends:
+        with_ends = all(len(output.type.tensor_type.shape.dim) > 2 for output in model.graph.output)
+    if with_ends and _opset(model) < LEAST_OPSET:
+        model, with_ends = _with_newer_operators(model)
     graph = model.graph
     photo = _photo_input(model)
 
-    for value in graph.output:
-        for dim in value.type.tensor_type.shape.dim:
-            dim.Clear()
     del graph.value_info[:]
     _free_batch_in_reshapes(graph)
-    for output in list(graph.output):
-        head = next((head for head, name in names.items() if name == output.name), None)
-        if head is None:
-            graph.output.remove(output)
-            continue
-        graph.node.append(helper.make_node("Identity", [output.name], [f"head_{head}"]))
-        output.name = f"head_{head}"
+    num_axes = {output.name: len(output.type.tensor_type.shape.dim) for output in graph.output}
+    if with_ends:
+        names = append_ends(graph, family.name, names, _opset(model))
+        num_axes = {names[TOP]: 3, names[CHECK]: 2}
+    del graph.output[:]
+    for head, name in names.items():
+        graph.node.append(helper.make_node("Identity", [name], [f"head_{head}"]))
+        sizes = [None] * num_axes[name]
+        graph.output.append(helper.make_tensor_value_info(f"head_{head}", TensorProto.FLOAT, sizes))
 
     front = [
         helper.make_node("Cast", [INPUT_NAME], ["photos_float"], to=TensorProto.FLOAT),
@@ -98,6 +107,22 @@ def prepare_graph(source: Path, target: Path) -> None:
     )
     onnx.checker.check_model(model)
     onnx.save(model, str(target))
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    """The version of the model's operators; those of other makers do not count."""
+    return max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1)
+
+
+def _with_newer_operators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
+    """The model with operators of version `LEAST_OPSET`; or the same model, and False."""
+    from onnx import version_converter
+
+    try:
+        return version_converter.convert_version(model, LEAST_OPSET), True
+    # The converter raises whatever its C++ code throws, for example for an operator that it does not know.
+    except Exception:
+        return model, False
 
 
 def _load(path: Path) -> onnx.ModelProto:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,42 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors import decoding
-from actors.decoding import Candidates, HeadsNotFinite, nms
+from actors.decoding import Candidates, nms
+from actors.heads import MAX_CANDIDATES, HeadsWrong
 from tests import reference
+from tests.heads import random_heads
 
-Heads = dict[str, np.ndarray[Any, Any]]
 SIZES = [(64, 64), (96, 160), (160, 96)]
-
-
-def random_heads(family: str, height: int, width: int, batch: int, seed: int = 1) -> Heads:
-    """Heads of a network that sees faces here and there."""
-    random = np.random.default_rng(seed)
-
-    def normal(*shape: int) -> np.ndarray[Any, Any]:
-        return random.normal(size=(batch, *shape)).astype(np.float32)
-
-    def score(*shape: int) -> np.ndarray[Any, Any]:
-        return random.random((batch, *shape), dtype=np.float32) ** 4
-
-    if family == "centerface":
-        h, w = height // 4, width // 4
-        return {
-            "heat": score(1, h, w),
-            "scale": normal(2, h, w),
-            "offset": score(2, h, w),
-            "landmarks": score(10, h, w),
-        }
-    cells = {s: (height // s) * (width // s) for s in (8, 16, 32)}
-    if family == "retinaface":
-        anchors = 2 * sum(cells.values())
-        return {"loc": normal(anchors, 4), "conf": score(anchors, 2), "landmarks": normal(anchors, 10)}
-    heads: Heads = {}
-    for s, num in cells.items():
-        anchors = num * (2 if family == "scrfd" else 1)
-        heads |= {f"bbox_{s}": normal(anchors, 4), f"kps_{s}": normal(anchors, 10)}
-        names = ["score"] if family == "scrfd" else ["cls", "obj"]
-        heads |= {f"{name}_{s}": score(anchors, 1) for name in names}
-    return heads
 
 
 DECODERS: dict[str, tuple[Callable[..., list[Candidates]], Callable[..., list[reference.Found]]]] = {
@@ -87,7 +56,7 @@ def test_every_head_that_is_not_finite_is_noticed(family: str, value: float) -> 
     """I1: garbage of the device is an error, never "no faces"; and no warning of NumPy's gets out."""
     good = random_heads(family, 64, 64, batch=1)
     for name, head in good.items():
-        with pytest.raises(HeadsNotFinite):
+        with pytest.raises(HeadsWrong):
             DECODERS[family][0](good | {name: np.full_like(head, value)}, 64, 64, 0.0)
 
 
@@ -97,7 +66,7 @@ def test_every_head_that_is_not_finite_is_noticed(family: str, value: float) -> 
 def test_a_size_that_overflows_is_not_finite(family: str, head: str) -> None:
     """exp(1000) is no size of a face."""
     heads = random_heads(family, 64, 64, batch=1)
-    with pytest.raises(HeadsNotFinite, match=head.split("_")[0]):
+    with pytest.raises(HeadsWrong, match=head.split("_")[0]):
         DECODERS[family][0](heads | {head: np.full_like(heads[head], 1000)}, 64, 64, 0.4)
 
 
@@ -114,8 +83,8 @@ def test_candidates_are_bounded() -> None:
     heads = random_heads("centerface", 320, 320, batch=1)
     heads["heat"] = 0.5 + heads["heat"] / 2
     found = decoding.decode_centerface(heads, 320, 320, 0.5)[0]
-    assert len(found.scores) == decoding.MAX_CANDIDATES
-    assert found.scores[-1] >= np.sort(heads["heat"].ravel())[-decoding.MAX_CANDIDATES]
+    assert len(found.scores) == MAX_CANDIDATES
+    assert found.scores[-1] >= np.sort(heads["heat"].ravel())[-MAX_CANDIDATES]
 
 
 @settings(max_examples=60, deadline=None)
