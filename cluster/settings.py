@@ -76,6 +76,8 @@ class ClientSettings(BaseModel):
         max_pause_s: How long a stream of bulk images waits while no detector can be asked, in seconds; then
             its images fail with the reason.
         num_prepare_threads: How many threads make photos small. None takes one for each core.
+        max_shared_bytes: The most memory for pixels that a client shares with its driver process, and with
+            detectors of its own machine. Further pixels are copied from process to process. 0 shares none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +90,7 @@ class ClientSettings(BaseModel):
     max_waiting_calls: Annotated[int, Field(ge=1)] = 1000
     max_pause_s: Annotated[float, Field(ge=0)] = 3600.0
     num_prepare_threads: Annotated[int, Field(ge=1)] | None = None
+    max_shared_bytes: Annotated[int, Field(ge=0)] = 160_000_000
 
 
 class CircuitSettings(BaseModel):

@@ -292,6 +292,8 @@ class FaceClient:
         except TimeoutError:
             late = "The time was up before there was room to prepare the photo; it was not sent."
             call.settle(self._failed(Failure.DEADLINE, late))
+        finally:
+            self._parts.preprocessor.free(call)
 
     async def _admit(self, call: Call, room: contextlib.AsyncExitStack) -> None:
         """Wait until this client has room for the call's images; `room` gives it back at the end."""

@@ -23,6 +23,7 @@ from cluster.client.status import ClientStatus
 from cluster.connection.cluster_api import ClusterApi
 from cluster.connection.connection import Connection
 from cluster.settings import Settings
+from cluster.slabs import SlabPool
 from cluster.telemetry.rate_limit import rate_limited_log
 from cluster.telemetry.setup import tracer_of
 from cluster.telemetry.tracing import Tracer
@@ -71,8 +72,9 @@ class Parts:
         self.clock = asyncio.get_running_loop().time
         self.log = log or rate_limited_log("rayface.client")
         self.tracer = tracer or tracer_of(settings.tracing, "rayface-client")
+        self._slabs = None if connection else SlabPool.make(_max_pixels(settings), client.max_shared_bytes)
         self.connection: JoinableCluster = connection or Connection(
-            settings, self.log, on_joined=self._joined
+            settings, self.log, on_joined=self._joined, slabs=self._slabs
         )
         self.metrics = ClientMetrics(self.connection, self.status, self.log)
         self.pool = DetectorPool(
@@ -84,7 +86,7 @@ class Parts:
         )
         self.pause = BulkPause(self.pool, client.max_pause_s, self.log, self.clock)
         self.admission = Admission(client.max_images_in_flight, client.max_waiting_calls)
-        self.preprocessor = Preprocessor(settings, self.pool.known_health, threads)
+        self.preprocessor = Preprocessor(settings, self.pool.known_health, threads, self._slabs)
         self.asking = Asking(self.pool, self.metrics, self.tracer, self.clock)
         self.fallback = CpuFallback(
             settings.fallback,
@@ -118,6 +120,8 @@ class Parts:
     async def close(self) -> None:
         """Close all of them, whatever one of them raises."""
         async with contextlib.AsyncExitStack() as last_first:
+            if self._slabs is not None:
+                last_first.callback(self._slabs.close)
             last_first.push_async_callback(self._close_tracer)
             last_first.push_async_callback(self.connection.close)
             last_first.callback(self.preprocessor.close)
@@ -150,3 +154,8 @@ class Parts:
         """In a thread, because sending the last spans blocks for a moment."""
         with self._threads(1, "rayface-tracer") as thread:
             await asyncio.get_running_loop().run_in_executor(thread, self.tracer.close)
+
+
+def _max_pixels(settings: Settings) -> int:
+    """Pixels of the largest photo that travels."""
+    return max(height * width for height, width in settings.detector.shapes)

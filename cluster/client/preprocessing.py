@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from actors import images as photos
 from actors.errors import ImageFault
@@ -14,6 +15,7 @@ from actors.images import ImageSource, Limits, PreparedImage
 from actors.intake import num_cores
 from cluster.client.call import Call, CallImage, client_stamp
 from cluster.settings import Settings
+from cluster.slabs import SlabPool
 
 
 def thread_pool(num_threads: int, name: str) -> Executor:
@@ -29,6 +31,7 @@ class Preprocessor:
         health: of any detector that was heard, which says what tensors it takes; None until there is one, and
             then the settings say it.
         threads: makes the threads, from their number and a name.
+        slabs: the memory into which the small photos are written; None for none.
     """
 
     def __init__(
@@ -36,7 +39,9 @@ class Preprocessor:
         settings: Settings,
         health: Callable[[], Health | None],
         threads: Callable[[int, str], Executor] = thread_pool,
+        slabs: SlabPool | None = None,
     ) -> None:
+        self._slabs = slabs
         self._detector = settings.detector
         self._health = health
         self._limits = Limits(self._detector.max_image_pixels, self._detector.max_image_bytes)
@@ -48,16 +53,25 @@ class Preprocessor:
         """Prepare every image of a call: it gets its `photo`, or the outcome that says why it has none."""
         await asyncio.gather(*(self._prepare_one(image, call) for image in call.images))
 
+    def free(self, call: Call) -> None:
+        """Free the memory of a call's photos; nobody may use them from now on."""
+        if self._slabs is not None:
+            for image in call.images:
+                if image.photo is not None:
+                    self._slabs.free(image.photo.pixels)
+
     def close(self) -> None:
         """End the threads; does not wait for photos that are being prepared."""
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def _prepare_one(self, image: CallImage, call: Call) -> None:
-        loop = asyncio.get_running_loop()
+        made: PreparedImage | Rejected | None = None
+        work: Future[PreparedImage | Rejected] | None = None
         try:
             async with asyncio.timeout_at(call.deadline):
-                made = await loop.run_in_executor(self._threads[call.priority], self._shrunk, image.source)
+                work = self._threads[call.priority].submit(self._shrunk, image.source)
+                made = await asyncio.wrap_future(work)
         except TimeoutError:
             late = "The time was up before the photo was prepared; it was not sent."
             image.outcome = self._failed(Failure.DEADLINE, late)
@@ -70,15 +84,26 @@ class Preprocessor:
                 image.photo = made
             else:
                 image.outcome = made
+        finally:
+            if made is None and work is not None:
+                # The thread cannot be stopped; nobody takes what it makes.
+                work.add_done_callback(self._free_late)
+
+    def _free_late(self, work: Future[PreparedImage | Rejected]) -> None:
+        if self._slabs is None or work.cancelled() or work.exception() is not None:
+            return
+        if isinstance(made := work.result(), PreparedImage):
+            self._slabs.free(made.pixels)
 
     def _shrunk(self, source: ImageSource) -> PreparedImage | Rejected:
         begun, health = time.perf_counter(), self._health()
         shapes = health.shapes if health else self._detector.shapes
         try:
-            return photos.prepare(source, shapes, self._limits, self._detector.max_enlargement)
+            made = photos.prepare(source, shapes, self._limits, self._detector.max_enlargement)
         except ImageFault as fault:
             spent = Times(prepare_ms=(time.perf_counter() - begun) * 1000)
             return Rejected(stamp=client_stamp(health), times=spent, reason=fault.reason, detail=fault.detail)
+        return made if self._slabs is None else replace(made, pixels=self._slabs.place(made.pixels))
 
     def _failed(self, failure: Failure, detail: str) -> Failed:
         return Failed(stamp=client_stamp(self._health()), reason=failure, detail=detail)

@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, cast
 from actors.faces import Health, Outcome, Priority
 from actors.images import PreparedImage
 from cluster.connection.cluster_api import ActorEntry, ClusterApi, DriverAddress, Node, Pulse, Value
+from cluster.deployment.packed import unpack_outcomes
 from cluster.telemetry.metrics import Observation
 
 Arguments = ParamSpec("Arguments")
@@ -55,9 +56,10 @@ class ClusterClient:
         *,
         timeout_s: float,
     ) -> list[Outcome]:
-        return await self._ask(
-            ClusterApi.detect, detector, images, priority, deadline_s, traceparent, timeout_s=timeout_s
+        packed = await self._send(
+            "detect", (detector, images, priority, deadline_s, traceparent), timeout_s=timeout_s
         )
+        return unpack_outcomes(packed)
 
     async def health(self, detector: str, wait_s: float, *, timeout_s: float) -> Health:
         return await self._ask(ClusterApi.health, detector, wait_s, timeout_s=timeout_s)

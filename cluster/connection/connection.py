@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 from actors.faces import Failure
@@ -18,6 +19,7 @@ from cluster.connection.cluster_client import ClusterClient
 from cluster.connection.driver_process import DriverProcess
 from cluster.errors import Fault, NotAnswered, RayfaceError
 from cluster.settings import Settings
+from cluster.slabs import Slabs
 
 _PULSE_EVERY_S = 2.0
 _PULSE_WITHIN_S = 6.0
@@ -64,24 +66,26 @@ class Connection(ClusterClient):
     Args:
         settings: say which cluster to join.
         log: is told when a cluster is joined or lost, and why.
-        start: starts a driver process and waits until it has joined.
+        start: starts a driver process and waits until it has joined; None starts a `DriverProcess`.
         backoff: pauses between attempts to join; None takes the usual ones.
         on_joined: called each time a driver process has joined.
+        slabs: the memory for pixels that each driver process shares; None for none.
     """
 
     def __init__(
         self,
         settings: Settings,
         log: logging.Logger,
-        start: Callable[[Settings], Awaitable[JoinedProcess]] = DriverProcess.start,
+        start: Callable[[Settings], Awaitable[JoinedProcess]] | None = None,
         backoff: Backoff | None = None,
         on_joined: Callable[[], None] = lambda: None,
+        slabs: Slabs | None = None,
     ) -> None:
         super().__init__(self._carry)
         self._settings = settings
         self._on_joined = on_joined
         self._log = log
-        self._start = start
+        self._start = start or partial(DriverProcess.start, slabs=slabs)
         self._backoff = backoff or Backoff(most_s=10.0)
         self._driver_process: JoinedProcess | None = None
         #: A driver process that has joined and is not in use yet.

@@ -38,6 +38,7 @@ from cluster.connection.messages import (
 from cluster.deployment import placement
 from cluster.deployment.ray_errors import fault_of
 from cluster.errors import DetectorNotReady, Fault, NotAnswered, RayfaceError
+from cluster.slabs import Slabs
 
 _LEAVE_WITHIN_S = 15.0
 #: An embedded detector ends with this process; it has sent its last spans after so long.
@@ -180,6 +181,7 @@ def main() -> None:
         join = channel.read()
         assert isinstance(join, Join), "the first message says which cluster to join"
         settings = join.settings()
+        slabs = channel.slabs = Slabs.inherited(join.slabs) if join.slabs else None
         inbox = Inbox(channel, parent)
         inbox.start()
         # Joining may take Ray a minute. An embedded Ray that is starting must be up before it can be ended.
@@ -197,7 +199,7 @@ def main() -> None:
         ray_internals.silence_error_listener()
         address = ray.get_runtime_context().gcs_address
         channel.write(Joined(address))
-        asyncio.run(_serve(Driver(Handlers(settings, address).table(), channel), inbox))
+        asyncio.run(_serve(Driver(Handlers(settings, address, slabs).table(), channel), inbox))
     except EOFError:
         pass
     except Exception:

@@ -29,6 +29,7 @@ from cluster.connection.messages import (
 )
 from cluster.errors import ClusterUnavailable, Fault, NotAnswered
 from cluster.settings import Settings
+from cluster.slabs import Slabs
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -43,18 +44,19 @@ class DriverProcess:
 
     Args:
         process: running, with pipes for its standard input, output and error.
+        slabs: the memory for pixels that it shares with this process; None sends pixels through the pipe.
 
     Attributes:
         address: of the joined cluster, HOST:PORT.
         ended: is done when the process has ended, whoever ended it; its result says why, in words.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], slabs: Slabs | None = None) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._loop = asyncio.get_running_loop()
         self._process = process
-        self._channel: Channel[FromDriver, ToDriver] = Channel(process.stdout, process.stdin)
+        self._channel: Channel[FromDriver, ToDriver] = Channel(process.stdout, process.stdin, slabs)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._to_send: queue.PriorityQueue[tuple[int, int, ToDriver | None]] = queue.PriorityQueue()
@@ -65,8 +67,12 @@ class DriverProcess:
         self.ended: asyncio.Future[str] = self._loop.create_future()
 
     @classmethod
-    async def start(cls, settings: Settings) -> DriverProcess:
+    async def start(cls, settings: Settings, slabs: Slabs | None = None) -> DriverProcess:
         """Start a process; wait until it has joined the settings' cluster, or has started an embedded one.
+
+        Args:
+            settings: say which cluster to join.
+            slabs: the memory for pixels that the process is to share; None for none.
 
         Raises:
             ClusterUnavailable: the process could not be started, or could not join; says why.
@@ -81,17 +87,18 @@ class DriverProcess:
                 # Ctrl+C reaches this process only; the driver process ends when this one hangs up.
                 start_new_session=True,
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+                pass_fds=[slabs.address.descriptor] if slabs and slabs.address.descriptor >= 0 else (),
             )
         except OSError as error:
             raise ClusterUnavailable(
                 f"The process that joins the cluster could not be started: {error}. "
                 "Check that this machine has memory, processes and open files left."
             ) from error
-        made = cls(process)
+        made = cls(process, slabs)
         try:
             for work in (made._send, made._receive, made._listen):
                 threading.Thread(target=work, name=f"driver-process{work.__name__}", daemon=True).start()
-            made._put(Join.of(settings))
+            made._put(Join.of(settings, slabs.address if slabs else None))
             made.address = await asyncio.shield(made._joined)
         except BaseException:
             await made.end()

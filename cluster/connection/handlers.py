@@ -10,18 +10,22 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from actors.faces import Health, Outcome, Priority
+from actors.faces import Health, Priority
 from actors.images import PreparedImage
 from cluster import ray_internals
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
 from cluster.deployment import placement
+from cluster.deployment.packed import pack_call
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.node.addresses import knock, split_address
 from cluster.ray_internals import KeyValueStore
 from cluster.settings import Settings
+from cluster.slabs import Slabs
 from cluster.telemetry.metrics import Observation
 
 _CALL_TIMEOUT_S = 2.0
+#: A detector may come back on this machine; so the memory is tried again after so long.
+_SHARE_AGAIN_S = 60.0
 #: After so long in which others reach the head and this process does not, it counts as stranded.
 _STRANDED_AFTER_S = 10.0
 
@@ -36,11 +40,15 @@ class Handlers:
     Args:
         settings: the backend's.
         address: the address of the cluster that this process has joined, HOST:PORT.
+        slabs: the memory for pixels that this process shares with the backend; None for none.
     """
 
-    def __init__(self, settings: Settings, address: str) -> None:
+    def __init__(self, settings: Settings, address: str, slabs: Slabs | None = None) -> None:
         self._settings = settings
         self._address = address
+        self._slabs = slabs
+        #: Until when pixels are sent to a detector that could not read our memory, on the monotonic clock.
+        self._send_pixels_until: dict[str, float] = {}
         self._handles: dict[str, placement.Handle] = {}
         self._finding: asyncio.Task[dict[str, placement.Handle]] | None = None
         self._unheard_since: float | None = None
@@ -101,13 +109,22 @@ class Handlers:
         priority: Priority,
         deadline_s: float,
         traceparent: str = "",
-    ) -> list[Outcome]:
-        # Without a trace the argument is left out, so that a detector of an older version knows the call.
-        traced = (traceparent,) if traceparent else ()
+    ) -> bytes:
         # Ray repeats the call if the detector's process dies meanwhile.
-        ask = (await self._handle(detector)).detect.options(name=f"{detector}.detect")
-        outcomes: list[Outcome] = await _answer_of(ask.remote(images, priority.value, deadline_s, *traced))
-        return outcomes
+        ask = (await self._handle(detector)).answer.options(name=f"{detector}.detect")
+        begun = time.monotonic()
+        slabs = self._slabs if begun >= self._send_pixels_until.get(detector, begun) else None
+        while True:
+            call = pack_call(images, slabs)
+            left_s = deadline_s - (time.monotonic() - begun)
+            outcomes: bytes | None = await _answer_of(
+                ask.remote(call.head, call.pixels, priority.value, left_s, traceparent)
+            )
+            if outcomes is not None:
+                return outcomes
+            # The detector is on another machine, or of another user; nothing was run.
+            self._send_pixels_until[detector] = time.monotonic() + _SHARE_AGAIN_S
+            slabs = None
 
     async def health(self, detector: str, wait_s: float) -> Health:
         ask = (await self._handle(detector)).health.options(name=f"{detector}.health")

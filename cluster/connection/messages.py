@@ -13,8 +13,11 @@ import threading
 from dataclasses import dataclass
 from typing import IO, Any, Generic, TypeVar, cast
 
+import numpy as np
+
 from cluster.errors import Fault
 from cluster.settings import Settings
+from cluster.slabs import SlabAddress, Slabs
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +27,16 @@ class Join:
     Attributes:
         settings_json: the backend's settings. They are sent as JSON because `load_settings` makes a class of
             its own, which pickle cannot find in another process.
+        slabs: where the backend's memory for pixels is; None if it has none.
     """
 
     settings_json: str
+    slabs: SlabAddress | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> Join:
+    def of(cls, settings: Settings, slabs: SlabAddress | None = None) -> Join:
         """The message for these settings."""
-        return cls(settings.model_dump_json())
+        return cls(settings.model_dump_json(), slabs)
 
     def settings(self) -> Settings:
         """The backend's settings."""
@@ -103,11 +108,20 @@ class CannotDecode(EOFError):
 
 
 class Channel(Generic[Received, Sent]):
-    """One end of the two pipes; any number of threads may write, one thread reads."""
+    """One end of the two pipes; any number of threads may write, one thread reads.
 
-    def __init__(self, reading: IO[bytes], writing: IO[bytes]) -> None:
+    Args:
+        reading: the pipe from the other end.
+        writing: the pipe to the other end.
+
+    Attributes:
+        slabs: memory that both ends share. Of pixels that lie in it, only their place is sent.
+    """
+
+    def __init__(self, reading: IO[bytes], writing: IO[bytes], slabs: Slabs | None = None) -> None:
         self._reading = reading
         self._writing = writing
+        self.slabs = slabs
         self._lock = threading.Lock()
 
     @classmethod
@@ -131,7 +145,7 @@ class Channel(Generic[Received, Sent]):
             CannotDecode: the message cannot be read; this kind of EOFError has a text.
         """
         try:
-            return cast(Received, pickle.load(self._reading))
+            return cast(Received, _Unpickler(self._reading, self.slabs).load())
         except EOFError:
             raise
         except (OSError, ValueError, pickle.UnpicklingError) as error:
@@ -152,7 +166,7 @@ class Channel(Generic[Received, Sent]):
         try:
             # As a whole before the first byte is sent: half a message would spoil every later one. In parts,
             # because joining them would copy the photos once more.
-            pickle.Pickler(parts, protocol=5).dump(message)
+            _Pickler(parts, self.slabs).dump(message)
         except Exception as error:
             # Pickle raises whatever an object's own methods raise.
             raise CannotEncode(f"{type(error).__name__}: {error}") from error
@@ -172,6 +186,28 @@ class Channel(Generic[Received, Sent]):
         """Close both ways; only the thread that reads may do this."""
         self.hang_up()
         self._reading.close()
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, parts: _Parts, slabs: Slabs | None) -> None:
+        super().__init__(parts, protocol=5)
+        self._slabs = slabs
+
+    def persistent_id(self, value: object) -> object:
+        if type(value) is np.ndarray and self._slabs is not None:
+            return self._slabs.slot_of(value)
+        return None
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, reading: IO[bytes], slabs: Slabs | None) -> None:
+        super().__init__(reading)
+        self._slabs = slabs
+
+    def persistent_load(self, slot: Any) -> object:
+        if self._slabs is None:
+            raise pickle.UnpicklingError("pixels in shared memory, and there is none")
+        return self._slabs.pixels_in(slot)
 
 
 class _Parts(list[bytes]):

@@ -13,13 +13,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.device import Device
 from actors.face_detector import FaceDetector, new_incarnation
-from actors.faces import Health, State
+from actors.faces import Health, Outcome, State
+from actors.images import Pixels
 from actors.model_life import ModelLife
 from actors.observer import Observers
 from actors.ownership import machine_folder
@@ -27,9 +28,11 @@ from actors.settings import DetectorSettings
 from cluster.background import repeat_blocking
 from cluster.deployment.epochs import Epochs
 from cluster.deployment.lease import LeaseKeeper
+from cluster.deployment.packed import CannotShare, pack_outcomes, unpack_call
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.node.contract import DEVICES_VARIABLE, NOTES_VARIABLE
 from cluster.ray_internals import KeyValueStore, session_folder
+from cluster.slabs import OpenSlabs
 from cluster.telemetry.event_log import DetectorLog, process_log
 from cluster.telemetry.metrics import DetectorMetrics
 from cluster.telemetry.setup import span_listeners
@@ -69,6 +72,7 @@ class DetectorActor(FaceDetector):
         )
         super().__init__(life, incarnation)
         self._title = f"{name}({incarnation})"
+        self._open_slabs = OpenSlabs()
         self.epoch = epochs.take_epoch(incarnation)
         self.lease.limit(life.settings.lease_s)
         self.start()
@@ -76,8 +80,35 @@ class DetectorActor(FaceDetector):
         folder = Path(notes) if notes else None
         keeper = LeaseKeeper(self, epochs.read_epoch, life.settings.lease_s, folder, lines)
         threading.Thread(target=keeper.run, name="lease", daemon=True).start()
-        reporter = Reporter(self.snapshot, metrics, log, lines, context.was_current_actor_reconstructed)
+        reporter = Reporter(
+            self.snapshot,
+            metrics,
+            log,
+            lines,
+            context.was_current_actor_reconstructed,
+            tidy=self._open_slabs.give_up_abandoned,
+        )
         threading.Thread(target=reporter.run, name="report", daemon=True).start()
+
+    async def answer(
+        self,
+        head: bytes,
+        pixels: Sequence[Pixels],
+        priority: str,
+        deadline_s: float,
+        trace: str = "",
+    ) -> bytes | None:
+        """Do as `detect`, with photos and outcomes packed (see `packed`).
+
+        Returns:
+            The outcomes; None if the photos lie in memory that this process cannot read: they must be sent.
+        """
+        try:
+            images = unpack_call(head, pixels, self._open_slabs.get)
+        except CannotShare:
+            return None
+        outcomes: Sequence[Outcome] = await self.detect(images, priority, deadline_s, trace)
+        return pack_outcomes(outcomes)
 
     def __repr__(self) -> str:
         # Ray asks once, when the actor is made, and keeps the answer. So it has no state that may change, and
@@ -95,6 +126,7 @@ class Reporter:
         lines: is told of errors that nobody foresaw; rate-limited.
         is_restart: whether Ray has started this detector before.
         sleep: waits for so many seconds; handed in for tests.
+        tidy: called each time; gives back what is not used any more.
     """
 
     def __init__(
@@ -105,12 +137,14 @@ class Reporter:
         lines: logging.Logger,
         is_restart: bool,
         sleep: Callable[[float], object] = time.sleep,
+        tidy: Callable[[], object] = lambda: None,
     ) -> None:
         self._snapshot = snapshot
         self._metrics = metrics
         self._log = log
         self._lines = lines
         self._is_restart = is_restart
+        self._tidy = tidy
         self._sleep = sleep
         self._has_told_start = False
 
@@ -126,6 +160,7 @@ class Reporter:
 
     def step(self) -> None:
         """Write once."""
+        self._tidy()
         health = self._snapshot()
         if not self._has_told_start and health.state is not State.STARTING:
             self._metrics.started(self.cause(health.last_words))

@@ -1,0 +1,279 @@
+"""Pixels in memory that a backend shares with its driver process and with detectors of the same machine.
+
+A photo's pixels are written once, into a slot of the pool. What travels then is the slot's number.
+
+    backend          `SlabPool`: writes pixels into free slots, and frees them when their call has ended
+    driver process   `Slabs`: inherited from the backend
+    detector         `Slabs`: opened by the address that came with the call, if machine and user are the same
+
+The memory has no name in any folder. The system frees it when the last of these processes has ended or let
+it go, also after kill -9. Each slot counts its uses. So whoever reads a slot too late finds that it belongs
+to another photo by now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import secrets
+import sys
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from actors.images import Pixels
+
+if sys.platform == "linux":
+    import fcntl
+
+    _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+#: Before the slots: who made the memory. Before each slot's pixels: how often the slot was freed.
+_HEAD_BYTES = 64
+_PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SlabAddress:
+    """Where processes of the same machine and user find a pool's memory.
+
+    Attributes:
+        nonce: random; stands at the beginning of the memory, so that no other memory is taken for it.
+        pid: of the backend.
+        descriptor: the number of the memory's file in the backend; -1 on Windows, where the nonce names it.
+        num_slots: photos that the pool has room for.
+        slot_bytes: bytes from one slot to the next.
+    """
+
+    nonce: bytes
+    pid: int
+    descriptor: int
+    num_slots: int
+    slot_bytes: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the whole memory."""
+        return _HEAD_BYTES + self.num_slots * self.slot_bytes
+
+
+#: A photo in a pool: the slot's number, how often it was freed before, and height and width in pixels.
+Slot = tuple[int, int, int, int]
+
+
+class Slabs:
+    """A pool's memory, as every process sees it.
+
+    Args:
+        memory: mapped.
+        address: of the memory.
+    """
+
+    def __init__(self, memory: mmap.mmap, address: SlabAddress) -> None:
+        self.address = address
+        self._bytes = np.frombuffer(memory, np.uint8)
+        self._first = int(self._bytes.__array_interface__["data"][0]) + _HEAD_BYTES
+        self._uses = np.ndarray(
+            (address.num_slots,), np.uint64, memory, offset=_HEAD_BYTES, strides=(address.slot_bytes,)
+        )
+
+    @classmethod
+    def inherited(cls, address: SlabAddress) -> Slabs | None:
+        """The memory of the process that started this one; None if it cannot be read."""
+        if address.descriptor < 0:
+            return cls._of_name(address)
+        with contextlib.suppress(OSError, ValueError):
+            return cls._of_file(address.descriptor, address)
+        return None
+
+    @classmethod
+    def opened(cls, address: SlabAddress) -> Slabs | None:
+        """The memory of a process of this machine; None if it is not here, or belongs to another user."""
+        if address.descriptor < 0:
+            return cls._of_name(address)
+        with contextlib.suppress(OSError, ValueError):
+            descriptor = os.open(_path(address), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            try:
+                return cls._of_file(descriptor, address)
+            finally:
+                os.close(descriptor)
+        return None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the backend is gone, or has closed the pool."""
+        if self.address.descriptor < 0:
+            # Windows tells nobody how many processes hold a memory.
+            return False
+        try:
+            with open(_path(self.address), "rb") as file:
+                return file.read(len(self.address.nonce)) != self.address.nonce
+        except OSError:
+            return True
+
+    def slot_of(self, pixels: Pixels) -> Slot | None:
+        """The slot in which an array lies; None for an array elsewhere."""
+        offset = int(pixels.__array_interface__["data"][0]) - self._first
+        if not 0 <= offset < self.address.num_slots * self.address.slot_bytes:
+            return None
+        number = offset // self.address.slot_bytes
+        return number, int(self._uses[number]), pixels.shape[0], pixels.shape[1]
+
+    def pixels_in(self, slot: Slot) -> Pixels:
+        """The pixels in a slot, as uint8[height, width, 3]; not a copy."""
+        number, _, height, width = slot
+        begin = _HEAD_BYTES + number * self.address.slot_bytes + _HEAD_BYTES
+        return self._bytes[begin : begin + height * width * 3].reshape(height, width, 3)
+
+    def holds(self, slot: Slot) -> bool:
+        """Whether the slot belongs to that photo still. What was read before the answer "yes" is right."""
+        return int(self._uses[slot[0]]) == slot[1]
+
+    def fits(self, slot: Slot) -> bool:
+        """Whether the pool has such a slot; what came from elsewhere may say anything."""
+        number, _, height, width = slot
+        room = self.address.slot_bytes - _HEAD_BYTES
+        return (
+            0 <= number < self.address.num_slots and height > 0 and width > 0 and height * width * 3 <= room
+        )
+
+    @classmethod
+    def _of_file(cls, descriptor: int, address: SlabAddress) -> Slabs | None:
+        if not _cannot_shrink(descriptor):
+            return None
+        memory = mmap.mmap(descriptor, address.num_bytes, access=mmap.ACCESS_READ)
+        return cls(memory, address) if memory[: len(address.nonce)] == address.nonce else None
+
+    @classmethod
+    def _of_name(cls, address: SlabAddress) -> Slabs | None:
+        if sys.platform != "win32":
+            return None
+        # Windows makes an empty memory if there is none of that name; it does not begin with the nonce.
+        memory = mmap.mmap(-1, address.num_bytes, tagname=_tag(address.nonce), access=mmap.ACCESS_WRITE)
+        return cls(memory, address) if memory[: len(address.nonce)] == address.nonce else None
+
+
+class SlabPool(Slabs):
+    """The backend's own memory; any thread may use it.
+
+    The memory takes up room only where it was written, and the slot that was freed last is used first.
+    """
+
+    def __init__(self, memory: mmap.mmap, address: SlabAddress) -> None:
+        super().__init__(memory, address)
+        memory[: len(address.nonce)] = address.nonce
+        self._free = list(range(address.num_slots))[::-1]
+        self._taken: set[int] = set()
+
+    @classmethod
+    def make(cls, max_pixels: int, max_bytes: int) -> Self | None:
+        """Make a pool, or return None if this system has none, or it is to have no slot.
+
+        Args:
+            max_pixels: pixels of the largest photo; a larger one has no room in a slot.
+            max_bytes: of the whole pool.
+        """
+        slot_bytes = -(-(_HEAD_BYTES + max_pixels * 3) // _PAGE_BYTES) * _PAGE_BYTES
+        num_slots = max_bytes // slot_bytes
+        nonce = secrets.token_bytes(16)
+        if num_slots < 1:
+            return None
+        if sys.platform == "win32":
+            address = SlabAddress(nonce, os.getpid(), -1, num_slots, slot_bytes)
+            return cls(mmap.mmap(-1, address.num_bytes, tagname=_tag(nonce)), address)
+        if sys.platform != "linux":
+            return None
+        try:
+            descriptor = os.memfd_create("rayface", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError:
+            # A sandbox may forbid it; the pixels then go through the pipe.
+            return None
+        address = SlabAddress(nonce, os.getpid(), descriptor, num_slots, slot_bytes)
+        try:
+            os.ftruncate(descriptor, address.num_bytes)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            return cls(mmap.mmap(descriptor, address.num_bytes), address)
+        except (OSError, ValueError):
+            os.close(descriptor)
+            return None
+
+    @property
+    def num_free(self) -> int:
+        """Slots without a photo."""
+        return len(self._free)
+
+    def place(self, pixels: Pixels) -> Pixels:
+        """Copy a photo's pixels into a free slot.
+
+        Returns:
+            The copy; if there is no free slot, or the photo is too large, the same array.
+        """
+        room = self.address.slot_bytes - _HEAD_BYTES
+        if pixels.nbytes > room:
+            return pixels
+        try:
+            number = self._free.pop()
+        except IndexError:
+            return pixels
+        self._taken.add(number)
+        placed = self.pixels_in((number, 0, pixels.shape[0], pixels.shape[1]))
+        np.copyto(placed, pixels)
+        return placed
+
+    def free(self, pixels: Pixels) -> None:
+        """Free the slot of an array that `place` returned; an array elsewhere is left alone."""
+        slot = self.slot_of(pixels)
+        if slot is not None and slot[0] in self._taken:
+            self._taken.discard(slot[0])
+            self._uses[slot[0]] += np.uint64(1)
+            self._free.append(slot[0])
+
+    def close(self) -> None:
+        """Let no further process open the memory; it is gone when no array of it is used any more."""
+        if self.address.descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self.address.descriptor)
+
+
+class OpenSlabs:
+    """The memories that a detector has opened, at most so many.
+
+    Args:
+        max_open: the one that was opened first is given up for a further one.
+    """
+
+    def __init__(self, max_open: int = 64) -> None:
+        self._max_open = max_open
+        self._open: dict[bytes, Slabs] = {}
+
+    def get(self, address: SlabAddress) -> Slabs | None:
+        """The memory at an address; None if this process cannot read it."""
+        found = self._open.get(address.nonce)
+        if found is None or found.address != address:
+            found = Slabs.opened(address)
+            if found is not None:
+                self._open[address.nonce] = found
+                while len(self._open) > self._max_open:
+                    del self._open[next(iter(self._open))]
+        return found
+
+    def give_up_abandoned(self) -> None:
+        """Give the memories of backends that are gone back to the system."""
+        for nonce, slabs in list(self._open.items()):
+            if slabs.is_abandoned:
+                self._open.pop(nonce, None)
+
+
+def _cannot_shrink(descriptor: int) -> bool:
+    """Whether a file keeps its size. The system would end a process that reads memory of a file cut short."""
+    return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALS == _SEALS
+
+
+def _path(address: SlabAddress) -> str:
+    return f"/proc/{address.pid}/fd/{address.descriptor}"
+
+
+def _tag(nonce: bytes) -> str:
+    return f"Local\\rayface-{nonce.hex()}"

@@ -1,0 +1,177 @@
+"""Pixels in shared memory: slots, the address, and what a reader sees when it comes too late. No Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors.images import Pixels, PreparedImage
+from cluster.connection.messages import Ask, Channel
+from cluster.deployment.packed import CannotShare, pack_call, unpack_call
+from cluster.slabs import OpenSlabs, SlabPool, Slabs
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the memory is opened by way of /proc")
+
+
+def photo(value: int, side: int = 32) -> Pixels:
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def prepared(pixels: Pixels) -> PreparedImage:
+    return PreparedImage(pixels, 100, 200, (32, 32), 1.5, "digest")
+
+
+@pytest.fixture
+def pool() -> SlabPool:
+    made = SlabPool.make(32 * 32, 3 * 4096)
+    assert made is not None
+    return made
+
+
+def test_photos_have_a_slot_each_until_they_are_freed(pool: SlabPool) -> None:
+    placed = [pool.place(photo(value)) for value in range(3)]
+    assert [int(each[0, 0, 0]) for each in placed] == [0, 1, 2]
+    assert pool.num_free == 0
+    one_more = photo(9)
+    assert pool.place(one_more) is one_more
+    pool.free(placed[1])
+    pool.free(placed[1])
+    assert pool.num_free == 1
+    assert int(pool.place(photo(7))[5, 5, 2]) == 7
+    assert [int(each[0, 0, 0]) for each in (placed[0], placed[2])] == [0, 2]
+
+
+def test_a_photo_that_is_too_large_stays_where_it_is(pool: SlabPool) -> None:
+    large = photo(1, 64)
+    assert pool.place(large) is large
+    pool.free(large)
+    assert pool.num_free == 3
+
+
+@pytest.mark.parametrize("max_bytes", [0, 4095])
+def test_without_room_for_one_photo_there_is_no_pool(max_bytes: int) -> None:
+    assert SlabPool.make(32 * 32, max_bytes) is None
+
+
+def test_another_process_of_the_machine_reads_the_pixels(pool: SlabPool) -> None:
+    """By the address alone, as a detector does."""
+    slot = pool.slot_of(pool.place(photo(77)))
+    program = (
+        "import sys; sys.path[:] = eval(sys.argv[1]); from cluster.slabs import *\n"
+        "slabs = Slabs.opened(eval(sys.argv[2])); slot = eval(sys.argv[3])\n"
+        "pixels = slabs.pixels_in(slot)\n"
+        "print(slabs.holds(slot), pixels.shape, pixels.mean(), pixels.flags.writeable)"
+    )
+    arguments = [repr(sys.path), repr(pool.address), repr(slot)]
+    said = subprocess.run(
+        [sys.executable, "-c", program, *arguments], check=False, capture_output=True, text=True
+    )
+    assert said.stdout.strip() == "True (32, 32, 3) 77.0 False", said.stderr
+
+
+def test_a_reader_that_comes_too_late_notices_it(pool: SlabPool) -> None:
+    slabs = Slabs.opened(pool.address)
+    assert slabs is not None
+    placed = pool.place(photo(1))
+    slot = pool.slot_of(placed)
+    assert slot is not None
+    assert slabs.holds(slot)
+    pool.free(placed)
+    assert not slabs.holds(slot)
+    pool.place(photo(2))
+    assert not slabs.holds(slot)
+
+
+def test_no_other_file_is_taken_for_the_memory(pool: SlabPool, tmp_path: Path) -> None:
+    """A file may be cut short while it is read, which ends the process that reads; sealed memory cannot."""
+    with (tmp_path / "file").open("w+b") as file:
+        file.write(pool.address.nonce + bytes(pool.address.num_bytes))
+        file.flush()
+        assert Slabs.opened(dataclasses.replace(pool.address, descriptor=file.fileno())) is None
+    assert Slabs.opened(dataclasses.replace(pool.address, nonce=bytes(16))) is None
+    assert Slabs.opened(dataclasses.replace(pool.address, num_slots=1_000_000)) is None
+    assert Slabs.opened(dataclasses.replace(pool.address, descriptor=9999)) is None
+
+
+def test_the_memory_of_a_backend_that_is_gone_is_given_up(pool: SlabPool) -> None:
+    opened = OpenSlabs()
+    slabs = opened.get(pool.address)
+    assert slabs is not None
+    opened.give_up_abandoned()
+    assert opened.get(pool.address) is slabs
+    pool.close()
+    assert slabs.is_abandoned
+    opened.give_up_abandoned()
+    assert opened.get(pool.address) is None
+
+
+def test_a_detector_keeps_so_many_memories_open_and_no_more() -> None:
+    opened = OpenSlabs(max_open=2)
+    pools = [each for _ in range(3) if (each := SlabPool.make(32 * 32, 4096))]
+    slabs = [opened.get(each.address) for each in pools]
+    assert len(slabs) == 3
+    assert opened.get(pools[2].address) is slabs[2]
+    assert opened.get(pools[0].address) is not slabs[0]
+
+
+def test_a_channel_sends_only_the_place_of_shared_pixels(pool: SlabPool) -> None:
+    written = io.BytesIO()
+    sending: Channel[None, Ask] = Channel(io.BytesIO(), written, pool)
+    sending.write(Ask(1, "detect", (prepared(pool.place(photo(5))),)))
+    assert len(written.getvalue()) < 600
+    sending.write(Ask(2, "detect", (prepared(photo(6)),)))
+    written.seek(0)
+    reading: Channel[Ask, None] = Channel(written, io.BytesIO(), Slabs.inherited(pool.address))
+    assert int(reading.read().arguments[0].pixels[3, 3, 1]) == 5
+    assert int(reading.read().arguments[0].pixels[3, 3, 1]) == 6
+
+
+def test_a_call_comes_out_as_it_went_in(pool: SlabPool) -> None:
+    images = [prepared(pool.place(photo(1))), prepared(photo(2)), prepared(pool.place(photo(3)))]
+    call = pack_call(images, pool)
+    assert len(call.pixels) == 1
+    came = unpack_call(call.head, call.pixels, OpenSlabs().get)
+    for before, after in zip(images, came, strict=True):
+        assert np.array_equal(before.pixels, after.pixels)
+        assert dataclasses.replace(after, pixels=before.pixels) == before
+    # A copy: the backend may free the slot before the photo is run.
+    pool.free(images[0].pixels)
+    pool.place(photo(9))
+    assert int(came[0].pixels[0, 0, 0]) == 1
+
+
+def test_without_shared_memory_all_pixels_are_sent(pool: SlabPool) -> None:
+    call = pack_call([prepared(pool.place(photo(1))), prepared(photo(2))], None)
+    assert [int(each[0, 0, 0]) for each in call.pixels] == [1, 2]
+    came = unpack_call(call.head, call.pixels, lambda address: None)
+    assert [int(each.pixels[0, 0, 0]) for each in came] == [1, 2]
+
+
+def test_memory_that_cannot_be_read_is_said(pool: SlabPool) -> None:
+    placed = pool.place(photo(1))
+    call = pack_call([prepared(placed)], pool)
+    with pytest.raises(CannotShare):
+        unpack_call(call.head, call.pixels, lambda address: None)
+    pool.free(placed)
+    with pytest.raises(CannotShare):
+        unpack_call(call.head, call.pixels, OpenSlabs().get)
+
+
+@pytest.mark.parametrize("slot", [(3, 0, 32, 32), (-1, 0, 32, 32), (2, 0, 999, 999), (0, 0, 0, 0)])
+def test_a_slot_that_the_pool_does_not_have_is_not_read(
+    pool: SlabPool, slot: tuple[int, int, int, int]
+) -> None:
+    class Lying(Slabs):
+        def slot_of(self, pixels: Pixels) -> tuple[int, int, int, int]:
+            return slot
+
+    slabs = Lying.inherited(pool.address)
+    call = pack_call([prepared(photo(1))], slabs)
+    with pytest.raises(CannotShare):
+        unpack_call(call.head, call.pixels, OpenSlabs().get)
