@@ -10,8 +10,9 @@ RAY_AUTH_TOKEN_PATH, RAY_USAGE_STATS_ENABLED and RAY_ENABLE_WINDOWS_OR_OSX_CLUST
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,32 @@ def silence_error_listener() -> None:
     from ray._private.worker import global_worker
 
     global_worker.threads_stopped.set()
+
+
+@contextlib.contextmanager
+def without_spare_processes() -> Iterator[None]:
+    """While the block runs, `ray.init` starts no process that an embedded cluster can do without.
+
+    Those are the autoscaler, the reader of the workers' logs, and the dashboard's server. They take about
+    half of the processor time of a start, and `ray.init` waits for the server.
+
+    Why private: `ray.init` has no option for the first two, and `include_dashboard=False` starts the server
+    all the same, with fewer modules.
+    Test: tests/live/test_private_names.py::test_an_embedded_cluster_has_only_the_processes_that_it_needs
+    """
+    from ray._private import node, parameter
+
+    class FewerProcesses(parameter.RayParams):  # type: ignore[misc]  # Ray's classes have no types
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given, include_log_monitor=False, no_monitor=True)
+
+    usual, start_server = parameter.RayParams, node.Node.start_api_server
+    parameter.RayParams = FewerProcesses
+    node.Node.start_api_server = lambda self, **options: None
+    try:
+        yield
+    finally:
+        parameter.RayParams, node.Node.start_api_server = usual, start_server
 
 
 def own_address() -> tuple[str, int]:

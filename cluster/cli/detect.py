@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from actors import models
+from actors import golden, models
 from actors.drawing import draw_faces, write_jpeg
 from actors.errors import ImageFault, ModelUnavailable
 from actors.faces import Detected, Failed, Outcome, Rejected
 from actors.images import Limits, read_upright
 from cluster.background import repeat_async
 from cluster.cli.photo_paths import Photo
+from cluster.cli.timings import Start
 from cluster.client.face_client import FaceClient
 from cluster.errors import ConfigurationError, DetectorNotReady
 from cluster.settings import Settings
@@ -39,6 +40,7 @@ async def detect(
     *,
     as_json: bool,
     annotate: Path | None,
+    timings: bool = False,
 ) -> Counter[str]:
     """Find the faces in every photo, and print each outcome as it comes.
 
@@ -48,6 +50,7 @@ async def detect(
         settings: of the client.
         as_json: whether to print JSON lines instead of a table.
         annotate: a folder for copies with the faces drawn; None writes none.
+        timings: whether to print on standard error where the time to the first outcome went.
 
     Returns:
         How many photos were `detected`, `rejected` and `failed`, and how many `faces` were found; empty if
@@ -63,11 +66,16 @@ async def detect(
     not_detected: list[tuple[str, Rejected | Failed]] = []
     copies = _AnnotatedCopies(annotate, settings) if annotate else None
     served_by: set[str] = set()
+    start = Start() if timings else None
     async with await _connected(settings, messages) as client, _telling_pauses(client, messages):
+        if start is not None:
+            start.is_ready = time.time()
         with _progress(messages, num_photos) as advance:
             if not as_json:
                 out.print(Text(f"{'status':<9} {'faces':>5} {'score':>6} {'ms':>7}  image", style="bold"))
             async for photo, outcome in _following(client, photos):
+                if start is not None and not counts:
+                    await start.tell(client, settings, as_json=as_json)
                 counts[outcome.status] += 1
                 problem = await asyncio.to_thread(copies.draw, photo, outcome) if copies else ""
                 if as_json:
@@ -104,6 +112,8 @@ async def _connected(settings: Settings, messages: Console) -> FaceClient:
         return await FaceClient.connect(settings)
     connecting = asyncio.create_task(FaceClient.connect(settings))
     try:
+        # While the other processes start, this one loads what prepares photos, by preparing one.
+        await asyncio.to_thread(golden.photos, 1, settings.detector.shapes[0])
         await asyncio.to_thread(models.ready_model, settings.detector, tell)
     except ModelUnavailable as error:
         connecting.cancel()

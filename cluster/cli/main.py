@@ -8,19 +8,13 @@ import json
 import os
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from actors import models
 from actors.errors import ModelUnavailable
-from cluster.cli import cluster as cluster_commands
-from cluster.cli import doctor as doctor_command
-from cluster.cli import node as node_commands
+from cluster.cli.lazy import LazyGroup
 from cluster.errors import ConfigurationError, DeviceTaken, RayfaceError
 from cluster.settings import Settings, load_settings
 
@@ -33,8 +27,23 @@ EXIT_INTERRUPTED = 130
 _NO_PHOTO = "There is no photo to look at. Name photos, folders with photos, or a pattern that matches some."
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("rayface"), prog_name="rayface")
+@click.group(
+    cls=LazyGroup,
+    modules={
+        "head": "cluster.cli.node",
+        "join": "cluster.cli.node",
+        "token": "cluster.cli.node",
+        "install": "cluster.cli.node",
+        "uninstall": "cluster.cli.node",
+        "place": "cluster.cli.cluster",
+        "remove": "cluster.cli.cluster",
+        "status": "cluster.cli.cluster",
+        "circuit": "cluster.cli.cluster",
+        "doctor": "cluster.cli.doctor",
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="rayface", prog_name="rayface")
 def cli() -> None:
     """Face detection for a photo library, on Ray."""
 
@@ -54,6 +63,9 @@ def cli() -> None:
     help="The least score of a face, between 0 and 1.",
 )
 @click.option(
+    "--timings", is_flag=True, help="Show on standard error where the time to the first outcome went."
+)
+@click.option(
     "--address", help="The address of a running Ray (`auto`, HOST:PORT); without it, Ray is started here."
 )
 @click.option(
@@ -65,6 +77,7 @@ def detect(
     annotate: Path | None,
     model: str | None,
     min_score: float | None,
+    timings: bool,
     address: str | None,
     config: Path | None,
 ) -> None:
@@ -76,6 +89,7 @@ def detect(
     Exit code: 0 every photo got a detection (with or without faces), 1 some were rejected or failed,
     2 wrong use, 3 no detector could be asked.
     """
+    from actors import models
     from cluster.cli import detect as detect_command
     from cluster.cli.photo_paths import find_photos
 
@@ -108,7 +122,9 @@ def detect(
         if num_photos == 0:
             raise ConfigurationError(_NO_PHOTO)
         counts = asyncio.run(
-            detect_command.detect(photos, num_photos, settings, as_json=as_json, annotate=annotate)
+            detect_command.detect(
+                photos, num_photos, settings, as_json=as_json, annotate=annotate, timings=timings
+            )
         )
     except RayfaceError as error:
         _end(error)
@@ -125,6 +141,11 @@ def models_command(context: click.Context, as_json: bool) -> None:
     """List the models, their licences, and which are here already."""
     if context.invoked_subcommand:
         return
+    from rich.console import Console
+    from rich.table import Table
+
+    from actors import models
+
     rows = [
         {
             "name": entry.name,
@@ -156,6 +177,8 @@ def models_command(context: click.Context, as_json: bool) -> None:
 @click.argument("name", default="centerface")
 def fetch(name: str) -> None:
     """Fetch, check and prepare a model now, so that it works offline afterwards."""
+    from actors import models
+
     if name not in models.CATALOGUE:
         raise click.UsageError(f"No model is called {name!r}; choose one of {', '.join(models.CATALOGUE)}.")
     try:
@@ -165,18 +188,6 @@ def fetch(name: str) -> None:
     except (RayfaceError, ModelUnavailable) as error:
         _end(error)
     click.echo(f"{ready.label} is ready: {ready.prepared}")
-
-
-cli.add_command(node_commands.head)
-cli.add_command(node_commands.join)
-cli.add_command(cluster_commands.place)
-cli.add_command(cluster_commands.remove)
-cli.add_command(cluster_commands.status)
-cli.add_command(cluster_commands.circuit)
-cli.add_command(doctor_command.doctor)
-cli.add_command(node_commands.token)
-cli.add_command(node_commands.install)
-cli.add_command(node_commands.uninstall)
 
 
 def main() -> None:
@@ -212,6 +223,8 @@ def _end_interrupted() -> NoReturn:
 
 
 def _show_licence(settings: Settings) -> None:
+    from actors import models
+
     entry = models.CATALOGUE.get(settings.detector.model)
     if entry is not None and not entry.commercial and settings.detector.model_path is None:
         click.echo(f"Note the licence of {entry.name}: {entry.licence}.", err=True)

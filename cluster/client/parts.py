@@ -98,6 +98,7 @@ class Parts:
         )
         self.registry = ClientRegistry(self.connection, self.pool, self.status, self.log)
         self._threads = threads
+        self._start_ms: dict[str, float] = {}
         self._start_timeout_s = settings.cluster.start_timeout_s
 
     async def open(self, *, wait: bool) -> None:
@@ -110,9 +111,15 @@ class Parts:
         Raises:
             ClusterUnavailable, DetectorNotReady: with `wait`, nothing can be asked; says why.
         """
+        begun = self.clock()
         await self.connection.open(wait=wait)
         if wait:
+            joined = self.clock()
             await self.pool.start(self._start_timeout_s)
+            self._start_ms = {
+                "cluster": round((joined - begun) * 1000, 1),
+                "detector": round((self.clock() - joined) * 1000, 1),
+            }
         self.pool.watch()
         self.registry.open()
         self.metrics.open()
@@ -145,6 +152,7 @@ class Parts:
             num_fallback_refused=self.fallback.num_refused,
             num_connections=self.connection.num_joined,
             outcomes=dict(self.metrics.outcomes),
+            start_ms=dict(self._start_ms),
         )
 
     def _joined(self) -> None:

@@ -56,6 +56,9 @@ class ClientStatus:
         num_fallback_refused: images that the policy gave to the CPU and that the CPU did not answer.
         num_connections: driver processes that joined the cluster so far.
         outcomes: images so far, by "detected", "rejected" and "failed".
+        start_ms: milliseconds that the parts of opening took: "cluster" (starting or joining it) and
+            "detector" (finding or placing one, until one was ready). Empty for a client that was opened
+            without waiting.
     """
 
     address: str
@@ -68,6 +71,7 @@ class ClientStatus:
     num_fallback_refused: int
     num_connections: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
+    start_ms: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """This status as JSON-ready values."""

@@ -22,7 +22,6 @@ from typing import Any
 
 from actors.faces import Failure
 from cluster import ray_internals
-from cluster.connection.handlers import Handlers
 from cluster.connection.messages import (
     Answer,
     Ask,
@@ -35,7 +34,7 @@ from cluster.connection.messages import (
     NotJoined,
     ToDriver,
 )
-from cluster.deployment import placement
+from cluster.deployment import joining
 from cluster.deployment.ray_errors import fault_of
 from cluster.errors import DetectorNotReady, Fault, NotAnswered, RayfaceError
 from cluster.slabs import Slabs
@@ -186,7 +185,8 @@ def main() -> None:
         inbox.start()
         # Joining may take Ray a minute. An embedded Ray that is starting must be up before it can be ended.
         inbox.may_exit = settings.cluster.address is not None
-        leave = placement.join_or_start(settings)
+        threading.Thread(target=_load_handlers, name="load", daemon=True).start()
+        leave = joining.join_or_start(settings)
     except EOFError:
         return
     except RayfaceError as error:
@@ -199,6 +199,8 @@ def main() -> None:
         ray_internals.silence_error_listener()
         address = ray.get_runtime_context().gcs_address
         channel.write(Joined(address))
+        from cluster.connection.handlers import Handlers
+
         asyncio.run(_serve(Driver(Handlers(settings, address, slabs).table(), channel), inbox))
     except EOFError:
         pass
@@ -210,6 +212,11 @@ def main() -> None:
             time.sleep(_LAST_SPANS_S)
         leave()
         os._exit(0)
+
+
+def _load_handlers() -> None:
+    """Load what answers questions while Ray starts its processes, or finds the head."""
+    import cluster.connection.handlers  # noqa: F401
 
 
 async def _serve(driver: Driver, inbox: Inbox) -> None:

@@ -14,7 +14,7 @@ from actors.device import Device
 from actors.errors import DetectorFault
 from actors.ownership import DeviceLock
 from cluster.connection.connection import Connection
-from cluster.deployment import placement
+from cluster.deployment import joining
 from cluster.doctor.detectors import Detectors, agreement, on_cpu
 from cluster.doctor.host import examine, facts
 from cluster.doctor.machines import Machines, clock
@@ -102,7 +102,7 @@ class Doctor:
             yield ok("cluster", "the settings name none: each program starts an embedded one")
             return
         try:
-            self._head = await asyncio.to_thread(placement.resolve, self._settings)
+            self._head = await asyncio.to_thread(joining.resolve, self._settings)
         except RayfaceError as error:
             yield wrong("head", str(error), "Start one: `rayface head`, or `docker compose up`.")
 

@@ -179,8 +179,8 @@ def test_the_cable_is_pulled_while_photos_are_in_flight(
 _WATCH = """
 import sys, time
 from cluster import load_settings
-from cluster.deployment import placement
-placement.join_or_start(load_settings(cluster={"address": "ray-head:6379"}))
+from cluster.deployment import joining
+joining.join_or_start(load_settings(cluster={"address": "ray-head:6379"}))
 import ray
 def num_alive():
     return sum(node["Alive"] for node in ray.nodes())

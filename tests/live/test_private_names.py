@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from cluster import ray_internals
-from cluster.deployment import placement
+from cluster.deployment import joining
 from cluster.ray_internals import NODE_PROCESS_NAMES, KeyValueStore
 from cluster.settings import load_settings
 from tests.live.conftest import HERE, ray_processes
@@ -25,7 +25,7 @@ from tests.live.conftest import HERE, ray_processes
 def _driver() -> Iterator[None]:
     """This process is the driver of an embedded cluster, and is none afterwards."""
     before = dict(os.environ)
-    leave = placement.join_or_start(load_settings())
+    leave = joining.join_or_start(load_settings())
     yield
     leave()
     os.environ.clear()
@@ -148,3 +148,11 @@ def test_the_error_listener_can_be_ended() -> None:
     ray_internals.silence_error_listener()
     publish_error_to_driver("test", "An error that only wakes the listener.", internal_kv_get_gcs_client())
     assert _eventually(lambda: not listeners())
+
+
+def test_an_embedded_cluster_has_only_the_processes_that_it_needs() -> None:
+    """The head, a node with the two agents that it does not run without, and workers."""
+    lines = [" ".join(each.cmdline()) for each in ray_processes(os.getpid())]
+    assert any("gcs_server" in line for line in lines)
+    spare = ("dashboard/dashboard.py", "monitor.py", "log_monitor.py")
+    assert [line for line in lines if any(each in line for each in spare)] == []

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from cluster.cli import doctor as doctor_command
 from cluster.cli.doctor import doctor, listen, needed_ports
-from cluster.deployment import placement
+from cluster.deployment import joining
 from cluster.doctor import doctor as rooms
 from cluster.doctor.doctor import Doctor
 from cluster.doctor.host import facts
@@ -76,7 +76,7 @@ def modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Modules:
 
     made = Modules()
     monkeypatch.setattr(rooms, "examine", lambda *_, **__: [ok("python", "Python 3.11.7")])
-    monkeypatch.setattr(placement, "resolve", none_here)
+    monkeypatch.setattr(joining, "resolve", none_here)
     monkeypatch.setattr(checks, "run_module", made.run)
     monkeypatch.setattr("actors.ownership.machine_folder", lambda: tmp_path)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 64)
@@ -190,7 +190,7 @@ def test_what_nobody_foresaw_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
     def fails(settings: Any) -> str:
         raise KeyError("something new in Ray")
 
-    monkeypatch.setattr(placement, "resolve", fails)
+    monkeypatch.setattr(joining, "resolve", fails)
     done = run()
     assert done.exit_code == 1
     assert "something new in Ray" in done.output

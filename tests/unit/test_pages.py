@@ -55,7 +55,10 @@ _PROGRAMS = (
 
 def commands_of(group: click.Group, before: str = "rayface") -> Iterator[tuple[str, click.Command]]:
     """Every command by its full name; a group that does something by itself too."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         full = f"{before} {name}"
         if not isinstance(command, click.Group) or command.invoke_without_command:
             yield full, command
@@ -72,9 +75,10 @@ def parsed(words: list[str]) -> None:
     command: click.Command = cli
     rest = words[1:]
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-        if rest[0] not in command.commands:
+        found = command.get_command(click.Context(command), rest[0])
+        if found is None:
             raise click.UsageError(f"there is no {rest[0]}")
-        command, rest = command.commands[rest[0]], rest[1:]
+        command, rest = found, rest[1:]
     command.make_parser(click.Context(command)).parse_args(list(rest))
 
 
