@@ -18,7 +18,7 @@ from cluster.client.parts import Parts
 from cluster.connection import driver_process
 from cluster.connection.cluster_client import ClusterClient
 from cluster.connection.handlers import Handlers
-from cluster.deployment import placement
+from cluster.deployment import joining
 from cluster.deployment.ray_errors import fault_of
 from cluster.errors import Fault, NotAnswered
 from cluster.settings import Settings
@@ -89,7 +89,7 @@ class SameProcess(ClusterClient):
         import ray
 
         # Ray's driver belongs to the main thread.
-        self._leave = placement.join_or_start(self._settings)
+        self._leave = joining.join_or_start(self._settings)
         self._handlers = Handlers(self._settings, ray.get_runtime_context().gcs_address)
 
     async def close(self) -> None:
