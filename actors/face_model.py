@@ -269,6 +269,8 @@ def _named(bucket: _Bucket) -> str:
 
 def _in_original_pixels(found: Candidates, image: PreparedImage) -> tuple[Face, ...]:
     """Scale to the original's pixels, cut boxes at the photo's edges, drop faces that lie in the padding."""
+    if not found.scores.size:
+        return ()
     per_x = image.width / image.pixels.shape[1]
     per_y = image.height / image.pixels.shape[0]
     boxes = found.boxes.astype(np.float64) * (per_x, per_y, per_x, per_y)
@@ -276,13 +278,15 @@ def _in_original_pixels(found: Candidates, image: PreparedImage) -> tuple[Face, 
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, image.height)
     landmarks = found.landmarks.astype(np.float64) * (per_x, per_y)
     faces = []
-    for (x1, y1, x2, y2), score, points in zip(boxes, found.scores, landmarks, strict=True):
+    # A whole array becomes Python numbers in one call.
+    rows = zip(boxes.tolist(), found.scores.tolist(), landmarks.tolist(), strict=True)
+    for (x1, y1, x2, y2), score, points in rows:
         if x2 > x1 and y2 > y1:
-            right_eye, left_eye, nose, right_mouth, left_mouth = ((float(x), float(y)) for x, y in points)
+            right_eye, left_eye, nose, right_mouth, left_mouth = ((x, y) for x, y in points)
             faces.append(
                 Face(
-                    box=(float(x1), float(y1), float(x2), float(y2)),
-                    score=float(score),
+                    box=(x1, y1, x2, y2),
+                    score=score,
                     landmarks=(right_eye, left_eye, nose, right_mouth, left_mouth),
                 )
             )

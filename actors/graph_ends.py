@@ -118,7 +118,8 @@ class _Ends:
         return self.node("GatherElements", value, columns, axis=axis)
 
     def in_zero_to_one(self, value: str) -> str:
-        return self.node("Max", self.node("Min", value, self.constant(1.0)), self.constant(0.0))
+        """Cut at 0 and at 1."""
+        return self.node("Clip", value, self.constant(0.0), self.constant(1.0))
 
     def of_all_strides(self, kind: str) -> str:
         """The heads of one kind, [batch, A, columns] each, joined along the anchors."""

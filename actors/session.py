@@ -51,7 +51,10 @@ class Session(Protocol):
         ...
 
     def run(self, tensor: Tensor) -> dict[str, NDArray[np.float32]]:
-        """uint8[batch, height, width, 3] BGR → the family's heads by canonical name.
+        """uint8[batch, height, width, 3] BGR → heads by name.
+
+        They are `top` and `check`, which the prepared graph gives (`graph_ends.append_ends`), or the family's
+        plain heads by their canonical names. `decoding` takes both.
 
         Raises:
             DeviceFailed: the run raised an error.
