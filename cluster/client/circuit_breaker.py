@@ -78,7 +78,9 @@ class CircuitBreaker:
         self._settings = settings
         self._chance = chance
         self._on_open = on_open
-        self._calls: deque[tuple[float, Fault | None, bool]] = deque(maxlen=_MOST_CALLS)
+        self._calls: deque[tuple[float, Fault | None, bool]] = deque()
+        # Counted as calls come and go: a window may hold thousands, and each call asks.
+        self._num_failed = self._num_slow = 0
         self._cause: Fault | None = None
         self._since = now
         #: When a probe may be sent; None while closed.
@@ -107,9 +109,9 @@ class CircuitBreaker:
         if self._probe_at is not None:
             return
         self._calls.append((now, cause, slow))
+        self._count(cause, slow, 1)
         calls = self._window(now)
-        num_failed = sum(cause is not None for _, cause, _ in calls)
-        num_slow = sum(slow and cause is None for _, cause, slow in calls)
+        num_failed, num_slow = self._num_failed, self._num_slow
         if len(calls) < self._settings.min_calls:
             return
         if num_failed >= self._settings.max_failure_rate * len(calls) and num_failed:
@@ -178,15 +180,27 @@ class CircuitBreaker:
             since_s=max(0.0, now - since),
             retry_after_s=max(0.0, self._probe_at - now) if self._probe_at is not None else 0.0,
             num_calls=len(calls),
-            num_failed=sum(cause is not None for _, cause, _ in calls),
-            num_slow=sum(slow and cause is None for _, cause, slow in calls),
+            num_failed=self._num_failed,
+            num_slow=self._num_slow,
             num_opened=self.num_opened,
         )
 
     def _window(self, now: float) -> deque[tuple[float, Fault | None, bool]]:
-        while self._calls and self._calls[0][0] <= now - self._settings.window_s:
-            self._calls.popleft()
+        oldest = now - self._settings.window_s
+        while self._calls and (self._calls[0][0] <= oldest or len(self._calls) > _MOST_CALLS):
+            _, cause, slow = self._calls.popleft()
+            self._count(cause, slow, -1)
         return self._calls
+
+    def _count(self, cause: Fault | None, slow: bool, change: int) -> None:
+        if cause is not None:
+            self._num_failed += change
+        elif slow:
+            self._num_slow += change
+
+    def _forget_calls(self) -> None:
+        self._calls.clear()
+        self._num_failed = self._num_slow = 0
 
     def _open(self, now: float, cause: Fault) -> None:
         settings = self._settings
@@ -201,7 +215,7 @@ class CircuitBreaker:
         self._num_good_probes = 0
         self._probe_ends = None
         self._cause = cause
-        self._calls.clear()
+        self._forget_calls()
         self._since = now
         if was_closed:
             self.num_opened += 1
@@ -210,5 +224,5 @@ class CircuitBreaker:
     def _close(self, now: float) -> None:
         self._probe_at = self._probe_ends = self._cause = None
         self._num_good_probes = 0
-        self._calls.clear()
+        self._forget_calls()
         self._since = now

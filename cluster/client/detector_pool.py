@@ -321,10 +321,11 @@ class DetectorPool:
         elif self.refused_since is None:
             self.refused_since = now
         for each in self.detectors.values():
-            view = each.circuit.view(now)
-            before, self._shown[each.name] = self._shown.get(each.name, CircuitState.CLOSED), view.state
-            if before is view.state:
+            state = each.circuit.state(now)
+            before, self._shown[each.name] = self._shown.get(each.name, CircuitState.CLOSED), state
+            if before is state:
                 continue
+            view = each.circuit.view(now)
             self._changed.set()
             about = {"about": each.name}
             if view.state is CircuitState.CLOSED:

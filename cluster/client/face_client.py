@@ -14,7 +14,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from actors.faces import Failed, Failure, Health, Outcome, Priority
 from actors.images import ImageSource
@@ -70,7 +70,8 @@ class FaceClient:
         # Set when it is opened.
         self._loop: asyncio.AbstractEventLoop
         self._parts: Parts
-        self._calls: set[asyncio.Task[object]] = set()
+        #: The tasks that are within a call now, each with a future that is done when the call has ended.
+        self._calls: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
         self._closed: asyncio.Future[None]
         self._closing: asyncio.Task[None] | None = None
 
@@ -136,7 +137,10 @@ class FaceClient:
             return await self._call(some, wanted, deadline)
 
         with self._span(len(images), wanted, seconds) as span:
-            outcomes = [outcome async for outcome in self._pipelined(images, call)]
+            if 0 < len(images) <= self._settings.client.images_per_call:
+                outcomes = await self._until_closed(call(images))
+            else:
+                outcomes = [outcome async for outcome in self._pipelined(images, call)]
             span.outcomes(outcomes)
         return outcomes
 
@@ -247,17 +251,7 @@ class FaceClient:
 
         async def until_closed(some: Sequence[ImageSource]) -> list[Outcome]:
             self._check()
-            task = asyncio.current_task()
-            assert task is not None
-            self._calls.add(task)
-            try:
-                return await call(some)
-            except asyncio.CancelledError:
-                if self._state == "closed":
-                    raise ClientNotUsable(CLOSED_MEANWHILE) from None
-                raise
-            finally:
-                self._calls.discard(task)
+            return await self._until_closed(call(some))
 
         client = self._settings.client
         return pipelined(
@@ -267,6 +261,21 @@ class FaceClient:
             max_calls=client.max_calls_in_flight,
             closed=self._closed,
         )
+
+    async def _until_closed(self, call: Awaitable[list[Outcome]]) -> list[Outcome]:
+        """Wait for a call in the task that makes it; closing the client ends the call, and not the task."""
+        task = asyncio.current_task()
+        assert task is not None
+        ended = self._calls[task] = self._loop.create_future()
+        try:
+            return await call
+        except asyncio.CancelledError:
+            if self._state == "closed" and task.uncancel() == 0:
+                raise ClientNotUsable(CLOSED_MEANWHILE) from None
+            raise
+        finally:
+            del self._calls[task]
+            ended.set_result(None)
 
     async def _call(
         self, sources: Sequence[ImageSource], priority: Priority, deadline: float
@@ -316,12 +325,12 @@ class FaceClient:
         until = call.deadline if patience_s is None else min(call.deadline, self._loop.time() + patience_s)
         # Bulk images would rather wait for a circuit to close than fail, unless the CPU takes them.
         patient = call.priority is Priority.BULK and not may_fall_back
-        await asyncio.gather(
-            *(
-                self._parts.asking.until_answered(images, call.priority, until, patient=patient)
-                for images in in_questions(call.prepared)
-            )
-        )
+        asked = [
+            self._parts.asking.until_answered(images, call.priority, until, patient=patient)
+            for images in in_questions(call.prepared)
+        ]
+        # Nearly always it is one; a task of its own would cost as much as packing the call.
+        await (asked[0] if len(asked) == 1 else asyncio.gather(*asked))
 
     async def _ask_cpu(self, call: Call) -> None:
         """Let the CPU stand in for failures, where the policy says so."""
@@ -351,9 +360,9 @@ class FaceClient:
     async def _close(self) -> None:
         # Ends the streams that wait for their source; those have no call to cancel.
         self._closed.set_result(None)
-        for call in self._calls:
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        for task in self._calls:
+            task.cancel()
+        await asyncio.gather(*self._calls.values())
         await self._parts.close()
 
     def _check(self) -> None:

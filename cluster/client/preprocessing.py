@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+
+import numpy as np
 
 from actors import images as photos
 from actors.errors import ImageFault
@@ -16,6 +19,10 @@ from actors.intake import num_cores
 from cluster.client.call import Call, CallImage, client_stamp
 from cluster.settings import Settings
 from cluster.slabs import SlabPool
+
+#: A call's pixels below this size are made small in the event loop: that takes a millisecond, and a thread
+#: would cost as much processor time again. Encoded photos never are.
+_MAX_BYTES_AT_ONCE = 1_300_000
 
 
 def thread_pool(num_threads: int, name: str) -> Executor:
@@ -51,7 +58,15 @@ class Preprocessor:
 
     async def prepare(self, call: Call) -> None:
         """Prepare every image of a call: it gets its `photo`, or the outcome that says why it has none."""
-        await asyncio.gather(*(self._prepare_one(image, call) for image in call.images))
+        for_threads, num_bytes = [], 0
+        for image in call.images:
+            num_bytes += image.source.nbytes if isinstance(image.source, np.ndarray) else _MAX_BYTES_AT_ONCE
+            if num_bytes < _MAX_BYTES_AT_ONCE:
+                self._settle(image, partial(self._shrunk, image.source))
+            else:
+                for_threads.append(image)
+        if for_threads:
+            await asyncio.gather(*(self._prepare_one(image, call) for image in for_threads))
 
     def free(self, call: Call) -> None:
         """Free the memory of a call's photos; nobody may use them from now on."""
@@ -66,7 +81,6 @@ class Preprocessor:
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def _prepare_one(self, image: CallImage, call: Call) -> None:
-        made: PreparedImage | Rejected | None = None
         work: Future[PreparedImage | Rejected] | None = None
         try:
             async with asyncio.timeout_at(call.deadline):
@@ -76,18 +90,31 @@ class Preprocessor:
             late = "The time was up before the photo was prepared; it was not sent."
             image.outcome = self._failed(Failure.DEADLINE, late)
         except Exception as error:
-            # An unforeseen error must not cost the other images of the call their outcomes.
-            unforeseen = f"Preparing the photo failed in an unforeseen way: {error!r}. Please report it."
-            image.outcome = self._failed(Failure.INTERNAL, unforeseen)
+            image.outcome = self._unforeseen(error)
         else:
-            if isinstance(made, PreparedImage):
-                image.photo = made
-            else:
-                image.outcome = made
+            work = None
+            self._settle(image, lambda: made)
         finally:
-            if made is None and work is not None:
+            if work is not None:
                 # The thread cannot be stopped; nobody takes what it makes.
                 work.add_done_callback(self._free_late)
+
+    def _settle(self, image: CallImage, make: Callable[[], PreparedImage | Rejected]) -> None:
+        """Give an image its photo or its outcome."""
+        try:
+            made = make()
+        except Exception as error:
+            image.outcome = self._unforeseen(error)
+            return
+        if isinstance(made, PreparedImage):
+            image.photo = made
+        else:
+            image.outcome = made
+
+    def _unforeseen(self, error: Exception) -> Failed:
+        # It must not cost the other images of the call their outcomes.
+        unforeseen = f"Preparing the photo failed in an unforeseen way: {error!r}. Please report it."
+        return self._failed(Failure.INTERNAL, unforeseen)
 
     def _free_late(self, work: Future[PreparedImage | Rejected]) -> None:
         if self._slabs is None or work.cancelled() or work.exception() is not None:

@@ -88,7 +88,8 @@ class Driver:
             answer = Answer(message.number, fault=fault_of(error))
         with contextlib.suppress(EOFError):
             try:
-                await asyncio.to_thread(self._channel.write, answer)
+                if not self._channel.write_at_once(answer):
+                    await asyncio.to_thread(self._channel.write, answer)
             except CannotEncode as error:
                 fault = _not_sent(message.question, error)
                 await asyncio.to_thread(self._channel.write, Answer(message.number, fault=fault))

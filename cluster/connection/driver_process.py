@@ -142,9 +142,18 @@ class DriverProcess:
         await in_thread(self._end)
 
     def _put(self, message: ToDriver | None) -> None:
+        if isinstance(message, Ask) and self._to_send.empty() and self._sent_at_once(message):
+            return
         # A person's photo and every small question go before the megabytes of a scan.
         is_bulk = isinstance(message, Ask) and Priority.BULK in message.arguments
         self._to_send.put((int(is_bulk), next(self._sequence), message))
+
+    def _sent_at_once(self, message: Ask) -> bool:
+        """Send a question from the event loop if that does not block; a thread costs more than that."""
+        # The thread says what cannot be sent, and notices that the pipe is broken.
+        with contextlib.suppress(CannotEncode, EOFError):
+            return self._channel.write_at_once(message)
+        return False
 
     def _end(self) -> None:
         try:

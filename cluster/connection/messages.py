@@ -7,8 +7,10 @@ write into the pipes. Pickle also knows where a value ends.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
+import select
 import threading
 from dataclasses import dataclass
 from typing import IO, Any, Generic, TypeVar, cast
@@ -99,6 +101,10 @@ Received = TypeVar("Received")
 Sent = TypeVar("Sent")
 
 
+#: A pipe that says it is ready takes so many bytes (POSIX: PIPE_BUF, 512 at least).
+_MAX_AT_ONCE_BYTES = getattr(select, "PIPE_BUF", 0)
+
+
 class CannotEncode(Exception):
     """A message cannot be pickled; nothing of it was sent."""
 
@@ -162,20 +168,49 @@ class Channel(Generic[Received, Sent]):
             EOFError: the other end is gone.
             CannotEncode: the message cannot be pickled; others can still be sent.
         """
-        parts = _Parts()
-        try:
-            # As a whole before the first byte is sent: half a message would spoil every later one. In parts,
-            # because joining them would copy the photos once more.
-            _Pickler(parts, self.slabs).dump(message)
-        except Exception as error:
-            # Pickle raises whatever an object's own methods raise.
-            raise CannotEncode(f"{type(error).__name__}: {error}") from error
+        parts = self._pickled(message)
         try:
             with self._lock:
                 self._writing.writelines(parts)
                 self._writing.flush()
         except (OSError, ValueError) as error:
             raise EOFError(str(error)) from error
+
+    def write_at_once(self, message: Sent) -> bool:
+        """Send a message if that blocks nobody; returns whether it was sent.
+
+        Raises:
+            EOFError: the other end is gone.
+            CannotEncode: the message cannot be pickled; others can still be sent.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            parts = self._pickled(message, _MAX_AT_ONCE_BYTES)
+            if not _is_ready(self._writing):
+                return False
+            self._writing.write(b"".join(parts))
+            self._writing.flush()
+            return True
+        except _TooLong:
+            return False
+        except (OSError, ValueError) as error:
+            raise EOFError(str(error)) from error
+        finally:
+            self._lock.release()
+
+    def _pickled(self, message: Sent, max_bytes: int | None = None) -> _Parts:
+        parts = _Parts(max_bytes)
+        try:
+            # As a whole before the first byte is sent: half a message would spoil every later one. In parts,
+            # because joining them would copy the photos once more.
+            _Pickler(parts, self.slabs).dump(message)
+        except _TooLong:
+            raise
+        except Exception as error:
+            # Pickle raises whatever an object's own methods raise.
+            raise CannotEncode(f"{type(error).__name__}: {error}") from error
+        return parts
 
     def hang_up(self) -> None:
         """Close the writing pipe; the other end reads what was sent, and then that this end is gone."""
@@ -210,8 +245,32 @@ class _Unpickler(pickle.Unpickler):
         return self._slabs.pixels_in(slot)
 
 
+class _TooLong(Exception):
+    """The message is longer than it may be."""
+
+
 class _Parts(list[bytes]):
-    """Keeps what pickle writes."""
+    """Keeps what pickle writes, up to so many bytes."""
+
+    def __init__(self, max_bytes: int | None) -> None:
+        self._num_left = max_bytes
 
     def write(self, part: bytes) -> None:
+        if self._num_left is not None:
+            self._num_left -= len(part)
+            if self._num_left < 0:
+                raise _TooLong
         self.append(part)
+
+
+def _is_ready(pipe: IO[bytes]) -> bool:
+    """Whether a pipe takes `_MAX_AT_ONCE_BYTES` without blocking; not known on Windows."""
+    if not hasattr(select, "poll"):
+        return False
+    try:
+        poll = select.poll()
+        poll.register(pipe.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
+    except io.UnsupportedOperation:
+        # It is no pipe.
+        return False

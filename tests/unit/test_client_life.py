@@ -152,6 +152,32 @@ def test_closing_ends_the_calls_under_way() -> None:
     run(story())
 
 
+def test_closing_ends_the_call_and_not_the_task_that_made_it() -> None:
+    """`close` waits for no more of the task than the call."""
+
+    async def story() -> None:
+        cluster = FakeCluster(seconds=1000)
+        has_gone_on, may_end = asyncio.Event(), asyncio.Event()
+
+        async def caller() -> str:
+            with pytest.raises(ClientNotUsable, match="closed while"):
+                await client.detect(photos(1), deadline_s=900.0)
+            has_gone_on.set()
+            await may_end.wait()
+            return "its own end"
+
+        async with client_on(cluster) as client:
+            calling = asyncio.create_task(caller())
+            while not cluster.under_way:
+                await asyncio.sleep(0.1)
+        await has_gone_on.wait()
+        assert not calling.cancelling()
+        may_end.set()
+        assert await calling == "its own end"
+
+    run(story())
+
+
 def test_closing_ends_a_stream_that_waits_for_a_detector() -> None:
     """The pause might last an hour."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,20 @@ def test_a_channel_sends_only_the_place_of_shared_pixels(pool: SlabPool) -> None
     reading: Channel[Ask, None] = Channel(written, io.BytesIO(), Slabs.inherited(pool.address))
     assert int(reading.read().arguments[0].pixels[3, 3, 1]) == 5
     assert int(reading.read().arguments[0].pixels[3, 3, 1]) == 6
+
+
+def test_a_short_message_is_written_at_once_and_a_long_one_is_not(pool: SlabPool) -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as read_end, open(writing, "wb") as write_end:
+        channel: Channel[Ask, Ask] = Channel(read_end, write_end)
+        assert channel.write_at_once(Ask(1, "short", ()))
+        assert not channel.write_at_once(Ask(2, "long", (bytes(5_000),)))
+        assert not channel.write_at_once(Ask(2, "long", (prepared(photo(1, 64)),)))
+        assert channel.write_at_once(Ask(3, "short", ()))
+        assert [channel.read().number, channel.read().number] == [1, 3]
+        while channel.write_at_once(Ask(4, "until the pipe is full", (bytes(3_000),))):
+            pass
+        assert channel.read().number == 4
 
 
 def test_a_call_comes_out_as_it_went_in(pool: SlabPool) -> None:
