@@ -1,11 +1,13 @@
 """Our side: a `FaceClient` with the settings of its environment.
 
-With the argument "same-process", this process is Ray's driver itself.
+With the argument "same-process", this process is Ray's driver itself; with "detectors=2", the client uses the
+first two detectors only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +19,7 @@ from cluster import FaceClient, load_settings
 from cluster.client.parts import Parts
 from cluster.connection import driver_process
 from cluster.connection.cluster_client import ClusterClient
+from cluster.connection.connection import Connection
 from cluster.connection.handlers import Handlers
 from cluster.deployment import joining
 from cluster.deployment.ray_errors import fault_of
@@ -106,12 +109,35 @@ class SameProcess(ClusterClient):
             raise NotAnswered(fault) from error
 
 
+class SomeDetectors(Connection):
+    """A connection that knows the first few detectors of its cluster only.
+
+    Args:
+        settings: of the client.
+        num: how many detectors.
+    """
+
+    def __init__(self, settings: Settings, num: int) -> None:
+        super().__init__(settings, logging.getLogger("rayface.client"))
+        self._num = num
+
+    async def place_detectors(self, *, timeout_s: float) -> list[str]:
+        """The first few."""
+        return (await super().place_detectors(timeout_s=timeout_s))[: self._num]
+
+    async def list_detectors(self, *, timeout_s: float) -> list[str]:
+        """The first few."""
+        return (await super().list_detectors(timeout_s=timeout_s))[: self._num]
+
+
 @asynccontextmanager
 async def _opened() -> AsyncIterator[Server]:
     heartbeat.beat("client")
     settings = load_settings()
     if "same-process" in sys.argv:
         client = FaceClient(settings, _parts=lambda own: Parts(own, connection=SameProcess(own)))
+    elif some := [int(word.partition("=")[2]) for word in sys.argv if word.startswith("detectors=")]:
+        client = FaceClient(settings, _parts=lambda own: Parts(own, connection=SomeDetectors(own, some[0])))
     else:
         client = FaceClient(settings)
     async with client:
