@@ -36,7 +36,7 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def ready(sides: Sequence[Side], *, quick: bool) -> None:
-    """Wait until all sides answer, and then until the agents of their Rays have started and are quiet."""
+    """Start all sides, one after another, and wait until the agents of their Rays are quiet."""
     for side in sides:
         side.ready()
     if not quick:

@@ -10,7 +10,6 @@ import numpy as np
 
 from actors.decoding import nms
 from actors.families import FAMILIES
-from actors.images import fit
 
 GRAPH_VARIABLE = "RAYFACE_TEST_GRAPH"
 FAMILY_VARIABLE = "RAYFACE_TEST_FAMILY"
@@ -50,9 +49,13 @@ class PeerModel:
         """BGR pixels → their tensor, uint8[h, w, 3]."""
         import cv2
 
-        shape, small = fit(pixels.shape[1], pixels.shape[0], _SHAPES, 2.0)
+        height, width = pixels.shape[:2]
+        # The largest scale; of two shapes that allow it, the smaller one.
+        scale, _, shape = max((min(h / height, w / width), -h * w, (h, w)) for h, w in _SHAPES)
+        small_w, small_h = round(width * scale), round(height * scale)
         tensor = np.zeros((*shape, 3), dtype=np.uint8)
-        tensor[: small[1], : small[0]] = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(pixels, (small_w, small_h), interpolation=cv2.INTER_AREA)
+        tensor[:small_h, :small_w] = small
         return tensor
 
     def detect(self, tensors: Sequence[Tensor]) -> list[dict[str, Any]]:

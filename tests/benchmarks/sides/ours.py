@@ -16,7 +16,7 @@ from typing import Any
 
 from actors.faces import Detected
 from cluster import FaceClient, load_settings
-from cluster.client.parts import Parts
+from cluster.client import parts
 from cluster.connection import driver_process
 from cluster.connection.cluster_client import ClusterClient
 from cluster.connection.connection import Connection
@@ -25,6 +25,7 @@ from cluster.deployment import joining
 from cluster.deployment.ray_errors import fault_of
 from cluster.errors import Fault, NotAnswered
 from cluster.settings import Settings
+from cluster.slabs import Slabs
 from tests.benchmarks import heartbeat
 from tests.benchmarks.loads import Server
 from tests.benchmarks.sides.process import RAY_ROLES, Side, serve
@@ -81,9 +82,16 @@ class SameProcess(ClusterClient):
     why_not = ""
     num_joined = 1
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: logging.Logger,
+        on_joined: Callable[[], None] = lambda: None,
+        slabs: Slabs | None = None,
+    ) -> None:
         super().__init__(self._answer)
         self._settings = settings
+        self._slabs = slabs
         self._leave: Callable[[], None] = lambda: None
         self._handlers: Handlers | None = None
 
@@ -93,7 +101,7 @@ class SameProcess(ClusterClient):
 
         # Ray's driver belongs to the main thread.
         self._leave = joining.join_or_start(self._settings)
-        self._handlers = Handlers(self._settings, ray.get_runtime_context().gcs_address)
+        self._handlers = Handlers(self._settings, ray.get_runtime_context().gcs_address, self._slabs)
 
     async def close(self) -> None:
         """Leave the cluster."""
@@ -110,37 +118,28 @@ class SameProcess(ClusterClient):
 
 
 class SomeDetectors(Connection):
-    """A connection that knows the first few detectors of its cluster only.
+    """A connection that knows the first few detectors of its cluster only."""
 
-    Args:
-        settings: of the client.
-        num: how many detectors.
-    """
-
-    def __init__(self, settings: Settings, num: int) -> None:
-        super().__init__(settings, logging.getLogger("rayface.client"))
-        self._num = num
+    num = 0
 
     async def place_detectors(self, *, timeout_s: float) -> list[str]:
         """The first few."""
-        return (await super().place_detectors(timeout_s=timeout_s))[: self._num]
+        return (await super().place_detectors(timeout_s=timeout_s))[: self.num]
 
     async def list_detectors(self, *, timeout_s: float) -> list[str]:
         """The first few."""
-        return (await super().list_detectors(timeout_s=timeout_s))[: self._num]
+        return (await super().list_detectors(timeout_s=timeout_s))[: self.num]
 
 
 @asynccontextmanager
 async def _opened() -> AsyncIterator[Server]:
     heartbeat.beat("client")
-    settings = load_settings()
+    # `Parts` makes its connection by this name.
     if "same-process" in sys.argv:
-        client = FaceClient(settings, _parts=lambda own: Parts(own, connection=SameProcess(own)))
+        vars(parts)["Connection"] = SameProcess
     elif some := [int(word.partition("=")[2]) for word in sys.argv if word.startswith("detectors=")]:
-        client = FaceClient(settings, _parts=lambda own: Parts(own, connection=SomeDetectors(own, some[0])))
-    else:
-        client = FaceClient(settings)
-    async with client:
+        SomeDetectors.num, vars(parts)["Connection"] = some[0], SomeDetectors
+    async with FaceClient(load_settings()) as client:
         yield OurServer(client)
 
 

@@ -33,7 +33,7 @@ RAY_ROLES = {
 
 
 class Side:
-    """One side of a comparison, as a child process; a context manager ends it.
+    """One side of a comparison, as a child process: `ready` starts it, the end of its context ends it.
 
     Args:
         module: has a `main` that calls `serve`.
@@ -56,15 +56,9 @@ class Side:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAYFACE_TEST_FOLDER": self._folder.name,
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=HERE,
-            env={**os.environ, **own, **(variables or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
+        self._command = [sys.executable, "-m", module, *arguments]
+        self._variables = {**os.environ, **own, **(variables or {})}
+        self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -75,11 +69,20 @@ class Side:
         self.close()
 
     def ready(self) -> Self:
-        """Wait until the side answers.
+        """Start it, and wait until it answers.
 
         Raises:
             RuntimeError: it ended; its last words are in the message.
         """
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=HERE,
+            env=self._variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
         self._read()
         return self
 
@@ -89,6 +92,7 @@ class Side:
         Raises:
             RuntimeError: it ended; its last words are in the message.
         """
+        assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(vars(load)) + "\n")
         self._process.stdin.flush()
@@ -96,19 +100,21 @@ class Side:
 
     def close(self) -> None:
         """End it, and everything that it has started."""
-        if self._process.stdin is not None and not self._process.stdin.closed:
+        if self._process is not None:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
             self._process.stdin.close()
-        try:
-            self._process.wait(_END_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
+            try:
+                self._process.wait(_END_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             self._process.stdout.close()
         self._log.close()
         self._folder.cleanup()
 
     def _read(self) -> dict[str, Any]:
+        assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
