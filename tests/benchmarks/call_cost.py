@@ -61,7 +61,9 @@ def _judge(found: dict[tuple[int, int], tuple[list[Figures], list[Figures]]]) ->
             verdict("each further small image", "≤ 0.50 ms", f"{further:.2f} ms", further <= 0.5)
             verdict("each megabyte", "≤ 1.00 ms", f"{megabyte:.2f} ms", megabyte <= 1.0)
         else:
-            print(f"beside it, {name}: {further:.2f} ms each further image, {megabyte:.2f} ms each megabyte")
+            print(
+                f"- beside it, {name}: {further:.2f} ms each further image, {megabyte:.2f} ms each megabyte"
+            )
 
 
 def _cells(figures: list[Figures]) -> list[str]:

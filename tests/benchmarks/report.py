@@ -84,4 +84,4 @@ def machine() -> str:
 
 def verdict(what: str, wanted: str, got: str, is_met: bool) -> None:
     """Print one line that says whether a figure is what was wanted."""
-    print(f"{'met' if is_met else 'MISSED'}: {what}: wanted {wanted}, got {got}")
+    print(f"- {'met' if is_met else 'MISSED'}: {what}: wanted {wanted}, got {got}")
