@@ -220,17 +220,20 @@ def nms(candidates: Candidates, iou_threshold: float, max_faces: int) -> Candida
     """
     if len(candidates.scores) <= min(1, max_faces):
         return candidates
-    boxes = candidates.boxes.astype(np.float64)
-    areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)
-    left = np.arange(len(boxes))
+    # One row for each side: NumPy works on whole rows much faster than on pairs of numbers.
+    sides = candidates.boxes.T.astype(np.float64)
+    areas = (sides[2] - sides[0]).clip(0) * (sides[3] - sides[1]).clip(0)
+    left = np.arange(len(areas))
     kept: list[int] = []
     while left.size and len(kept) < max_faces:
-        best, left = left[0], left[1:]
-        kept.append(int(best))
-        low = np.maximum(boxes[best, :2], boxes[left, :2])
-        high = np.minimum(boxes[best, 2:], boxes[left, 2:])
-        both = (high - low).clip(0).prod(axis=1)
-        left = left[both <= iou_threshold * (areas[best] + areas[left] - both)]
+        first = int(left[0])
+        kept.append(first)
+        left = left[1:]
+        x1, y1, x2, y2 = sides[:, left]
+        width = np.minimum(x2, sides[2, first]) - np.maximum(x1, sides[0, first])
+        height = np.minimum(y2, sides[3, first]) - np.maximum(y1, sides[1, first])
+        both = width.clip(0) * height.clip(0)
+        left = left[both <= iou_threshold * (areas[first] + areas[left] - both)]
     return Candidates(candidates.boxes[kept], candidates.scores[kept], candidates.landmarks[kept])
 
 

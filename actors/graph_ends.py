@@ -4,8 +4,9 @@ With `graph` the only user of the onnx package. The plain heads of an image of 6
 (CenterFace) or 0.5 MB (YuNet). What leaves the device instead is 66 KB or 131 KB: the best candidates, and a
 few sums that show whether the heads were finite and alive.
 
-All nodes have DirectML kernels. How many candidates leave depends on the number of anchors. ONNX Runtime
-computes it once where a session's dimensions are fixed, as with DirectML; else on the CPU, in each run.
+All nodes have DirectML kernels. With fixed dimensions, onnxruntime-directml 1.24.4 makes one node of the
+whole graph and leaves none to the CPU. How many candidates leave depends on the number of anchors. ONNX
+Runtime computes it when it opens a session with fixed dimensions; with free ones on the CPU, in each run.
 """
 
 from __future__ import annotations
