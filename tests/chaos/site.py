@@ -74,6 +74,8 @@ class Site:
                 env=os.environ
                 | self.head.variables
                 | {"RAYFACE_CLUSTER__ADDRESS": self.address, "RAY_testing_rpc_failure": _RPC_FAILURE}
+                # Pixels go both ways: those of a scan by shared memory, a person's by the network.
+                | {"RAYFACE_CLIENT__MAX_SHARED_BYTES": "160000000" if priority == "bulk" else "0"}
                 | variables,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

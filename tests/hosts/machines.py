@@ -149,6 +149,8 @@ class Machines:
             "RAYFACE_JOIN__FIRST_PORT": str(base + 10),
             "RAYFACE_JOIN__FIRST_WORKER_PORT": str(base + 20),
             "RAYFACE_JOIN__NODE_LOCK": f"node{base}",
+            # These machines are one in truth, and would share memory; the pixels are to take the network.
+            "RAYFACE_CLIENT__MAX_SHARED_BYTES": "0",
         }
         for role in ("HEAD", "JOIN"):
             own[f"RAYFACE_{role}__TEMP_DIR"] = str(folder / "ray")
