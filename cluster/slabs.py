@@ -1,13 +1,13 @@
 """Pixels in memory that a backend shares with its driver process and with detectors of the same machine.
 
-A photo's pixels are written once, into a slot of the pool. What travels then is the slot's number.
+A photo's pixels are written once, into a slab of the pool. What travels then is the slab's number.
 
-    backend          `SlabPool`: writes pixels into free slots, and frees them when their call has ended
+    backend          `SlabPool`: writes pixels into free slabs, and frees them when their call has ended
     driver process   `Slabs`: inherited from the backend
     detector         `Slabs`: opened by the address that came with the call, if machine and user are the same
 
 The memory has no name in any folder. The system frees it when the last of these processes has ended or let
-it go, also after kill -9. Each slot counts its uses. So whoever reads a slot too late finds that it belongs
+it go, also after kill -9. Each slab counts its uses. So whoever reads a slab too late finds that it belongs
 to another photo by now.
 """
 
@@ -30,7 +30,7 @@ if sys.platform == "linux":
 
     _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
-#: Before the slots: who made the memory. Before each slot's pixels: how often the slot was freed.
+#: Before the slabs: who made the memory. Before each slab's pixels: how often the slab was freed.
 _HEAD_BYTES = 64
 _PAGE_BYTES = 4096
 
@@ -43,24 +43,24 @@ class SlabAddress:
         nonce: random; stands at the beginning of the memory, so that no other memory is taken for it.
         pid: of the backend.
         descriptor: the number of the memory's file in the backend; -1 on Windows, where the nonce names it.
-        num_slots: photos that the pool has room for.
-        slot_bytes: bytes from one slot to the next.
+        num_slabs: photos that the pool has room for.
+        slab_bytes: bytes from one slab to the next.
     """
 
     nonce: bytes
     pid: int
     descriptor: int
-    num_slots: int
-    slot_bytes: int
+    num_slabs: int
+    slab_bytes: int
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the whole memory."""
-        return _HEAD_BYTES + self.num_slots * self.slot_bytes
+        return _HEAD_BYTES + self.num_slabs * self.slab_bytes
 
 
-#: A photo in a pool: the slot's number, how often it was freed before, and height and width in pixels.
-Slot = tuple[int, int, int, int]
+#: A photo in a pool: the slab's number, how often it was freed before, and height and width in pixels.
+Slab = tuple[int, int, int, int]
 
 
 class Slabs:
@@ -76,7 +76,7 @@ class Slabs:
         self._bytes = np.frombuffer(memory, np.uint8)
         self._first = int(self._bytes.__array_interface__["data"][0]) + _HEAD_BYTES
         self._uses = np.ndarray(
-            (address.num_slots,), np.uint64, memory, offset=_HEAD_BYTES, strides=(address.slot_bytes,)
+            (address.num_slabs,), np.uint64, memory, offset=_HEAD_BYTES, strides=(address.slab_bytes,)
         )
 
     @classmethod
@@ -113,30 +113,30 @@ class Slabs:
         except OSError:
             return True
 
-    def slot_of(self, pixels: Pixels) -> Slot | None:
-        """The slot in which an array lies; None for an array elsewhere."""
+    def slab_of(self, pixels: Pixels) -> Slab | None:
+        """The slab in which an array lies; None for an array elsewhere."""
         offset = int(pixels.__array_interface__["data"][0]) - self._first
-        if not 0 <= offset < self.address.num_slots * self.address.slot_bytes:
+        if not 0 <= offset < self.address.num_slabs * self.address.slab_bytes:
             return None
-        number = offset // self.address.slot_bytes
+        number = offset // self.address.slab_bytes
         return number, int(self._uses[number]), pixels.shape[0], pixels.shape[1]
 
-    def pixels_in(self, slot: Slot) -> Pixels:
-        """The pixels in a slot, as uint8[height, width, 3]; not a copy."""
-        number, _, height, width = slot
-        begin = _HEAD_BYTES + number * self.address.slot_bytes + _HEAD_BYTES
+    def pixels_in(self, slab: Slab) -> Pixels:
+        """The pixels in a slab, as uint8[height, width, 3]; not a copy."""
+        number, _, height, width = slab
+        begin = _HEAD_BYTES + number * self.address.slab_bytes + _HEAD_BYTES
         return self._bytes[begin : begin + height * width * 3].reshape(height, width, 3)
 
-    def holds(self, slot: Slot) -> bool:
-        """Whether the slot belongs to that photo still. What was read before the answer "yes" is right."""
-        return int(self._uses[slot[0]]) == slot[1]
+    def holds(self, slab: Slab) -> bool:
+        """Whether the slab belongs to that photo still. What was read before the answer "yes" is right."""
+        return int(self._uses[slab[0]]) == slab[1]
 
-    def fits(self, slot: Slot) -> bool:
-        """Whether the pool has such a slot; what came from elsewhere may say anything."""
-        number, _, height, width = slot
-        room = self.address.slot_bytes - _HEAD_BYTES
+    def fits(self, slab: Slab) -> bool:
+        """Whether the pool has such a slab; what came from elsewhere may say anything."""
+        number, _, height, width = slab
+        room = self.address.slab_bytes - _HEAD_BYTES
         return (
-            0 <= number < self.address.num_slots and height > 0 and width > 0 and height * width * 3 <= room
+            0 <= number < self.address.num_slabs and height > 0 and width > 0 and height * width * 3 <= room
         )
 
     @classmethod
@@ -158,30 +158,30 @@ class Slabs:
 class SlabPool(Slabs):
     """The backend's own memory; any thread may use it.
 
-    The memory takes up room only where it was written, and the slot that was freed last is used first.
+    The memory takes up room only where it was written, and the slab that was freed last is used first.
     """
 
     def __init__(self, memory: mmap.mmap, address: SlabAddress) -> None:
         super().__init__(memory, address)
         memory[: len(address.nonce)] = address.nonce
-        self._free = list(range(address.num_slots))[::-1]
+        self._free = list(range(address.num_slabs))[::-1]
         self._taken: set[int] = set()
 
     @classmethod
     def make(cls, max_pixels: int, max_bytes: int) -> Self | None:
-        """Make a pool, or return None if this system has none, or it is to have no slot.
+        """Make a pool, or return None if this system has none, or it is to have no slab.
 
         Args:
-            max_pixels: pixels of the largest photo; a larger one has no room in a slot.
+            max_pixels: pixels of the largest photo; a larger one has no room in a slab.
             max_bytes: of the whole pool.
         """
-        slot_bytes = -(-(_HEAD_BYTES + max_pixels * 3) // _PAGE_BYTES) * _PAGE_BYTES
-        num_slots = max_bytes // slot_bytes
+        slab_bytes = -(-(_HEAD_BYTES + max_pixels * 3) // _PAGE_BYTES) * _PAGE_BYTES
+        num_slabs = max_bytes // slab_bytes
         nonce = secrets.token_bytes(16)
-        if num_slots < 1:
+        if num_slabs < 1:
             return None
         if sys.platform == "win32":
-            address = SlabAddress(nonce, os.getpid(), -1, num_slots, slot_bytes)
+            address = SlabAddress(nonce, os.getpid(), -1, num_slabs, slab_bytes)
             return cls(mmap.mmap(-1, address.num_bytes, tagname=_tag(nonce)), address)
         if sys.platform != "linux":
             return None
@@ -190,7 +190,7 @@ class SlabPool(Slabs):
         except OSError:
             # A sandbox may forbid it; the pixels then go through the pipe.
             return None
-        address = SlabAddress(nonce, os.getpid(), descriptor, num_slots, slot_bytes)
+        address = SlabAddress(nonce, os.getpid(), descriptor, num_slabs, slab_bytes)
         try:
             os.ftruncate(descriptor, address.num_bytes)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
@@ -205,12 +205,12 @@ class SlabPool(Slabs):
         return len(self._free)
 
     def place(self, pixels: Pixels) -> Pixels:
-        """Copy a photo's pixels into a free slot.
+        """Copy a photo's pixels into a free slab.
 
         Returns:
-            The copy; if there is no free slot, or the photo is too large, the same array.
+            The copy; if there is no free slab, or the photo is too large, the same array.
         """
-        room = self.address.slot_bytes - _HEAD_BYTES
+        room = self.address.slab_bytes - _HEAD_BYTES
         if pixels.nbytes > room:
             return pixels
         try:
@@ -223,12 +223,12 @@ class SlabPool(Slabs):
         return placed
 
     def free(self, pixels: Pixels) -> None:
-        """Free the slot of an array that `place` returned; an array elsewhere is left alone."""
-        slot = self.slot_of(pixels)
-        if slot is not None and slot[0] in self._taken:
-            self._taken.discard(slot[0])
-            self._uses[slot[0]] += np.uint64(1)
-            self._free.append(slot[0])
+        """Free the slab of an array that `place` returned; an array elsewhere is left alone."""
+        slab = self.slab_of(pixels)
+        if slab is not None and slab[0] in self._taken:
+            self._taken.discard(slab[0])
+            self._uses[slab[0]] += np.uint64(1)
+            self._free.append(slab[0])
 
     def close(self) -> None:
         """Let no further process open the memory; it is gone when no array of it is used any more."""

@@ -230,7 +230,7 @@ class _Pickler(pickle.Pickler):
 
     def persistent_id(self, value: object) -> object:
         if type(value) is np.ndarray and self._slabs is not None:
-            return self._slabs.slot_of(value)
+            return self._slabs.slab_of(value)
         return None
 
 
@@ -239,10 +239,10 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(reading)
         self._slabs = slabs
 
-    def persistent_load(self, slot: Any) -> object:
+    def persistent_load(self, slab: Any) -> object:
         if self._slabs is None:
             raise pickle.UnpicklingError("pixels in shared memory, and there is none")
-        return self._slabs.pixels_in(slot)
+        return self._slabs.pixels_in(slab)
 
 
 class _TooLong(Exception):

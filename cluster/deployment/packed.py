@@ -16,7 +16,7 @@ import numpy as np
 
 from actors.faces import Outcome
 from actors.images import Pixels, PreparedImage
-from cluster.slabs import SlabAddress, Slabs, Slot
+from cluster.slabs import Slab, SlabAddress, Slabs
 
 #: What a `PreparedImage` holds beside its pixels, in the order of its fields.
 _Facts = tuple[int, int, tuple[int, int], float, str]
@@ -43,15 +43,15 @@ def pack_call(images: Sequence[Any], slabs: Slabs | None) -> PackedCall:
         slabs: the memory that the detector can read too; None sends all pixels.
     """
     pixels: list[Pixels] = []
-    rows: list[tuple[Slot | None, _Facts] | Any] = []
+    rows: list[tuple[Slab | None, _Facts] | Any] = []
     for image in images:
         if not isinstance(image, PreparedImage):
             rows.append(image)
             continue
-        slot = slabs.slot_of(image.pixels) if slabs is not None else None
-        if slot is None:
+        slab = slabs.slab_of(image.pixels) if slabs is not None else None
+        if slab is None:
             pixels.append(image.pixels)
-        rows.append((slot, (image.width, image.height, image.shape, image.prepare_ms, image.digest)))
+        rows.append((slab, (image.width, image.height, image.shape, image.prepare_ms, image.digest)))
     address = slabs.address if slabs is not None else None
     return PackedCall(pickle.dumps((address, rows), protocol=5), pixels)
 
@@ -86,8 +86,8 @@ def unpack_call(
         if not isinstance(row, tuple):
             images.append(row)
             continue
-        slot, facts = row
-        images.append(PreparedImage(next(sent) if slot is None else _copied(slabs, slot), *facts))
+        slab, facts = row
+        images.append(PreparedImage(next(sent) if slab is None else _copied(slabs, slab), *facts))
     return images
 
 
@@ -101,10 +101,10 @@ def unpack_outcomes(packed: bytes) -> list[Outcome]:
     return cast(list[Outcome], pickle.loads(packed))
 
 
-def _copied(slabs: Slabs | None, slot: Slot) -> Pixels:
-    if slabs is None or not slabs.fits(slot):
+def _copied(slabs: Slabs | None, slab: Slab) -> Pixels:
+    if slabs is None or not slabs.fits(slab):
         raise CannotShare
-    pixels = np.array(slabs.pixels_in(slot))
-    if not slabs.holds(slot):
+    pixels = np.array(slabs.pixels_in(slab))
+    if not slabs.holds(slab):
         raise CannotShare
     return pixels

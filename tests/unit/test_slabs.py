@@ -1,4 +1,4 @@
-"""Pixels in shared memory: slots, the address, and what a reader sees when it comes too late. No Ray."""
+"""Pixels in shared memory: slabs, the address, and what a reader sees when it comes too late. No Ray."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pool() -> SlabPool:
     return made
 
 
-def test_photos_have_a_slot_each_until_they_are_freed(pool: SlabPool) -> None:
+def test_photos_have_a_slab_each_until_they_are_freed(pool: SlabPool) -> None:
     placed = [pool.place(photo(value)) for value in range(3)]
     assert [int(each[0, 0, 0]) for each in placed] == [0, 1, 2]
     assert pool.num_free == 0
@@ -62,14 +62,14 @@ def test_without_room_for_one_photo_there_is_no_pool(max_bytes: int) -> None:
 
 def test_another_process_of_the_machine_reads_the_pixels(pool: SlabPool) -> None:
     """By the address alone, as a detector does."""
-    slot = pool.slot_of(pool.place(photo(77)))
+    slab = pool.slab_of(pool.place(photo(77)))
     program = (
         "import sys; sys.path[:] = eval(sys.argv[1]); from cluster.slabs import *\n"
-        "slabs = Slabs.opened(eval(sys.argv[2])); slot = eval(sys.argv[3])\n"
-        "pixels = slabs.pixels_in(slot)\n"
-        "print(slabs.holds(slot), pixels.shape, pixels.mean(), pixels.flags.writeable)"
+        "slabs = Slabs.opened(eval(sys.argv[2])); slab = eval(sys.argv[3])\n"
+        "pixels = slabs.pixels_in(slab)\n"
+        "print(slabs.holds(slab), pixels.shape, pixels.mean(), pixels.flags.writeable)"
     )
-    arguments = [repr(sys.path), repr(pool.address), repr(slot)]
+    arguments = [repr(sys.path), repr(pool.address), repr(slab)]
     said = subprocess.run(
         [sys.executable, "-c", program, *arguments], check=False, capture_output=True, text=True
     )
@@ -80,13 +80,13 @@ def test_a_reader_that_comes_too_late_notices_it(pool: SlabPool) -> None:
     slabs = Slabs.opened(pool.address)
     assert slabs is not None
     placed = pool.place(photo(1))
-    slot = pool.slot_of(placed)
-    assert slot is not None
-    assert slabs.holds(slot)
+    slab = pool.slab_of(placed)
+    assert slab is not None
+    assert slabs.holds(slab)
     pool.free(placed)
-    assert not slabs.holds(slot)
+    assert not slabs.holds(slab)
     pool.place(photo(2))
-    assert not slabs.holds(slot)
+    assert not slabs.holds(slab)
 
 
 def test_no_other_file_is_taken_for_the_memory(pool: SlabPool, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_no_other_file_is_taken_for_the_memory(pool: SlabPool, tmp_path: Path) -
         file.flush()
         assert Slabs.opened(dataclasses.replace(pool.address, descriptor=file.fileno())) is None
     assert Slabs.opened(dataclasses.replace(pool.address, nonce=bytes(16))) is None
-    assert Slabs.opened(dataclasses.replace(pool.address, num_slots=1_000_000)) is None
+    assert Slabs.opened(dataclasses.replace(pool.address, num_slabs=1_000_000)) is None
     assert Slabs.opened(dataclasses.replace(pool.address, descriptor=9999)) is None
 
 
@@ -155,7 +155,7 @@ def test_a_call_comes_out_as_it_went_in(pool: SlabPool) -> None:
     for before, after in zip(images, came, strict=True):
         assert np.array_equal(before.pixels, after.pixels)
         assert dataclasses.replace(after, pixels=before.pixels) == before
-    # A copy: the backend may free the slot before the photo is run.
+    # A copy: the backend may free the slab before the photo is run.
     pool.free(images[0].pixels)
     pool.place(photo(9))
     assert int(came[0].pixels[0, 0, 0]) == 1
@@ -178,13 +178,13 @@ def test_memory_that_cannot_be_read_is_said(pool: SlabPool) -> None:
         unpack_call(call.head, call.pixels, OpenSlabs().get)
 
 
-@pytest.mark.parametrize("slot", [(3, 0, 32, 32), (-1, 0, 32, 32), (2, 0, 999, 999), (0, 0, 0, 0)])
-def test_a_slot_that_the_pool_does_not_have_is_not_read(
-    pool: SlabPool, slot: tuple[int, int, int, int]
+@pytest.mark.parametrize("slab", [(3, 0, 32, 32), (-1, 0, 32, 32), (2, 0, 999, 999), (0, 0, 0, 0)])
+def test_a_slab_that_the_pool_does_not_have_is_not_read(
+    pool: SlabPool, slab: tuple[int, int, int, int]
 ) -> None:
     class Lying(Slabs):
-        def slot_of(self, pixels: Pixels) -> tuple[int, int, int, int]:
-            return slot
+        def slab_of(self, pixels: Pixels) -> tuple[int, int, int, int]:
+            return slab
 
     slabs = Lying.inherited(pool.address)
     call = pack_call([prepared(photo(1))], slabs)
