@@ -40,6 +40,7 @@ _NO_PHOTO = "There is no photo to look at. Name photos, folders with photos, or 
         "status": "cluster.cli.cluster",
         "circuit": "cluster.cli.cluster",
         "doctor": "cluster.cli.doctor",
+        "bench": "cluster.cli.bench",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )

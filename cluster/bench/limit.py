@@ -1,0 +1,347 @@
+"""What the limit is: one sentence, chosen from measured figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+#: From this share on, a device, all cores or a process with one busy thread count as busy.
+BUSY = 0.9
+#: From this share on, the link counts as full: the headers of the packets need the rest.
+_LINK_FULL = 0.8
+#: Share of a call's time from which a wait is named as the limit.
+_LONG_WAIT = 0.4
+#: Share of the images that the detector may refuse as busy before that is named.
+_MANY_REFUSED = 0.05
+#: Share of the cores that programs beside the bench may use before they are named.
+_OTHERS = 0.3
+#: Share of the rate that must be reached for it to count as kept.
+_KEPT = 0.95
+
+
+class Kind(StrEnum):
+    """What can be the limit."""
+
+    FAILURES = "failures"
+    REJECTED = "rejected"
+    FALLBACK = "fallback"
+    DEVICE = "device"
+    SHARED_CORES = "shared_cores"
+    OTHER_PROGRAMS = "other_programs"
+    PREPARING = "preparing"
+    PREPARE_THREADS = "prepare_threads"
+    PROCESS = "process"
+    LINK = "link"
+    WIRE = "wire"
+    REFUSALS = "refusals"
+    ADMISSION = "admission"
+    RATE = "rate"
+    CALLERS = "callers"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What the limit is.
+
+    Attributes:
+        kind: in a word.
+        sentence: the same for people: what it is, the figures that show it, and what to do next.
+    """
+
+    kind: Kind
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What was measured, as the choice needs it.
+
+    Attributes:
+        num_images: images that got an outcome.
+        failed: images that failed, by reason.
+        rejected: images that were rejected, by reason.
+        num_by_fallback: images that the CPU of the client's process answered in place of a detector.
+        num_refused: times that a detector was too busy to take an image, and was asked again.
+        images_per_s: images that were searched, a second.
+        rate: images a second that were asked for; None if callers waited for their answers.
+        num_outstanding: calls without an answer at the end.
+        num_callers: calls that were outstanding at all times; None with a rate.
+        images_per_call: images of one call.
+        device_busy: the share of the time in which the devices ran, 0..1; None if it is not known.
+        fill: images run, divided by slots; None if it is not known.
+        on_processor: whether a detector runs on this machine's processor instead of a GPU.
+        is_here: whether all detectors run on this machine.
+        cores: cores in use, by kind of process (`usage.KINDS`).
+        num_cores: cores of this machine that the client may use.
+        prepare_cores: seconds in which threads prepared photos, a second.
+        num_prepare_threads: threads that prepare photos of this priority.
+        stage_ms: milliseconds of a call, by stage (`stages.STAGES`).
+        link_share: the share of the link that is in use, 0..1; None if its speed is not known.
+        sent_bytes_per_s: bytes that this machine sent on its network, a second.
+        max_images_in_flight: the setting.
+    """
+
+    num_images: int
+    failed: Mapping[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    num_by_fallback: int = 0
+    num_refused: int = 0
+    images_per_s: float = 0.0
+    rate: float | None = None
+    num_outstanding: int = 0
+    num_callers: int | None = None
+    images_per_call: int = 1
+    device_busy: float | None = None
+    fill: float | None = None
+    on_processor: bool = False
+    is_here: bool = True
+    cores: Mapping[str, float] = field(default_factory=dict)
+    num_cores: int = 1
+    prepare_cores: float = 0.0
+    num_prepare_threads: int = 1
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+    link_share: float | None = None
+    sent_bytes_per_s: float = 0.0
+    max_images_in_flight: int = 128
+
+    @property
+    def busy_cores(self) -> float:
+        """Cores in use by all programs, at most those that there are."""
+        return min(float(self.num_cores), sum(self.cores.values()))
+
+    @property
+    def cores_are_busy(self) -> bool:
+        """Whether no core is left."""
+        return self.busy_cores >= BUSY * self.num_cores
+
+    @property
+    def device_is_busy(self) -> bool:
+        """Whether the devices run nearly all the time."""
+        return self.device_busy is not None and self.device_busy >= BUSY
+
+    @property
+    def call_ms(self) -> float:
+        """Milliseconds of all stages of a call together."""
+        return sum(self.stage_ms.values())
+
+    def share(self, stage: str) -> float:
+        """The share of a call's time that a stage takes, 0..1."""
+        return self.stage_ms.get(stage, 0.0) / self.call_ms if self.call_ms else 0.0
+
+
+def limit_of(figures: Figures) -> Limit:
+    """Choose the limit. The first that applies is it: faults, a rate that is kept, what is full, waits.
+
+    Args:
+        figures: of one load.
+    """
+    return next(limit for choose in _IN_ORDER if (limit := choose(figures)) is not None)
+
+
+def _faults(it: Figures) -> Limit | None:
+    if it.failed:
+        most = max(it.failed, key=lambda reason: it.failed[reason])
+        advice = _ADVICE_FOR.get(most, "Run `rayface status` and `rayface doctor`: they say what is wrong.")
+        return Limit(
+            Kind.FAILURES,
+            f"{sum(it.failed.values())} of {it.num_images} images failed ({_listed(it.failed)}), so the "
+            f"other figures say little. {advice}",
+        )
+    if it.rejected:
+        return Limit(
+            Kind.REJECTED,
+            f"{sum(it.rejected.values())} of {it.num_images} images were rejected ({_listed(it.rejected)}): "
+            "these files are at fault, and no detector saw them. Leave them out and measure again.",
+        )
+    if it.num_by_fallback:
+        return Limit(
+            Kind.FALLBACK,
+            f"The processor of this machine answered {it.num_by_fallback} of {it.num_images} images in "
+            "place of a detector, so the figures are not the device's. Run `rayface status` to see why the "
+            "circuit is open, or set fallback.policy to never and measure again.",
+        )
+    return None
+
+
+def _rate(it: Figures) -> Limit | None:
+    if it.rate is None or it.images_per_s < _KEPT * it.rate:
+        return None
+    return Limit(
+        Kind.RATE,
+        f"The rate that was asked for is the limit: all {it.rate:g} images a second are answered{_idle(it)}. "
+        "Ask for a higher --rate.",
+    )
+
+
+def _device(it: Figures) -> Limit | None:
+    if not it.on_processor:
+        if not it.device_is_busy:
+            return None
+        filled = "" if it.fill is None else f", and its batches are {_percent(it.fill)} full"
+        return Limit(
+            Kind.DEVICE,
+            f"The device is the limit: it is busy {_percent(it.device_busy)} of the time{filled}. "
+            "Lend another device with `rayface join`, choose a faster model, or set a smaller "
+            "detector.input_size.",
+        )
+    if not it.cores_are_busy and not it.device_is_busy:
+        return None
+    if it.cores.get("others", 0.0) >= _OTHERS * it.num_cores:
+        return None
+    return Limit(
+        Kind.SHARED_CORES,
+        f"The processor of this machine is the limit, because it is the device too: {_cores(it)} are "
+        f"busy. The detector uses {it.cores.get('detector', 0.0):.1f} and the client "
+        f"{it.cores.get('client', 0.0):.1f} of them. Let a machine with a GPU join (`rayface join`), or give "
+        "this one more cores.",
+    )
+
+
+def _processor(it: Figures) -> Limit | None:
+    idle = (
+        ""
+        if it.device_busy is None
+        else f", and the device is idle {_percent(1 - it.device_busy)} of the time"
+    )
+    if it.cores_are_busy:
+        if it.cores.get("others", 0.0) >= _OTHERS * it.num_cores:
+            return Limit(
+                Kind.OTHER_PROGRAMS,
+                f"Other programs on this machine are the limit: {_cores(it)} are busy, "
+                f"{it.cores['others']:.1f} of them with programs that do not belong to the bench{idle}. "
+                "End those programs, and measure again.",
+            )
+        if it.prepare_cores >= it.cores.get("client", 0.0) / 2:
+            return Limit(
+                Kind.PREPARING,
+                f"Preparing photos on this machine is the limit: {_cores(it)} are busy{idle}. Give the "
+                "backend more cores, or let several backends on several machines share the photos.",
+            )
+    elif it.prepare_cores >= BUSY * it.num_prepare_threads and it.num_prepare_threads < it.num_cores:
+        return Limit(
+            Kind.PREPARE_THREADS,
+            f"The threads that prepare photos are the limit: all {it.num_prepare_threads} are busy{idle}, "
+            f"but only {_cores(it)} are. Set client.num_prepare_threads to {it.num_cores}.",
+        )
+    for kind in ("driver process", "client", "detector", "Ray"):
+        # What prepares photos uses many cores at once; the rest of each process has one busy thread.
+        used = it.cores.get(kind, 0.0) - (it.prepare_cores if kind == "client" else 0.0)
+        if used >= BUSY and (kind != "detector" or not it.on_processor):
+            return Limit(Kind.PROCESS, f"{_PROCESSES[kind].format(used=used)}{idle}. {_PROCESS_ADVICE[kind]}")
+    if it.cores_are_busy:
+        most = max(it.cores, key=lambda kind: it.cores[kind])
+        return Limit(
+            Kind.PROCESS,
+            f"The processor of this machine is the limit: {_cores(it)} are busy{idle}; most of it goes to "
+            f"{'Ray' if most == 'Ray' else f'the {most}'} ({it.cores[most]:.1f} cores). Send more images in "
+            "a call (client.images_per_call), or give this machine more cores.",
+        )
+    return None
+
+
+def _wire(it: Figures) -> Limit | None:
+    sent = f"this machine sends {it.sent_bytes_per_s / 1e6:.1f} MB/s"
+    fewer = "Use a faster link (a cable in place of radio), or set a smaller detector.input_size."
+    if it.link_share is not None and it.link_share >= _LINK_FULL:
+        return Limit(
+            Kind.LINK,
+            f"The link is the limit: {sent}, {_percent(it.link_share)} of what it can carry. {fewer}",
+        )
+    many = it.num_callers is None or it.num_callers >= 4
+    if not it.is_here and many and it.share("wire") >= _LONG_WAIT:
+        return Limit(
+            Kind.WIRE,
+            f"The way to the detector is the limit: it takes {it.stage_ms['wire']:.0f} of a call's "
+            f"{it.call_ms:.0f} ms, and {sent}{_idle(it)}. {fewer}",
+        )
+    return None
+
+
+def _queues(it: Figures) -> Limit | None:
+    if it.num_images and it.num_refused >= _MANY_REFUSED * it.num_images:
+        return Limit(
+            Kind.REFUSALS,
+            f"The detector's queue is the limit: it refused images {it.num_refused} times while "
+            f"{it.num_images} were answered. Ask with fewer callers, or set a larger "
+            "detector.max_queued_images.",
+        )
+    if it.share("wait for room") >= _LONG_WAIT:
+        return Limit(
+            Kind.ADMISSION,
+            f"The room in the client is the limit: a call waits {it.stage_ms['wait for room']:.0f} of its "
+            f"{it.call_ms:.0f} ms until fewer than {it.max_images_in_flight} images are under way"
+            f"{_idle(it)}. Set a larger client.max_images_in_flight.",
+        )
+    return None
+
+
+def _callers(it: Figures) -> Limit:
+    if it.rate is not None:
+        return Limit(
+            Kind.CALLERS,
+            f"{it.images_per_s:.1f} of {it.rate:g} images a second are answered, and nothing that is "
+            f"measured is full; a call takes longest in the stage {_longest(it)}{_idle(it)}. Measure with "
+            "--concurrency and longer windows (--window).",
+        )
+    return Limit(
+        Kind.CALLERS,
+        f"Too few callers are the limit: nothing is full{_idle(it)}, and a call takes longest in the stage "
+        f"{_longest(it)}. Ask with a higher --concurrency, or with more images in a call "
+        "(--images-per-call).",
+    )
+
+
+_IN_ORDER: Sequence[Callable[[Figures], Limit | None]] = (
+    _faults,
+    _rate,
+    _device,
+    _processor,
+    _wire,
+    _queues,
+    _callers,
+)
+
+_PROCESSES: Mapping[str, str] = {
+    "driver process": "The driver process is the limit: it uses {used:.1f} cores",
+    "client": "The client's process is the limit: beside preparing it uses {used:.1f} cores",
+    "detector": "The detector's process is the limit: it uses {used:.1f} cores",
+    "Ray": "Ray's own processes are the limit: they use {used:.1f} cores",
+}
+_MORE_IMAGES = "Send more images in a call (client.images_per_call)"
+_PROCESS_ADVICE: Mapping[str, str] = {
+    "driver process": f"{_MORE_IMAGES}, or run a second backend: each has a driver process of its own.",
+    "client": f"{_MORE_IMAGES}, or run a second backend process.",
+    "detector": f"{_MORE_IMAGES}, or lend a device on a further machine with `rayface join`.",
+    "Ray": f"{_MORE_IMAGES}.",
+}
+_ADVICE_FOR: Mapping[str, str] = {
+    "busy": "More was asked than the queues hold: ask with fewer callers or a lower --rate, or set a larger "
+    "detector.max_queued_images or client.max_waiting_calls.",
+    "deadline": "They were not answered in time: ask for less, or give them a longer --deadline.",
+}
+
+
+def _idle(it: Figures) -> str:
+    if it.device_busy is None:
+        return ""
+    return f" (the device is idle {_percent(1 - it.device_busy)} of the time)"
+
+
+def _longest(it: Figures) -> str:
+    if not it.call_ms:
+        return "that is not known"
+    name = max(it.stage_ms, key=lambda stage: it.stage_ms[stage])
+    return f'"{name}" ({it.stage_ms[name]:.1f} of {it.call_ms:.1f} ms)'
+
+
+def _cores(it: Figures) -> str:
+    return f"{it.busy_cores:.1f} of {it.num_cores} cores"
+
+
+def _percent(share: float | None) -> str:
+    return "?" if share is None else f"{share * 100:.0f} %"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{num} {reason}" for reason, num in sorted(counts.items(), key=lambda each: -each[1]))
