@@ -76,6 +76,8 @@ class ClientSettings(BaseModel):
         max_pause_s: How long a stream of bulk images waits while no detector can be asked, in seconds; then
             its images fail with the reason.
         num_prepare_threads: How many threads make photos small. None takes one for each core.
+        prepare: Where the photos of a scan are made small: by the "client" alone, or by the "cluster": while
+            all threads of the client are busy, on the CPUs that other machines offer (`join.num_cpus`).
         max_shared_bytes: The most memory for pixels that a client shares with its driver process, and with
             detectors of its own machine. Further pixels are copied from process to process. 0 shares none.
     """
@@ -90,6 +92,7 @@ class ClientSettings(BaseModel):
     max_waiting_calls: Annotated[int, Field(ge=1)] = 1000
     max_pause_s: Annotated[float, Field(ge=0)] = 3600.0
     num_prepare_threads: Annotated[int, Field(ge=1)] | None = None
+    prepare: Literal["client", "cluster"] = "client"
     max_shared_bytes: Annotated[int, Field(ge=0)] = 160_000_000
 
 

@@ -13,6 +13,7 @@ from actors.observer import Observer
 from actors.settings import DetectorSettings
 from cluster.client.admission import Admission
 from cluster.client.asking import Asking
+from cluster.client.cluster_preparing import ClusterPreparing
 from cluster.client.cpu_fallback import CpuDetector, CpuFallback, open_cpu_detector
 from cluster.client.detector_pool import DetectorPool
 from cluster.client.metrics import ClientMetrics
@@ -86,7 +87,11 @@ class Parts:
         )
         self.pause = BulkPause(self.pool, client.max_pause_s, self.log, self.clock)
         self.admission = Admission(client.max_images_in_flight, client.max_waiting_calls)
-        self.preprocessor = Preprocessor(settings, self.pool.known_health, threads, self._slabs)
+        self.preparing = ClusterPreparing(self.connection, self.log, self.clock, threads)
+        self._prepares_elsewhere = client.prepare == "cluster"
+        self.preprocessor = Preprocessor(
+            settings, self.pool.known_health, threads, self._slabs, self.preparing
+        )
         self.asking = Asking(self.pool, self.metrics, self.tracer, self.clock)
         self.fallback = CpuFallback(
             settings.fallback,
@@ -121,6 +126,8 @@ class Parts:
                 "detector": round((self.clock() - joined) * 1000, 1),
             }
         self.pool.watch()
+        if self._prepares_elsewhere:
+            self.preparing.open()
         self.registry.open()
         self.metrics.open()
 
@@ -132,6 +139,7 @@ class Parts:
             last_first.push_async_callback(self._close_tracer)
             last_first.push_async_callback(self.connection.close)
             last_first.callback(self.preprocessor.close)
+            last_first.push_async_callback(self.preparing.close)
             last_first.push_async_callback(self.fallback.close)
             last_first.push_async_callback(self.pool.close)
             last_first.push_async_callback(self.metrics.close)

@@ -17,6 +17,8 @@ from actors.faces import Failed, Failure, Health, Priority, Rejected, Times
 from actors.images import ImageSource, Limits, PreparedImage
 from actors.intake import num_cores
 from cluster.client.call import Call, CallImage, client_stamp
+from cluster.client.cluster_preparing import ClusterPreparing
+from cluster.deployment.prepare_task import PrepareOrder
 from cluster.settings import Settings
 from cluster.slabs import SlabPool
 
@@ -39,6 +41,7 @@ class Preprocessor:
             then the settings say it.
         threads: makes the threads, from their number and a name.
         slabs: the memory into which the small photos are written; None for none.
+        elsewhere: other machines for a scan's photos while all threads here are busy; None for none.
     """
 
     def __init__(
@@ -47,12 +50,15 @@ class Preprocessor:
         health: Callable[[], Health | None],
         threads: Callable[[int, str], Executor] = thread_pool,
         slabs: SlabPool | None = None,
+        elsewhere: ClusterPreparing | None = None,
     ) -> None:
         self._slabs = slabs
+        self._elsewhere = elsewhere
+        self._num_in_threads = 0
         self._detector = settings.detector
         self._health = health
         self._limits = Limits(self._detector.max_image_pixels, self._detector.max_image_bytes)
-        num_threads = settings.client.num_prepare_threads or num_cores()
+        num_threads = self._num_threads = settings.client.num_prepare_threads or num_cores()
         # Each priority has its own threads, so that a person's photo never waits behind those of a scan.
         self._threads = {each: threads(num_threads, f"rayface-prepare-{each}") for each in Priority}
 
@@ -82,6 +88,9 @@ class Preprocessor:
 
     async def _prepare_one(self, image: CallImage, call: Call) -> None:
         work: Future[PreparedImage | Rejected] | None = None
+        if call.priority is Priority.BULK and await self._is_prepared_elsewhere(image, call.deadline):
+            return
+        self._num_in_threads += 1
         try:
             async with asyncio.timeout_at(call.deadline):
                 work = self._threads[call.priority].submit(self._shrunk, image.source)
@@ -95,9 +104,32 @@ class Preprocessor:
             work = None
             self._settle(image, lambda: made)
         finally:
+            self._num_in_threads -= 1
             if work is not None:
                 # The thread cannot be stopped; nobody takes what it makes.
                 work.add_done_callback(self._free_late)
+
+    async def _is_prepared_elsewhere(self, image: CallImage, deadline: float) -> bool:
+        """Whether another machine has made an image small, or found that it cannot be used."""
+        if self._elsewhere is None or self._num_in_threads < self._num_threads:
+            return False
+        if isinstance(image.source, np.ndarray) or (node := self._elsewhere.take_cpu()) is None:
+            return False
+        health = self._health()
+        shapes = health.shapes if health else self._detector.shapes
+        order = PrepareOrder(tuple(shapes), self._limits, self._detector.max_enlargement)
+        made = await self._elsewhere.prepare(node, image.source, order, deadline)
+        if isinstance(made, PreparedImage):
+            image.photo = self._placed(made)
+        elif made is not None:
+            spent = Times(prepare_ms=made.spent_ms)
+            image.outcome = Rejected(
+                stamp=client_stamp(health), times=spent, reason=made.reason, detail=made.detail
+            )
+        return made is not None
+
+    def _placed(self, made: PreparedImage) -> PreparedImage:
+        return made if self._slabs is None else replace(made, pixels=self._slabs.place(made.pixels))
 
     def _settle(self, image: CallImage, make: Callable[[], PreparedImage | Rejected]) -> None:
         """Give an image its photo or its outcome."""
@@ -130,7 +162,7 @@ class Preprocessor:
         except ImageFault as fault:
             spent = Times(prepare_ms=(time.perf_counter() - begun) * 1000)
             return Rejected(stamp=client_stamp(health), times=spent, reason=fault.reason, detail=fault.detail)
-        return made if self._slabs is None else replace(made, pixels=self._slabs.place(made.pixels))
+        return self._placed(made)
 
     def _failed(self, failure: Failure, detail: str) -> Failed:
         return Failed(stamp=client_stamp(self._health()), reason=failure, detail=detail)

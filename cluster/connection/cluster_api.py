@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from actors.faces import Health, Outcome, Priority
 from actors.images import PreparedImage
+from cluster.deployment.prepare_task import PrepareOrder, Unusable
 from cluster.telemetry.metrics import Observation
 
 Value = TypeVar("Value")
@@ -136,6 +137,22 @@ class ClusterApi(Protocol):
             deadline_s: seconds after which the outcomes are of no use any more.
             traceparent: the caller's span in OpenTelemetry; empty where nobody traces the call.
             timeout_s: seconds to wait for the answer.
+        """
+        ...
+
+    async def prepare(
+        self, node_id: str, encoded: bytes, order: PrepareOrder, *, timeout_s: float
+    ) -> PreparedImage | Unusable:
+        """Make a photo small on one machine, in a task there that takes one of its CPUs.
+
+        Args:
+            node_id: the machine.
+            encoded: the photo.
+            order: how it is made small.
+            timeout_s: seconds to wait for the answer.
+
+        Returns:
+            The small photo, or why it cannot be used.
         """
         ...
 

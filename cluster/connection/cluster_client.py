@@ -10,6 +10,7 @@ from actors.faces import Health, Outcome, Priority
 from actors.images import PreparedImage
 from cluster.connection.cluster_api import ActorEntry, ClusterApi, DriverAddress, Node, Pulse, Value
 from cluster.deployment.packed import unpack_outcomes
+from cluster.deployment.prepare_task import PrepareOrder, Unusable
 from cluster.telemetry.metrics import Observation
 
 Arguments = ParamSpec("Arguments")
@@ -60,6 +61,11 @@ class ClusterClient:
             "detect", (detector, images, priority, deadline_s, traceparent), timeout_s=timeout_s
         )
         return unpack_outcomes(packed)
+
+    async def prepare(
+        self, node_id: str, encoded: bytes, order: PrepareOrder, *, timeout_s: float
+    ) -> PreparedImage | Unusable:
+        return await self._ask(ClusterApi.prepare, node_id, encoded, order, timeout_s=timeout_s)
 
     async def health(self, detector: str, wait_s: float, *, timeout_s: float) -> Health:
         return await self._ask(ClusterApi.health, detector, wait_s, timeout_s=timeout_s)

@@ -145,7 +145,9 @@ class DriverProcess:
         if isinstance(message, Ask) and self._to_send.empty() and self._sent_at_once(message):
             return
         # A person's photo and every small question go before the megabytes of a scan.
-        is_bulk = isinstance(message, Ask) and Priority.BULK in message.arguments
+        is_bulk = isinstance(message, Ask) and (
+            Priority.BULK in message.arguments or message.question == "prepare"
+        )
         self._to_send.put((int(is_bulk), next(self._sequence), message))
 
     def _sent_at_once(self, message: Ask) -> bool:

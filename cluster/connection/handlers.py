@@ -16,6 +16,7 @@ from cluster import ray_internals
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
 from cluster.deployment import placement
 from cluster.deployment.packed import pack_call
+from cluster.deployment.prepare_task import PrepareOrder, Unusable, prepare_photo
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.node.addresses import knock, split_address
 from cluster.ray_internals import KeyValueStore
@@ -53,6 +54,7 @@ class Handlers:
         self._finding: asyncio.Task[dict[str, placement.Handle]] | None = None
         self._unheard_since: float | None = None
         self._metrics = RayMetrics()
+        self._prepare_task: Any = None
 
     def table(self) -> Mapping[str, Callable[..., Awaitable[Any]]]:
         """The questions that a driver process answers, each with its method."""
@@ -61,6 +63,7 @@ class Handlers:
             "list_detectors": self.list_detectors,
             "remove_detector": self.remove_detector,
             "detect": self.detect,
+            "prepare": self.prepare,
             "health": self.health,
             "self_test": self.self_test,
             "nodes": self.nodes,
@@ -125,6 +128,23 @@ class Handlers:
             # The detector is on another machine, or of another user; nothing was run.
             self._send_pixels_until[detector] = time.monotonic() + _SHARE_AGAIN_S
             slabs = None
+
+    async def prepare(self, node_id: str, encoded: bytes, order: PrepareOrder) -> PreparedImage | Unusable:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if self._prepare_task is None:
+            # Ray's function is made once: each one is a new function for every worker.
+            self._prepare_task = ray.remote(prepare_photo)
+        task = self._prepare_task.options(
+            name="rayface prepare",
+            num_cpus=1,
+            # The client makes the photo small itself if no answer comes.
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        )
+        made: PreparedImage | Unusable = await _answer_of(task.remote(encoded, order))
+        return made
 
     async def health(self, detector: str, wait_s: float) -> Health:
         ask = (await self._handle(detector)).health.options(name=f"{detector}.health")

@@ -257,7 +257,8 @@ class _Parts(list[bytes]):
 
     def write(self, part: bytes) -> None:
         if self._num_left is not None:
-            self._num_left -= len(part)
+            # Large pixels come as a buffer, which has no length.
+            self._num_left -= memoryview(part).nbytes
             if self._num_left < 0:
                 raise _TooLong
         self.append(part)

@@ -14,6 +14,7 @@ from typing import Any
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Priority, Stamp, State
 from actors.images import PreparedImage
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
+from cluster.deployment.prepare_task import PrepareOrder, Unusable, prepare_photo
 from cluster.errors import Fault, NotAnswered
 from cluster.telemetry.metrics import Observation
 from cluster.telemetry.rate_limit import RateLimitFilter
@@ -80,6 +81,8 @@ class FakeCluster:
         script: what a detector says of images; None takes `answer`.
         is_away: whether every question comes back without an answer.
         is_closed: whether a client has left it.
+        prepared_on: the machine of each photo that was to be made small.
+        prepares: photos are made small after this event; None waits for none.
     """
 
     def __init__(self, *names: str, seconds: float = 0.0) -> None:
@@ -100,6 +103,8 @@ class FakeCluster:
         self.under_way = self.most_under_way = self.num_cancelled = 0
         self.deadlines: list[float] = []
         self.traces: list[str] = []
+        self.prepared_on: list[str] = []
+        self.prepares: asyncio.Event | None = None
 
     def answer(self, images: Sequence[PreparedImage]) -> list[Outcome] | Exception:
         """Return the answer for images when there is no script; an error in it is raised."""
@@ -152,6 +157,15 @@ class FakeCluster:
             raise
         finally:
             self.under_way -= 1
+
+    async def prepare(
+        self, node_id: str, encoded: bytes, order: PrepareOrder, *, timeout_s: float
+    ) -> PreparedImage | Unusable:
+        self.prepared_on.append(node_id)
+        async with self._answering(timeout_s):
+            if self.prepares is not None:
+                await self.prepares.wait()
+            return prepare_photo(encoded, order)
 
     async def health(self, detector: str, wait_s: float, *, timeout_s: float) -> Health:
         async with self._answering(timeout_s):

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
 import pytest
 
 from actors.faces import Failure
+from actors.images import PreparedImage
 from cluster.connection.cluster_api import ClusterApi
 from cluster.connection.cluster_client import ClusterClient
 from cluster.connection.connection import Connection
@@ -48,7 +50,7 @@ def public(kind: type) -> set[str]:
 
 
 def test_protocol_client_and_handlers_have_the_same_questions() -> None:
-    assert len(QUESTIONS) == 15
+    assert len(QUESTIONS) == 16
     assert set(table()) == set(QUESTIONS)
     assert public(ClusterClient) == set(QUESTIONS)
     assert public(Handlers) == {*QUESTIONS, "table"}
@@ -102,6 +104,19 @@ def answer_of(handlers: Mapping[str, Handler], question: str) -> Answer:
     assert isinstance(answer, Answer)
     assert answer.number == 7
     return answer
+
+
+def test_an_answer_may_hold_the_pixels_of_a_photo() -> None:
+    pixels = np.ones((480, 640, 3), dtype=np.uint8)
+    # What Ray brings cannot be written to.
+    pixels.flags.writeable = False
+
+    async def prepare() -> PreparedImage:
+        return PreparedImage(pixels, 640, 480, (480, 640), 1.0, "digest")
+
+    answer = answer_of({"prepare": prepare}, "prepare")
+    assert answer.fault is None
+    assert (answer.value.pixels == pixels).all()
 
 
 @pytest.mark.parametrize("question", ["__init__", "table", "_asked", "_settings", "no_such_question"])
