@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
+from cluster.cli.kept_cluster import find_kept, is_address_chosen, joining
 from cluster.cli.status_view import StatusView, clients, table
 from cluster.client.detector import Detector
 from cluster.client.detector_pool import DetectorPool
@@ -131,12 +132,25 @@ def _settings(address: str | None, config: Path | None) -> Settings:
     settings = load_settings(
         config or own_config("backend.toml"), **({"cluster": {"address": address}} if address else {})
     )
+    if not is_address_chosen(address, config):
+        settings = of_this_machine(settings)
     if settings.cluster.address is None:
         raise ConfigurationError(
             "The settings name no cluster, and an embedded Ray belongs to one program alone. Name the head "
             "by --address."
         )
     return settings
+
+
+def of_this_machine(settings: Settings) -> Settings:
+    """The settings for the cluster of `rayface up`, if one is alive; says which one it is."""
+    cluster, problem = find_kept()
+    if problem:
+        click.echo(problem, err=True)
+    if cluster is None:
+        return settings
+    click.echo(f"This is {cluster}.", err=True)
+    return joining(settings, cluster)
 
 
 @asynccontextmanager

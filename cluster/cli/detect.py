@@ -21,10 +21,12 @@ from actors.errors import ImageFault, ModelUnavailable
 from actors.faces import Detected, Failed, Outcome, Rejected
 from actors.images import Limits, read_upright
 from cluster.background import repeat_async
+from cluster.cli.kept_cluster import joining
 from cluster.cli.photo_paths import Photo
 from cluster.cli.timings import Start
 from cluster.client.face_client import FaceClient
-from cluster.errors import ConfigurationError, DetectorNotReady
+from cluster.errors import ConfigurationError, DetectorNotReady, RayfaceError
+from cluster.node.kept import KeptCluster
 from cluster.settings import Settings
 from cluster.telemetry.rate_limit import rate_limited_log
 
@@ -41,6 +43,7 @@ async def detect(
     as_json: bool,
     annotate: Path | None,
     timings: bool = False,
+    kept: KeptCluster | None = None,
 ) -> Counter[str]:
     """Find the faces in every photo, and print each outcome as it comes.
 
@@ -51,6 +54,7 @@ async def detect(
         as_json: whether to print JSON lines instead of a table.
         annotate: a folder for copies with the faces drawn; None writes none.
         timings: whether to print on standard error where the time to the first outcome went.
+        kept: the cluster of `rayface up` to use; None, and if that cannot be joined, takes the settings'.
 
     Returns:
         How many photos were `detected`, `rejected` and `failed`, and how many `faces` were found; empty if
@@ -67,7 +71,7 @@ async def detect(
     copies = _AnnotatedCopies(annotate, settings) if annotate else None
     served_by: set[str] = set()
     start = Start() if timings else None
-    async with await _connected(settings, messages) as client, _telling_pauses(client, messages):
+    async with await _connected(settings, messages, kept) as client, _telling_pauses(client, messages):
         if start is not None:
             start.is_ready = time.time()
         with _progress(messages, num_photos) as advance:
@@ -75,7 +79,9 @@ async def detect(
                 out.print(Text(f"{'status':<9} {'faces':>5} {'score':>6} {'ms':>7}  image", style="bold"))
             async for photo, outcome in _following(client, photos):
                 if start is not None and not counts:
-                    await start.tell(client, settings, as_json=as_json)
+                    joined = kept.address if kept else settings.cluster.address
+                    is_own = client.status().address != joined
+                    await start.tell(client, is_own=is_own, as_json=as_json)
                 counts[outcome.status] += 1
                 problem = await asyncio.to_thread(copies.draw, photo, outcome) if copies else ""
                 if as_json:
@@ -101,13 +107,22 @@ async def detect(
     return counts
 
 
-async def _connected(settings: Settings, messages: Console) -> FaceClient:
-    """Connect. For an embedded Ray, fetch the model meanwhile in this process, so that a person sees it."""
+async def _connected(settings: Settings, messages: Console, kept: KeptCluster | None) -> FaceClient:
+    """Connect, to the kept cluster if there is one.
+
+    For an embedded Ray, fetch the model meanwhile in this process, so that a person sees it.
+    """
 
     def tell(sentence: str) -> None:
         if not models.is_kept(settings.detector.model) or messages.is_terminal:
             messages.print(Text(sentence, style="dim"))
 
+    if kept is not None:
+        try:
+            return await FaceClient.connect(joining(settings, kept))
+        except RayfaceError as error:
+            line = f"The kept cluster cannot be used: {error} This run starts a Ray of its own."
+            messages.print(Text(line, style="yellow"))
     if settings.cluster.address is not None:
         return await FaceClient.connect(settings)
     connecting = asyncio.create_task(FaceClient.connect(settings))

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cluster.cli import cluster as cluster_commands
+from cluster.cli.kept_cluster import is_address_chosen
 from cluster.doctor.bundle import write_bundle
 from cluster.doctor.doctor import Doctor
 from cluster.errors import ConfigurationError
@@ -82,6 +83,8 @@ def doctor(
     if address:
         chosen["cluster"] = {"address": address}
     settings = load_settings(config or own_config("windows.toml" if head else "backend.toml"), **chosen)
+    if not head and not is_address_chosen(address, config):
+        settings = cluster_commands.of_this_machine(settings)
     if listen_s is not None:
         listen(needed_ports(settings.join if head else settings.head), listen_s)
         return

@@ -41,6 +41,8 @@ _NO_PHOTO = "There is no photo to look at. Name photos, folders with photos, or 
         "circuit": "cluster.cli.cluster",
         "doctor": "cluster.cli.doctor",
         "bench": "cluster.cli.bench",
+        "up": "cluster.cli.up",
+        "down": "cluster.cli.up",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -67,7 +69,9 @@ def cli() -> None:
     "--timings", is_flag=True, help="Show on standard error where the time to the first outcome went."
 )
 @click.option(
-    "--address", help="The address of a running Ray (`auto`, HOST:PORT); without it, Ray is started here."
+    "--address",
+    help="The address of a running Ray (`auto`, HOST:PORT); without it, the cluster of `rayface up`, or "
+    "else a Ray that ends with this run.",
 )
 @click.option(
     "--config", type=click.Path(path_type=Path), help="A settings file instead of configs/local.toml."
@@ -92,6 +96,7 @@ def detect(
     """
     from actors import models
     from cluster.cli import detect as detect_command
+    from cluster.cli.kept_cluster import find_suitable
     from cluster.cli.photo_paths import find_photos
 
     def warn(sentence: str) -> None:
@@ -122,9 +127,14 @@ def detect(
             photos, num_photos = iter(found), len(found)
         if num_photos == 0:
             raise ConfigurationError(_NO_PHOTO)
+        kept = None
+        if settings.cluster.address is None:
+            kept, problem = find_suitable(settings)
+            if problem:
+                warn(f"{problem} This run starts a Ray of its own.")
         counts = asyncio.run(
             detect_command.detect(
-                photos, num_photos, settings, as_json=as_json, annotate=annotate, timings=timings
+                photos, num_photos, settings, as_json=as_json, annotate=annotate, timings=timings, kept=kept
             )
         )
     except RayfaceError as error:

@@ -10,7 +10,6 @@ import click
 import psutil
 
 from cluster.client.face_client import FaceClient
-from cluster.settings import Settings
 
 _STAGES = {
     "command": "loading the command and the list of photos",
@@ -35,10 +34,16 @@ class Start:
         self._connecting = time.time()
         self.is_ready = self._connecting
 
-    async def tell(self, client: FaceClient, settings: Settings, *, as_json: bool) -> None:
-        """Print the stages on standard error; called with the first outcome."""
+    async def tell(self, client: FaceClient, *, is_own: bool, as_json: bool) -> None:
+        """Print the stages on standard error; called with the first outcome.
+
+        Args:
+            client: open.
+            is_own: whether its cluster was started now, for this run, and the detector with it.
+            as_json: whether to print one JSON object.
+        """
         now = time.time()
-        parts = (await client.health()).start_ms if settings.cluster.address is None else {}
+        parts = (await client.health()).start_ms if is_own else {}
         stages = in_stages(
             command_s=self._connecting - self._process_begun,
             client_ms=client.status().start_ms,

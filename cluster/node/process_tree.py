@@ -59,7 +59,7 @@ class ProcessTree:
             _assign(self._job, int(self._process._handle))
             psutil.Process(self._process.pid).resume()
         else:
-            _adopt_orphans()
+            adopt_orphans()
             self._process = subprocess.Popen(
                 # A session of its own: Ctrl+C is for us, who let the detectors finish first.
                 command,
@@ -123,7 +123,8 @@ def _libc() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _adopt_orphans() -> None:
+def adopt_orphans() -> None:
+    """On Linux, let what loses its parent among our descendants become our child, so that we can find it."""
     if sys.platform == "linux":
         _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

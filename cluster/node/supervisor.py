@@ -177,10 +177,16 @@ def drain_by_note(notes: Path, is_done: Callable[[], bool], seconds: float) -> C
     return drain
 
 
-def supervisor_log(name: str, folder: Path | None) -> tuple[logging.Logger, Path]:
-    """A log on standard error and in a file of at most 5 MB with three before it; and its folder."""
+def log_folder(folder: Path | None) -> Path:
+    """The folder of the commands' own logs, which exists then; None takes the user's log folder."""
     where = folder or Path(platformdirs.user_log_path("rayface", appauthor=False))
     where.mkdir(parents=True, exist_ok=True)
+    return where
+
+
+def supervisor_log(name: str, folder: Path | None) -> tuple[logging.Logger, Path]:
+    """A log on standard error and in a file of at most 5 MB with three before it; and its folder."""
+    where = log_folder(folder)
     log = logging.getLogger(f"rayface.{name}")
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -25,6 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.live)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_kept_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The commands of the tests do not find the cluster that a developer keeps with `rayface up`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[BlockingFaceClient]:
     """A client on an embedded cluster of its own, which ends with the module."""
