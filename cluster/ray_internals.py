@@ -100,6 +100,21 @@ COMMAND_MODULE = "ray.scripts.scripts"
 #: Test: tests/live/test_private_names.py::test_a_node_is_a_process_of_that_name
 NODE_PROCESS_NAMES = ("raylet", "raylet.exe")
 
+#: What the process that is the head of a cluster is called, on Linux and on Windows.
+#:
+#: Why private: without asking the head, nothing public tells whether its process runs.
+#: Test: tests/live/test_private_names.py::test_an_embedded_cluster_has_only_the_processes_that_it_needs
+HEAD_PROCESS_NAMES = ("gcs_server", "gcs_server.exe")
+
+
+def temp_dir_variables(folder: Path) -> dict[str, str]:
+    """Let an embedded cluster keep its session, its logs and its sockets below a short path.
+
+    Why private: `ray.init` has only a private argument for it.
+    Test: tests/unit/test_ray_internals.py::test_ray_reads_the_variables_that_we_set
+    """
+    return {"RAY_TMPDIR": str(folder)}
+
 
 def silence_error_listener() -> None:
     """End the thread that prints errors of other processes; without a head it takes half a core.

@@ -20,6 +20,7 @@ from cluster.errors import ClusterUnavailable, ConfigurationError
 from cluster.node import kept
 from cluster.node.kept import KeptCluster, Orders
 from cluster.node.supervisor import last_line, log_folder
+from cluster.ray_internals import temp_dir_variables
 from cluster.settings import Settings, load_settings
 
 _IDLE_MINUTES = 240.0
@@ -100,7 +101,11 @@ def _start(settings: Settings, idle_minutes: float) -> KeptCluster:
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "RAY_TMPDIR": temp_dir, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={
+                **os.environ,
+                **temp_dir_variables(Path(temp_dir)),
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
             # It is nobody's child of this terminal: closing that does not end it.
             start_new_session=True,
             creationflags=sum(getattr(subprocess, each, 0) for each in flags),

@@ -23,6 +23,7 @@ import platformdirs
 import psutil
 
 from cluster.errors import ConfigurationError
+from cluster.ray_internals import HEAD_PROCESS_NAMES, NODE_PROCESS_NAMES
 from cluster.settings import Settings
 
 _RECORD = "cluster.json"
@@ -125,7 +126,9 @@ class KeptCluster:
         """Why it is of no more use, as a part of a sentence; "" while all that it needs is alive."""
         if self.boot != boot():
             return "this machine was started again since then"
-        needed = [each for each in self.processes[1:] if each.name.startswith(("gcs_server", "raylet"))]
+        needed = [
+            each for each in self.processes[1:] if each.name in (*HEAD_PROCESS_NAMES, *NODE_PROCESS_NAMES)
+        ]
         gone = [each.name for each in (self.keeper, *needed) if not each.is_alive()]
         return f"of its processes, {' and '.join(gone)} ended" if gone else ""
 

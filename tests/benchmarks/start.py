@@ -1,14 +1,19 @@
-"""The time from start to first outcome on a cold embedded Ray, and the parts of that time.
+"""The time from start to first outcome, and the parts of that time.
 
-python -m tests.benchmarks.start [NUM_ROUNDS]
+python -m tests.benchmarks.start [NUM_ROUNDS]           a client on a cold embedded Ray, beside Ray alone
+python -m tests.benchmarks.start detect [NUM_ROUNDS]    `rayface detect ONE_PHOTO`, in turns with its own Ray and
+                                                        with the cluster of `rayface up` (Linux)
 """
 
 from __future__ import annotations
 
 import json
+import os
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +71,60 @@ def _run(program: str) -> dict[str, float]:
     return parts
 
 
+def _command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `rayface …` with a state folder of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "cluster", *arguments],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"XDG_STATE_HOME": str(home)},
+    )
+
+
+def _detect(home: Path) -> tuple[float, dict[str, float], float]:
+    """Seconds to the first outcome, those of each stage, and processor seconds of the command."""
+
+    def used_s() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    before_s = used_s()
+    photo = HERE / "tests" / "photos" / "astronaut.jpg"
+    said = json.loads(_command(home, "detect", str(photo), "--json", "--timings").stderr.splitlines()[-1])
+    return said["first_outcome_s"], said["stages_s"], used_s() - before_s
+
+
+def measure_detect(num_rounds: int = 5) -> None:
+    """Print each run of the command, and the medians."""
+    with tempfile.TemporaryDirectory() as own, tempfile.TemporaryDirectory() as kept:
+        homes = {"own Ray": Path(own), "rayface up": Path(kept)}
+        whole: dict[str, list[float]] = {name: [] for name in homes}
+        processor: dict[str, list[float]] = {name: [] for name in homes}
+        _command(Path(kept), "up")
+        try:
+            for number in range(num_rounds):
+                for name, home in homes.items():
+                    seconds, stages, used_s = _detect(home)
+                    whole[name].append(seconds)
+                    processor[name].append(used_s)
+                    parts = ", ".join(f"{stage} {spent:.2f}" for stage, spent in stages.items())
+                    print(
+                        f"round {number + 1}, {name:<10} {seconds:6.2f} s ({parts}); "
+                        f"load {os.getloadavg()[0]:.1f}"
+                    )
+        finally:
+            _command(Path(kept), "down")
+    for name in homes:
+        print(
+            f"{name:<10} median of {num_rounds}: {statistics.median(whole[name]):.2f} s to the first outcome; "
+            f"{statistics.median(processor[name]):.2f} s of processor in the command and the processes it waits for"
+        )
+    ratio = statistics.median(a / b for a, b in zip(*whole.values(), strict=True))
+    print(f"own Ray : rayface up, median of the rounds' ratios = {ratio:.1f}")
+
+
 def main(num_rounds: int = 5) -> None:
     """Print the parts and the ratio of each round."""
     ratios: list[Any] = []
@@ -83,4 +142,7 @@ def main(num_rounds: int = 5) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    if sys.argv[1:2] == ["detect"]:
+        measure_detect(*map(int, sys.argv[2:]))
+    else:
+        main(*map(int, sys.argv[1:]))

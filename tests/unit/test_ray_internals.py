@@ -23,6 +23,7 @@ from cluster.ray_internals import (
     is_other_cluster,
     metrics_port_variables,
     storage_variables,
+    temp_dir_variables,
 )
 
 HERE = Path(__file__).parents[2]
@@ -233,6 +234,7 @@ READ_BY = {
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "_private/ray_constants.py",
     "AUTOSCALER_METRIC_PORT": "autoscaler/_private/constants.py",
     "DASHBOARD_METRIC_PORT": "dashboard/consts.py",
+    "RAY_TMPDIR": "_common/utils.py",
 }
 
 
@@ -246,6 +248,7 @@ READ_BY = {
             *NODE_VARIABLES,
             *storage_variables(Path("folder")),
             *metrics_port_variables(1, 2),
+            *temp_dir_variables(Path("folder")),
         }
     ),
 )
