@@ -95,6 +95,7 @@ def _start(settings: Settings, idle_minutes: float) -> KeptCluster:
     orders = Orders(settings.model_dump_json(), idle_minutes, temp_dir)
     output = log_folder(None) / "up-output.log"
     flags = {"DETACHED_PROCESS", "CREATE_NEW_PROCESS_GROUP"}
+    modules = os.pathsep.join(filter(None, sys.path))
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "cluster.deployment.keeper"],
@@ -104,7 +105,7 @@ def _start(settings: Settings, idle_minutes: float) -> KeptCluster:
             env={
                 **os.environ,
                 **temp_dir_variables(Path(temp_dir)),
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "PYTHONPATH": modules,
             },
             # It is nobody's child of this terminal: closing that does not end it.
             start_new_session=True,

@@ -1,8 +1,8 @@
 """The time from start to first outcome, and the parts of that time.
 
 python -m tests.benchmarks.start [NUM_ROUNDS]           a client on a cold embedded Ray, beside Ray alone
-python -m tests.benchmarks.start detect [NUM_ROUNDS]    `rayface detect ONE_PHOTO`, in turns with its own Ray and
-                                                        with the cluster of `rayface up` (Linux)
+python -m tests.benchmarks.start detect [NUM_ROUNDS]    `rayface detect ONE_PHOTO`, in turns with its own Ray
+                                                        and with the cluster of `rayface up` (Linux)
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def measure_detect(num_rounds: int = 5) -> None:
             _command(Path(kept), "down")
     for name in homes:
         print(
-            f"{name:<10} median of {num_rounds}: {statistics.median(whole[name]):.2f} s to the first outcome; "
-            f"{statistics.median(processor[name]):.2f} s of processor in the command and the processes it waits for"
+            f"{name:<10} median of {num_rounds}: first outcome after {statistics.median(whole[name]):.2f} s; "
+            f"processor time of the command and of what it waits for {statistics.median(processor[name]):.2f} s"
         )
     ratio = statistics.median(a / b for a, b in zip(*whole.values(), strict=True))
     print(f"own Ray : rayface up, median of the rounds' ratios = {ratio:.1f}")

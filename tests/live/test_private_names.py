@@ -16,7 +16,7 @@ import pytest
 
 from cluster import ray_internals
 from cluster.deployment import joining
-from cluster.ray_internals import NODE_PROCESS_NAMES, KeyValueStore
+from cluster.ray_internals import HEAD_PROCESS_NAMES, NODE_PROCESS_NAMES, KeyValueStore
 from cluster.settings import load_settings
 from tests.live.conftest import HERE, ray_processes
 
