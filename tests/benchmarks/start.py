@@ -119,7 +119,7 @@ def measure_detect(num_rounds: int = 5) -> None:
     for name in homes:
         print(
             f"{name:<10} median of {num_rounds}: first outcome after {statistics.median(whole[name]):.2f} s; "
-            f"processor time of the command and of what it waits for {statistics.median(processor[name]):.2f} s"
+            f"processor time of it and of what it waits for {statistics.median(processor[name]):.2f} s"
         )
     ratio = statistics.median(a / b for a, b in zip(*whole.values(), strict=True))
     print(f"own Ray : rayface up, median of the rounds' ratios = {ratio:.1f}")
