@@ -88,7 +88,9 @@ def _warnings(loads: Sequence[Mapping[str, Any]]) -> list[Text]:
 
 def _latencies(loads: Sequence[Mapping[str, Any]]) -> Table:
     names = [f"p{each}" for each in PERCENTILES]
-    table = Table("load", "images/s", *(f"{name} ms" for name in names), "busy", "fill", "batch", "refused")
+    # A terminal of 80 columns has no room for a column that is all zeros.
+    refused = ["refused"] if any(each["num_refused"] for each in loads) else []
+    table = Table("load", "images/s", *(f"{name} ms" for name in names), "busy", "fill", "batch", *refused)
     _plain(table)
     for each in loads:
         device = each["device"]
@@ -97,7 +99,7 @@ def _latencies(loads: Sequence[Mapping[str, Any]]) -> Table:
             f"{each['images_per_s']:.1f}",
             *(_number(each["latency_ms"][name], 1) for name in names),
             *(_number(device[name], 2) for name in ("busy", "fill", "mean_batch")),
-            str(each["num_refused"]),
+            *(str(each["num_refused"]) for _ in refused),
         )
     return table
 

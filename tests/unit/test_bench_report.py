@@ -94,6 +94,14 @@ def test_what_is_not_steady_is_told() -> None:
     assert "8 callers: not steady after 3 windows" in shown
 
 
+def test_refusals_have_a_column_where_there_are_any() -> None:
+    assert "refused" not in text(tables(made(one(Load(8)))))
+    busy = replace(one(Load(8)), stages=StageTotals({}, 100, 37))
+    shown = text(tables(made(busy)))
+    assert "refused" in shown
+    assert "37" in shown
+
+
 def test_two_reports_are_compared_by_load(tmp_path: Path) -> None:
     earlier, now = made(one(Load(1)), one(Load(4))), made(one(Load(1), latency_s=0.2), one(Load(8)))
     now["settings"]["client"]["images_per_call"] = 1
