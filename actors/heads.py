@@ -114,15 +114,18 @@ def top_scores(heads: Heads) -> Floats:
     Raises:
         HeadsWrong: a head was not finite, or the greatest score of an image is not among its best candidates.
     """
-    scores: Floats = heads[TOP][:, :, 0]
-    *_, greatest = _parts_of_check(heads[CHECK])
     finite("check", heads[CHECK])
-    finite("top", scores)
+    *_, greatest = _parts_of_check(heads[CHECK])
+    # In the rows of the candidates the scores lie far apart, and several steps go over them.
+    scores = np.ascontiguousarray(heads[TOP][:, :, 0])
     off = np.abs(scores.max(axis=1) - greatest)
-    if (worst := off.argmax()) in np.flatnonzero(off > _MAX_SCORE_OFF):
+    # NaN is not less than anything, so a score that is NaN is found here too.
+    wrong = np.flatnonzero(~(off <= _MAX_SCORE_OFF))
+    if wrong.size:
+        image = wrong[0]
         raise HeadsWrong(
-            f"the greatest score of image {worst + 1} is {greatest[worst]:.4f}, and its best candidate's is "
-            f"{scores[worst].max():.4f}"
+            f"the greatest score of image {image + 1} is {greatest[image]:.4f}, and its best candidate's is "
+            f"{scores[image].max():.4f}"
         )
     return scores
 

@@ -1,15 +1,14 @@
 """What the ends of the graph save: bytes that leave the session, and processor time of decoding a batch.
 
-    python -m tests.benchmarks.ends [--model PATH] [--size 640] [--rounds 15]
+python -m tests.benchmarks.ends [SECONDS] [--rounds N] [--quick] [--model FILE ...] [--size SIDE]
 
 The same photos run through two graphs of one model, on the CPU. One gives the plain heads, the other the best
 candidates of each image. "Decode" is everything that follows a run: checks, candidates and suppression. The
-rounds alternate. The figures are medians of processor time.
+two take turns for SECONDS, N turns at least. The figures are medians of processor time.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -24,6 +23,7 @@ from actors.heads import Heads, dead_images
 from actors.images import Limits, prepare
 from actors.models import CATALOGUE, fetch
 from actors.session import OnnxSessionOpener, Session, Tensor
+from tests.benchmarks.report import arguments, machine, parsed, table
 
 PHOTOS = Path(__file__).parents[1] / "photos"
 _BATCHES = (1, 8, 32)
@@ -66,43 +66,63 @@ class _Way:
         return faces
 
 
-def _row(plain: _Way, ends: _Way, tensor: Tensor, rounds: int) -> str:
-    for number in range(rounds + 1):
-        # What runs second may find a warmer cache; so they take turns.
+def _row(plain: _Way, ends: _Way, tensor: Tensor, seconds: float, rounds: int) -> list[str]:
+    until = time.perf_counter() + seconds
+    number = 0
+    # The first turn warms up.
+    while number <= rounds or time.perf_counter() < until:
+        # What runs second may find a warmer cache, so they change places.
         faces = [way.round(tensor) for way in ((plain, ends) if number % 2 else (ends, plain))]
         assert faces[0] == faces[1], faces
-    # The first round of each warms up.
+        number += 1
     before, after = statistics.median(plain.decode_ms[1:]), statistics.median(ends.decode_ms[1:])
     run = statistics.median(ends.run_ms[1:]) / statistics.median(plain.run_ms[1:])
-    return (
-        f"| {len(tensor)} | {plain.num_bytes / 1000:,.0f} KB | {ends.num_bytes / 1000:,.0f} KB | "
-        f"{plain.num_bytes / ends.num_bytes:.0f} | {before:.2f} ms | {after:.2f} ms | {before / after:.1f} | "
-        f"{run:.3f} |"
-    )
+    return [
+        f"{len(tensor)}",
+        f"{plain.num_bytes / 1000:,.0f}",
+        f"{ends.num_bytes / 1000:,.0f}",
+        f"{plain.num_bytes / ends.num_bytes:.0f}",
+        f"{before:.2f}",
+        f"{after:.2f}",
+        f"{before / after:.1f}",
+        f"{run:.3f}",
+    ]
+
+
+_HEADING = (
+    "model",
+    "images a batch",
+    "KB an image: plain",
+    "ends",
+    "ratio",
+    "decode, ms a batch: plain",
+    "ends",
+    "ratio",
+    "run on a CPU, ends : plain",
+)
 
 
 def main() -> None:
-    """Print a table with a row for each batch size."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--model", type=Path, help="an .onnx file of a known family instead of CenterFace")
+    """Print the table, with a row for each model and batch size."""
+    parser = arguments(__doc__, rounds=9)
+    parser.add_argument("--model", nargs="+", default=["centerface"], help="names or .onnx files")
     parser.add_argument("--size", type=int, default=640, help="side of the tensor in pixels")
-    parser.add_argument("--rounds", type=int, default=15)
-    given = parser.parse_args()
-    source = given.model or fetch(CATALOGUE["centerface"])
-    family, _ = recognise_file(source)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / name for name in ("plain.onnx", "ends.onnx")]
-        for path in paths:
-            prepare_graph(source, path, with_ends=path is paths[1])
-        plain, ends = (OnnxSessionOpener("cpu").open(path, None) for path in paths)
-        print(f"{family.name}, {given.size} x {given.size} pixels, medians of {given.rounds} rounds")
-        print(
-            "| batch | bytes an image, plain | ends | ratio | decode a batch, plain | ends | ratio | "
-            "run on the CPU, ends : plain |"
-        )
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    given = parsed(parser)
+    rows: list[list[str]] = []
+    for model in given.model:
+        source = fetch(CATALOGUE[model]) if model in CATALOGUE else Path(model)
+        family, _ = recognise_file(source)
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / name for name in ("plain.onnx", "ends.onnx")]
+            for path in paths:
+                prepare_graph(source, path, with_ends=path is paths[1])
+            sessions = [OnnxSessionOpener("cpu").open(path, None) for path in paths]
         for num_images in _BATCHES:
-            print(_row(_Way(family, plain), _Way(family, ends), _batch(num_images, given.size), given.rounds))
+            plain, ends = (_Way(family, session) for session in sessions)
+            tensor = _batch(num_images, given.size)
+            rows.append([family.name, *_row(plain, ends, tensor, given.seconds, given.rounds)])
+    print(table(_HEADING, rows))
+    print(f"\nTensors of {given.size} x {given.size} pixels; {machine()}.")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ NAMES = (
     "simulated_gpu",
     "call_cost",
     "copies",
+    "ends",
     "photos_12mp",
     "peers_12mp",
     "cost_of_safety",
@@ -67,7 +68,7 @@ def main() -> None:
     options += [] if given.rounds is None else ["--rounds", str(given.rounds)]
     for name in given.only:
         models = ["centerface", *([given.yunet] if given.yunet else [])]
-        if name == "photos_12mp":
+        if name in ("photos_12mp", "ends"):
             figures = run(name, [*options, "--model", *models])
         elif name == "peers_12mp":
             figures = "\n\n".join(run(name, [*options, "--model", model]) for model in models)

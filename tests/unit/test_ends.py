@@ -167,10 +167,11 @@ def test_ends_that_contradict_each_other_are_noticed(family: str) -> None:
     heads = random_heads(family, 64, 64, batch=2)
     decode = FAMILIES[family].decode
     found = Ends(family, heads)(heads)
-    lost = found[TOP].copy()
-    lost[1, :, 0] *= 0.5
-    with pytest.raises(HeadsWrong, match="greatest score of image 2"):
-        decode(found | {TOP: lost}, 64, 64, 0.99)
+    for score in (0.5, np.nan):
+        lost = found[TOP].copy()
+        lost[1, :, 0] *= score
+        with pytest.raises(HeadsWrong, match="greatest score of image 2"):
+            decode(found | {TOP: lost}, 64, 64, 0.99)
     for wrong in (-1.0, 0.5, 1e6, np.nan):
         misnumbered = found[TOP].copy()
         misnumbered[1, :, 1] = wrong
