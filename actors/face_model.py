@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from actors import golden
+from actors.batch_table import NUM_TIMED_RUNS, BatchTable, Bucket, KeptRow
 from actors.decoding import Candidates, nms
 from actors.errors import DeviceLies, DeviceUnavailable, OutOfMemory
 from actors.faces import BucketTiming, Face
@@ -21,16 +21,10 @@ from actors.observer import Observer, Run
 from actors.session import Session, SessionOpener
 from actors.settings import DetectorSettings
 
-#: A bigger batch must bring the time of an image below this share; else its latency is not worth it.
+#: At start, a bigger batch must bring the time of an image below this share, or the batches grow no further.
 _WORTH_GROWING = 0.95
 #: Numbers the runs of this process; a model that is opened again goes on counting.
 _NUMBERS = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Bucket:
-    num_images: int
-    shape: tuple[int, int]
 
 
 class FaceModel:
@@ -47,12 +41,13 @@ class FaceModel:
         clock: returns seconds, for durations.
         observer: told of each run.
         provider: ONNX Runtime's name of the provider that was asked for; None accepts any.
+        kept: the times of buckets that an earlier process measured on the same device.
 
     Raises:
         DeviceUnavailable: a session uses another provider than the one asked for.
 
     Attributes:
-        max_batch: the most images that one run has memory for; None if the device never lacked memory.
+        table: the measured times, and the batch sizes that follow from them.
         last_run_ms: milliseconds of the last run on the device.
     """
 
@@ -65,10 +60,13 @@ class FaceModel:
         clock: Callable[[], float] = time.perf_counter,
         observer: Observer | None = None,
         provider: str | None = None,
+        kept: Sequence[KeptRow] = (),
     ) -> None:
         family = model.family
         self.model = model
-        self.max_batch = guard.recorder.max_batch if guard.recorder else None
+        max_batch = guard.recorder.max_batch if guard.recorder else None
+        self.table = BatchTable(settings.batch_sizes, opener.fixed_shapes, clock, max_batch)
+        self.table.restore(kept)
         self._settings = settings
         self._opener = opener
         self._guard = guard
@@ -76,55 +74,79 @@ class FaceModel:
         self.last_run_ms = 0.0
         self._clock = clock
         self._wanted = provider
-        self._sessions: dict[_Bucket | None, Session] = {}
-        self._run_ms: dict[_Bucket, float] = {}
+        self._sessions: dict[Bucket | None, Session] = {}
         self._score_threshold = settings.score_threshold or family.score_threshold
         self._nms_threshold = settings.nms_threshold or family.nms_threshold
-        self.provider = self._session(_Bucket(1, settings.shapes[0])).provider
+        self.provider = self._session(Bucket(1, settings.shapes[0])).provider
 
     @property
     def timings(self) -> tuple[BucketTiming, ...]:
-        """The times that `warm_up` measured, one for each bucket."""
-        return tuple(
-            BucketTiming(bucket.num_images, *bucket.shape, round(ms, 3))
-            for bucket, ms in self._run_ms.items()
-        )
+        """The measured times, one for each bucket."""
+        return self.table.timings
+
+    @property
+    def max_batch(self) -> int | None:
+        """The most images that one run has memory for; None if the device never lacked memory."""
+        return self.table.max_batch
 
     def warm_up(self) -> None:
         """Run and time the buckets, with growing batches while that pays, and check the answer of every slot.
 
-        Batches that the device has no memory for are not used.
+        Each bucket is timed several times while `warm_up_s` lasts, so that one slow run ends no growth. What
+        an earlier process measured is timed once, and again only if it is much slower now. Batches that the
+        device has no memory for are not used.
 
         Raises:
             DeviceLies: a bucket gave a wrong answer for the golden photo.
             DeviceFailed: a run failed.
             OutOfMemory: the device has no memory for a single image.
         """
-        begun = self._clock()
-        shapes = self._settings.shapes
+        begun, shapes = self._clock(), self._settings.shapes
+        kept_best = self.table.kept_best(shapes[0])
+
+        def is_over() -> bool:
+            return self._clock() - begun > self._settings.warm_up_s
+
         for shape in shapes:
-            self._measure(_Bucket(1, shape))
+            self._open(Bucket(1, shape))
+        self._time(Bucket(1, shapes[0]), is_over)
         smaller = 1
         for size in self._settings.batch_sizes[1:]:
-            if self._clock() - begun > self._settings.warm_up_s or size > (self.max_batch or size):
+            if is_over() or size > (self.max_batch or size) or (kept_best is not None and size > kept_best):
                 break
             try:
-                self._measure(_Bucket(size, shapes[0]))
-                if self._ms_per_image(size, shapes[0]) > _WORTH_GROWING * self._ms_per_image(
-                    smaller, shapes[0]
-                ):
+                self._open(Bucket(size, shapes[0]))
+                self._time(Bucket(size, shapes[0]), is_over)
+                limit_ms = _WORTH_GROWING * self.table.ms_per_image(smaller, shapes[0])
+                if kept_best is None and self.table.ms_per_image(size, shapes[0]) > limit_ms:
                     break
                 for shape in shapes[1:]:
-                    self._measure(_Bucket(size, shape))
+                    self._open(Bucket(size, shape))
             except OutOfMemory:
                 self.limit_batch(size)
                 break
             smaller = size
+        for timing in self.timings:
+            if self.table.is_open(timing.num_images, (timing.height, timing.width)):
+                self._time(Bucket(timing.num_images, (timing.height, timing.width)), is_over)
+
+    def open_wanted(self) -> None:
+        """Open the bucket that waiting images would fill, if there is one: check it, and time it once.
+
+        Raises:
+            DeviceLies: the bucket gave a wrong answer for the golden photo; it is not used.
+            DetectorFault: the device failed.
+        """
+        bucket = self.table.take_wanted()
+        if bucket is not None:
+            try:
+                self._open(bucket)
+            except OutOfMemory:
+                self.limit_batch(bucket.num_images)
 
     def best_batch(self, shape: tuple[int, int]) -> int:
         """The batch size with the least measured time for each image, within the device's memory."""
-        sizes = self._sizes(shape)
-        return min(sizes, key=lambda size: self._ms_per_image(size, shape), default=1)
+        return self.table.best_batch(shape)
 
     def limit_batch(self, too_many: int) -> int:
         """Note, also for the next process, that the device has no memory for so many images in a run.
@@ -133,18 +155,14 @@ class FaceModel:
             The next smaller batch size, which is the largest from now on.
         """
         smaller = max((size for size in self._settings.batch_sizes if size < too_many), default=1)
-        self.max_batch = min(smaller, self.max_batch or smaller)
+        max_batch = self.table.max_batch = min(smaller, self.max_batch or smaller)
         if self._guard.recorder is not None:
-            self._guard.recorder.limit_batch(self.max_batch)
-        return self.max_batch
+            self._guard.recorder.limit_batch(max_batch)
+        return max_batch
 
     def expected_s(self, num_images: int, shape: tuple[int, int]) -> float:
         """Seconds that a run of so many images should take, from the measured times."""
-        measured = [(b.num_images, ms) for b, ms in self._run_ms.items() if b.shape == shape]
-        fitting = min(
-            ((n, ms) for n, ms in measured if n >= num_images), default=max(measured, default=(1, 0.0))
-        )
-        return fitting[1] / 1000 * max(1.0, num_images / fitting[0])
+        return self.table.expected_s(num_images, shape)
 
     def detect(self, images: Sequence[PreparedImage], *, first: bool = False) -> list[tuple[Face, ...]]:
         """The faces of each image, in order, best first.
@@ -171,19 +189,31 @@ class FaceModel:
         Raises:
             DeviceLies: the faces found are wrong; says how.
         """
-        self._check(_Bucket(1, self._settings.shapes[0]))
+        self._check(Bucket(1, self._settings.shapes[0]))
 
-    def _measure(self, bucket: _Bucket) -> None:
+    def _open(self, bucket: Bucket) -> None:
+        """Check the bucket, which may be used from then on, and time one run of it."""
         # The first run of a bucket compiles and allocates; only later ones tell its cost.
         self._check(bucket)
-        session, tensor = self._assemble(golden.photos(bucket.num_images, bucket.shape), bucket.shape)
+        self.table.open(*bucket)
+        self._time_once(bucket)
+
+    def _time(self, bucket: Bucket, is_over: Callable[[], bool]) -> None:
+        """Time runs of the bucket until they are enough, or the time is over."""
+        while self.table.num_timed(*bucket) < NUM_TIMED_RUNS and not is_over():
+            self._time_once(bucket)
+
+    def _time_once(self, bucket: Bucket) -> None:
+        session, tensor = self._assemble(golden.photos(*bucket), bucket.shape)
         with self._guard.run(_named(bucket), self._settings.max_run_s):
             begun = self._clock()
             session.run(tensor)
-            self._run_ms[bucket] = (self._clock() - begun) * 1000
+            run_ms = (self._clock() - begun) * 1000
+        self.table.add(*bucket, run_ms)
 
-    def _check(self, bucket: _Bucket) -> None:
-        limit_s = self._settings.max_run_s if bucket in self._run_ms else self._settings.max_first_run_s
+    def _check(self, bucket: Bucket) -> None:
+        is_open = self.table.is_open(*bucket)
+        limit_s = self._settings.max_run_s if is_open else self._settings.max_first_run_s
         found, _ = self._detect(golden.photos(bucket.num_images, bucket.shape), (), limit_s, True)
         for slot, faces in enumerate(found):
             problem = golden.problem(faces)
@@ -199,7 +229,7 @@ class FaceModel:
     ) -> tuple[list[tuple[Face, ...]], Run]:
         shape = images[0].shape
         session, tensor = self._assemble(images, shape)
-        with self._guard.run(_named(_Bucket(len(images), shape)), limit_s, digests, first=first):
+        with self._guard.run(_named(Bucket(len(images), shape)), limit_s, digests, first=first):
             begun = self._clock()
             heads = session.run(tensor)
             ran = self._clock()
@@ -221,6 +251,9 @@ class FaceModel:
             for candidates, image in zip(found, images, strict=False)
         ]
         self.last_run_ms = (ran - begun) * 1000
+        if digests:
+            # Runs of the golden photo may be the first of their bucket, which compile.
+            self.table.add(len(tensor), shape, self.last_run_ms)
         num_slots = max(len(digests), self.best_batch(shape)) if digests else 0
         run = Run(len(digests), num_slots, shape, ran - begun, self._clock() - ran, begun, next(_NUMBERS))
         self._observer.run(run)
@@ -229,16 +262,14 @@ class FaceModel:
     def _assemble(
         self, images: Sequence[PreparedImage], shape: tuple[int, int]
     ) -> tuple[Session, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-        num_slots = len(images)
-        if self._opener.fixed_shapes:
-            num_slots = min((size for size in self._sizes(shape) if size >= num_slots), default=num_slots)
+        num_slots = self.table.slots(len(images), shape)
         tensor = np.zeros((num_slots, *shape, 3), dtype=np.uint8)
         for slot, image in enumerate(images):
             height, width = image.pixels.shape[:2]
             tensor[slot, :height, :width] = image.pixels
-        return self._session(_Bucket(num_slots, shape)), tensor
+        return self._session(Bucket(num_slots, shape)), tensor
 
-    def _session(self, bucket: _Bucket) -> Session:
+    def _session(self, bucket: Bucket) -> Session:
         key = bucket if self._opener.fixed_shapes else None
         session = self._sessions.get(key)
         if session is None:
@@ -254,16 +285,8 @@ class FaceModel:
             self._sessions[key] = session
         return session
 
-    def _sizes(self, shape: tuple[int, int]) -> list[int]:
-        """The batch sizes that were measured for a shape and that the device has memory for."""
-        most = self.max_batch or max(self._settings.batch_sizes)
-        return [b.num_images for b in self._run_ms if b.shape == shape and b.num_images <= most]
 
-    def _ms_per_image(self, size: int, shape: tuple[int, int]) -> float:
-        return self._run_ms[_Bucket(size, shape)] / size
-
-
-def _named(bucket: _Bucket) -> str:
+def _named(bucket: Bucket) -> str:
     return f"A run of {bucket.num_images} images of {bucket.shape[0]} x {bucket.shape[1]} pixels"
 
 

@@ -191,19 +191,25 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BucketTiming:
-    """How long one bucket took at start.
+    """How long a run of one bucket takes.
 
     Attributes:
         num_images: images in the run.
         height: height of the tensor, in pixels.
         width: width of the tensor, in pixels.
-        run_ms: milliseconds of the timed run, for the whole batch.
+        run_ms: milliseconds of a run, for the whole batch: the median of the last runs.
+        num_runs: runs that were measured, those of earlier processes too.
+        age_s: seconds since the last of them.
+        is_used: whether it is the size that full batches of this shape have now.
     """
 
     num_images: int
     height: int
     width: int
     run_ms: float
+    num_runs: int = 0
+    age_s: float = 0.0
+    is_used: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +225,7 @@ class Health:
         owner_since: when it took the device for itself, seconds since 1970; None if it has no lock on it.
         golden_age_s: seconds since the golden photo was last detected correctly; None if never.
         shapes: tensor sizes that it takes, (height, width) in pixels; clients prepare images for one of them.
-        buckets: the time of each bucket, measured at start.
+        buckets: the time of each bucket, measured at start and by every run since.
         num_lanes: runs that may be on the device at once.
         start_ms: milliseconds of each part of the start: model, session, warm_up.
         max_batch: the most images that one run has memory for; None if the device never lacked memory.

@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from actors import graph
+from actors.batch_file import BatchFile, runtime_version
 from actors.device import Device, Lease, opener_for, own_a_device
 from actors.errors import DetectorFault, DeviceRemoved
 from actors.face_model import FaceModel
 from actors.flight_recorder import FlightRecorder
 from actors.guard import Guard
 from actors.intake import num_cores
-from actors.models import ready_model
+from actors.models import ReadyModel, ready_model
 from actors.observer import Observer, Observers
 from actors.ownership import DeviceLock, Holder
 from actors.session import SessionOpener
@@ -37,7 +39,8 @@ class ModelLife:
         devices: devices of this machine that the detector may own; it takes the first free one and locks it
             for this process. None takes the device in the settings, and locks it where they say so.
         cluster: the cluster that the detector serves, in words; shown to others that find the device taken.
-        records: folder for the record of the images on the device; None keeps no record.
+        records: folder for the record of the images on the device, and for the times of its batches; None
+            keeps neither.
         end: ends the process, given the reason; called where only a new process helps. None: this process
             must not be ended.
         observer: told of what happens.
@@ -90,6 +93,7 @@ class ModelLife:
         self.golden_at: float | None = None
         self.start_ms: dict[str, float] = {}
         self.recorder: FlightRecorder | None = None
+        self._batch_file: BatchFile | None = None
 
     @property
     def last_words(self) -> str:
@@ -150,6 +154,7 @@ class ModelLife:
                 self.removed(fault.detail)
         else:
             self.golden_at = self.clock()
+            self._keep_times(model)
         return self.fault
 
     def removed(self, detail: str) -> None:
@@ -182,7 +187,10 @@ class ModelLife:
         """Close the device, and only then release its lock; blocks until a start under way is over."""
         if not self._has_started:
             return
-        self._starting.result()
+        if (model := self._starting.result()) is not None and self.fault is None:
+            self._keep_times(model)
+        # Nothing may hold the model any more: with it, the device is closed.
+        del model
         self._starting = Future()
         self._starting.set_result(None)
         gc.collect()
@@ -219,6 +227,7 @@ class ModelLife:
                 )
             opener = self._opener or opener_for(self.device, self.settings)
             self._open_record(ready.label)
+            self._open_batch_file(ready)
             guard = Guard(self.num_lanes, self.lease.check, self._watchdog, self.recorder)
             model = FaceModel(
                 ready,
@@ -227,10 +236,12 @@ class ModelLife:
                 guard,
                 observer=self.observers,
                 provider=self.device.provider_name,
+                kept=self._batch_file.read() if self._batch_file else (),
             )
             opened = self.clock()
             model.warm_up()
             self.golden_at = self.clock()
+            self._keep_times(model)
             self.start_ms = {
                 "model": round((modelled - begun) * 1000, 1),
                 "session": round((opened - modelled) * 1000, 1),
@@ -249,13 +260,38 @@ class ModelLife:
                 **{f"{part}_ms": spent for part, spent in self.start_ms.items()},
             )
 
+    def _record_name(self) -> str:
+        # A locked device has one owner; detectors that share a device are told apart by name.
+        return self.device.lock_name if self._exclusive else f"{self.name}-{self.device.lock_name}"
+
+    def _open_batch_file(self, ready: ReadyModel) -> None:
+        """Find the times that an earlier process kept of this device, driver, model and settings."""
+        if self._records is not None:
+            settings = self.settings
+            parts = (
+                self.device,
+                type(self._opener).__name__ if self._opener else settings.opener or self.device.provider_name,
+                runtime_version(),
+                f"{ready.digest}-{graph.RECIPE}",
+                settings.shapes,
+                settings.batch_sizes,
+                f"{self.num_lanes} lanes",
+            )
+            self._batch_file = BatchFile(
+                self._records / f"rayface-{self._record_name()}.batches.json",
+                " | ".join(map(str, parts)),
+                lambda detail: self.observers.event("batch_times", detail=detail),
+            )
+
+    def _keep_times(self, model: FaceModel) -> None:
+        if self._batch_file is not None:
+            self._batch_file.write(model.table.kept())
+
     def _open_record(self, model_label: str) -> None:
         """Open the record once in a process: what the process before left is judged once."""
         if self.recorder is None and self._records is not None:
-            # A locked device has one owner; detectors that share a device are told apart by name.
-            name = self.device.lock_name if self._exclusive else f"{self.name}-{self.device.lock_name}"
             self.recorder = FlightRecorder(
-                self._records / f"rayface-{name}.flights.json",
+                self._records / f"rayface-{self._record_name()}.flights.json",
                 f"{model_label} on {self.device}",
                 self.settings.quarantine_s,
             )

@@ -30,8 +30,10 @@ class DetectorSettings(BaseModel):
         max_faces: Faces kept for each image, best first.
         input_size: The longer side of the tensor in pixels, a multiple of 32.
         max_enlargement: A small photo is enlarged at most this many times to fill the tensor.
-        batch_sizes: Batch sizes that the detector tries at start; it uses the best of them.
-        warm_up_s: Seconds that the measurement may take at start, after each shape has run once.
+        batch_sizes: Batch sizes that the detector may use. It measures them at start and while it works, and
+            uses the best one.
+        warm_up_s: Seconds that the measurement may take at start, after each shape has run once. What an
+            earlier process measured is only checked.
         num_lanes: Runs on the device at once. Without a value: one for a GPU, one for each core of a CPU.
         max_image_pixels: The most pixels of a photo (width times height in the header). A larger photo
             is rejected before it is decoded.

@@ -125,8 +125,9 @@ class StatusView:
             [_shown(each) for each in detectors],
         )
         below = [Text(line) for each in detectors for line in _details(each)]
+        sizes = batches(detectors)
         asking = clients(entries) if entries else Text("no client")
-        return Group(head, machines, Text(""), shown, *below, Text(""), asking)
+        return Group(head, machines, Text(""), shown, *below, Text(""), sizes, Text(""), asking)
 
 
 def rates(before: Health | None, now: Health) -> dict[str, float | None]:
@@ -147,6 +148,31 @@ def rates(before: Health | None, now: Health) -> dict[str, float | None]:
         "busy": round(busy_s / seconds / max(1, now.num_lanes), 3) if seconds > 0 else None,
         "fill": round(images / slots, 3) if slots else None,
     }
+
+
+def batches(detectors: Sequence[dict[str, Any]]) -> Table:
+    """A row for each detector and tensor: the batch size used now, and the time of each measured size."""
+    rows = []
+    for each in detectors:
+        health = each.get("health", {})
+        timings = health.get("buckets", ())
+        for height, width in health.get("shapes", ()):
+            of_shape = [one for one in timings if (one["height"], one["width"]) == (height, width)]
+            if of_shape:
+                latest = min(of_shape, key=lambda one: one["age_s"])
+                rows.append(
+                    {
+                        "detector": each["name"],
+                        "tensor": f"{height} x {width}",
+                        "batch": next((one["num_images"] for one in of_shape if one["is_used"]), "-"),
+                        "ms a run": ", ".join(
+                            f"{one['num_images']}: {one['run_ms']:.1f}" for one in of_shape
+                        ),
+                        "runs": sum(one["num_runs"] for one in of_shape),
+                        "last": f"{latest['age_s']:.0f} s ago",
+                    }
+                )
+    return table(("detector", "tensor", "batch", "ms a run", "runs", "last"), rows)
 
 
 def clients(entries: Sequence[ClientEntry]) -> Table:

@@ -68,7 +68,7 @@ def test_batches_grow_while_that_pays() -> None:
     shape = SMALL.shapes[0]
     assert model.best_batch(shape) == 4
     assert model.expected_s(4, shape) == pytest.approx(0.016)
-    assert model.expected_s(3, shape) == pytest.approx(0.016)
+    assert model.expected_s(3, shape) == pytest.approx(0.014), "between the times of 2 and 4"
     assert {timing.num_images for timing in model.timings} == {1, 2, 4, 8}
 
 

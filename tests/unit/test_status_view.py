@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from actors.faces import Health, State
+from actors.faces import BucketTiming, Health, State
 from cluster.cli.status_view import StatusView, clients, rates
 from cluster.client.detector_pool import DetectorPool
 from cluster.client.registry import ClientEntry
@@ -108,6 +108,19 @@ def test_one_that_does_not_answer_is_away_with_its_last_figures() -> None:
     assert row["device"] == "cpu:0"
     assert row["detail"]
     assert "away" in page
+
+
+def test_the_batch_sizes_are_shown_with_their_age() -> None:
+    """The size used now, the time of each size, and how long ago it was measured; as JSON all of each."""
+    cluster = _cluster()
+    buckets = (BucketTiming(1, 640, 640, 2.5, 4, 700.0), BucketTiming(16, 640, 640, 10.0, 90, 12.0, True))
+    cluster.healths["FaceDetector"] = health(buckets=buckets, shapes=((640, 640), (480, 640)))
+    what, page = _looked(cluster)
+    (row,) = (line for line in page.splitlines() if "640 x 640" in line)
+    assert " ".join(row.split()) == "FaceDetector 640 x 640 16 1: 2.5, 16: 10.0 94 12 s ago"
+    assert "480 x 640" not in page, "nothing is known of it"
+    told = what["detectors"][0]["health"]["buckets"][1]
+    assert (told["num_runs"], told["age_s"], told["is_used"]) == (90, 12.0, True)
 
 
 def test_how_the_last_process_ended_is_said() -> None:
