@@ -21,6 +21,7 @@ from cluster.bench.load import Calls, Load
 from cluster.bench.measure import Plan
 from cluster.bench.windows import Window, percentile
 from cluster.cli.bench_view import comparison, tables
+from cluster.cli.kept_cluster import find_suitable, joining
 from cluster.cli.photo_paths import find_photos
 from cluster.errors import ConfigurationError
 from cluster.settings import Settings, load_settings
@@ -88,7 +89,9 @@ def _counts(context: click.Context, parameter: click.Parameter, value: str | Non
     help="Compare with what an earlier bench printed with --json.",
 )
 @click.option(
-    "--address", help="The address of a running Ray (`auto`, HOST:PORT); without it, Ray is started here."
+    "--address",
+    help="The address of a running Ray (`auto`, HOST:PORT); without it, the cluster of `rayface up`, or "
+    "else a Ray that ends with this run.",
 )
 @click.option(
     "--config", type=click.Path(path_type=Path), help="A settings file instead of configs/local.toml."
@@ -132,6 +135,13 @@ def bench(
         **({"cluster": {"address": address}} if address else {}),
     )
     messages = Console(stderr=True, highlight=False, soft_wrap=True)
+    if settings.cluster.address is None:
+        kept, problem = find_suitable(settings)
+        if problem:
+            messages.print(f"{problem} This run starts a Ray of its own.", style="yellow")
+        if kept is not None:
+            messages.print(f"Asking {kept}.", style="dim")
+            settings = joining(settings, kept)
     images, about = _images(paths, pixels, megapixels, settings)
 
     def tell(load: Load, done: Window | None) -> None:
