@@ -23,6 +23,7 @@ import numpy as np
 from actors.batch_runner import BatchRunner, ImageResult
 from actors.batcher import Batcher
 from actors.device import Device
+from actors.encoded_image import EncodedImage
 from actors.errors import DetectorFault, ImageFault, NotReady, Quarantined
 from actors.face_model import FaceModel
 from actors.faces import (
@@ -44,7 +45,7 @@ from actors.observer import Call, ImageTrace, Observer, Tally
 from actors.session import SessionOpener
 from actors.settings import DetectorSettings
 
-Image = PreparedImage | Encoded | np.ndarray[Any, Any]
+Image = PreparedImage | EncodedImage | Encoded | np.ndarray[Any, Any]
 
 #: Seconds between two looks whether the device is to be tested or opened again.
 _LOOK_EVERY_S = 5.0
@@ -109,8 +110,9 @@ class FaceDetector:
         """Find the faces in each image.
 
         Args:
-            images: each a `PreparedImage` (cheapest: the caller has shrunk it), an encoded photo as bytes,
-                or pixels as uint8[height, width, 3] in BGR order. Paths are not read here.
+            images: each a `PreparedImage` (cheapest: the caller has shrunk it), an `EncodedImage` (the same
+                as a JPEG), an encoded photo as bytes, or pixels as uint8[height, width, 3] in BGR order.
+                Paths are not read here.
             priority: "interactive" (a person waits) or "bulk".
             deadline_s: seconds from now until the outcomes are of no use; None waits as long as it takes.
             trace: the caller's name for the call (W3C Trace Context); observers are told of the call by it.
@@ -123,7 +125,7 @@ class FaceDetector:
             ValueError: no such priority.
             TypeError: `images` is one image and not a sequence of them.
         """
-        if isinstance(images, Encoded | str | np.ndarray | PreparedImage):
+        if isinstance(images, Encoded | str | np.ndarray | PreparedImage | EncodedImage):
             raise TypeError("Pass a list of images, even for one: detect([image]).")
         wanted = Priority(priority)
         deadline = math.inf if deadline_s is None else asyncio.get_running_loop().time() + deadline_s

@@ -1,10 +1,10 @@
-"""Checks the images that callers send, and prepares those that they did not prepare."""
+"""Checks the images that callers send, and decodes or prepares them where that is needed."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from actors import images as photos
+from actors.encoded_image import EncodedImage
 from actors.errors import Busy, ImageFault
 from actors.faces import Rejection
 from actors.images import Limits, PreparedImage
@@ -28,7 +29,7 @@ def num_cores() -> int:
 
 
 class ImageIntake:
-    """Checks prepared images, and prepares others in threads of its own."""
+    """Checks prepared images; decodes, or prepares, others in threads of its own."""
 
     def __init__(self, settings: DetectorSettings) -> None:
         self._settings = settings
@@ -65,12 +66,21 @@ class ImageIntake:
 
         Raises:
             ImageFault: the image cannot be used.
+            DetectorFault: the image was good when its client encoded it, and arrived damaged.
             Busy: too many images wait.
         """
         if isinstance(image, PreparedImage):
             self._check(image)
             return image
-        if not isinstance(image, Encoded | np.ndarray):
+        work: Callable[[], PreparedImage]
+        if isinstance(image, EncodedImage):
+            self._check_shape(image.small_height, image.small_width, image.shape)
+            work = image.decoded
+        elif isinstance(image, Encoded | np.ndarray):
+            work = partial(
+                photos.prepare, image, self._settings.shapes, self._limits, self._settings.max_enlargement
+            )
+        else:
             raise ImageFault(
                 Rejection.UNSUPPORTED,
                 f"It is a {type(image).__name__}; send an encoded photo as bytes, a uint8[height, width, 3] "
@@ -79,9 +89,6 @@ class ImageIntake:
         waiting = num_queued + self._num_preparing
         if waiting >= self._settings.max_queued_images:
             raise Busy(f"{waiting} images are waiting already; ask again in 1 s.", 1.0)
-        work = partial(
-            photos.prepare, image, self._settings.shapes, self._limits, self._settings.max_enlargement
-        )
         self._num_preparing += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -90,20 +97,24 @@ class ImageIntake:
 
     def _check(self, image: PreparedImage) -> None:
         """Refuse what a caller of another version, or with other settings, has prepared."""
-        pixels = photos.check_pixels(image.pixels, self._limits)
-        if image.shape not in self._settings.shapes or any(
-            size > room for size, room in zip(pixels.shape[:2], image.shape, strict=True)
-        ):
+        height, width = photos.check_pixels(image.pixels, self._limits).shape[:2]
+        self._check_shape(height, width, image.shape)
+
+    def _check_shape(self, height: int, width: int, shape: tuple[int, int]) -> None:
+        if shape not in self._settings.shapes or not (0 < height <= shape[0] and 0 < width <= shape[1]):
             raise ImageFault(
                 Rejection.UNSUPPORTED,
-                f"The photo was prepared as {pixels.shape[0]} x {pixels.shape[1]} for a tensor of "
-                f"{image.shape}; this detector takes {list(self._settings.shapes)}.",
+                f"The photo was prepared as {height} x {width} for a tensor of {shape}; this detector takes "
+                f"{list(self._settings.shapes)}.",
             )
 
 
 def _num_bytes(image: object) -> int:
     if isinstance(image, PreparedImage):
         return int(image.pixels.nbytes)
+    if isinstance(image, EncodedImage):
+        # As large as it gets when it is decoded.
+        return max(len(image.data), image.small_height * image.small_width * 3)
     if isinstance(image, np.ndarray | memoryview):
         return int(image.nbytes)
     return len(image) if isinstance(image, bytes | bytearray) else 0

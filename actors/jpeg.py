@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 _DAMAGE = ("premature end of data segment", "bad Huffman code")
 _NO_END = "Premature end of JPEG file"
 _END_MARKER = b"\xff\xd9"
+#: Begins a scan; within a scan's data, libjpeg writes no 0xFF before another byte than 0.
+_SCAN = b"\xff\xda"
 #: Divisors at which libjpeg decodes to fewer pixels and has fast code for it.
 _REDUCTIONS = (8, 4, 2)
 
@@ -57,3 +59,43 @@ def _decoded(data: bytes, least_w: int, least_h: int) -> tuple[NDArray[np.uint8]
     except ValueError as error:
         return None, str(error)
     return np.asarray(pixels, dtype=np.uint8), ""
+
+
+def encode(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """Encode uint8[height, width, 3] in BGR order, without thinning out the colours (4:4:4).
+
+    Args:
+        pixels: contiguous.
+        quality: libjpeg's, 1..100.
+    """
+    import simplejpeg
+
+    made = simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="BGR", colorsubsampling="444")
+    return bytes(made)
+
+
+def decode_ours(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
+    """Decode a JPEG that `encode` made.
+
+    It takes no more memory and time than its stated size needs. So a file that declares another size is
+    refused, and one of several scans too: each scan would cost a pass over the whole picture.
+
+    Returns:
+        uint8[height, width, 3] in BGR order.
+
+    Raises:
+        DamagedJpeg: these bytes are not what `encode` made, or only a part of it.
+    """
+    import simplejpeg
+
+    try:
+        declared = simplejpeg.decode_jpeg_header(data, strict=True)[:2]
+        if declared != (height, width):
+            raise DamagedJpeg(f"it declares {declared[0]} x {declared[1]} pixels and not {height} x {width}")
+        if data.count(_SCAN) != 1:
+            raise DamagedJpeg(f"it has {data.count(_SCAN)} scans and not one")
+        return np.asarray(simplejpeg.decode_jpeg(data, "BGR", strict=True), dtype=np.uint8)
+    except DamagedJpeg:
+        raise
+    except ValueError as error:
+        raise DamagedJpeg(str(error)) from error
