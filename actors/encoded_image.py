@@ -65,3 +65,7 @@ class EncodedImage:
                 'client.wire = "pixels" meanwhile.'
             ) from error
         return PreparedImage(pixels, self.width, self.height, self.shape, self.prepare_ms, self.digest)
+
+
+#: What a client sends to a detector.
+SentImage = PreparedImage | EncodedImage

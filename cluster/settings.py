@@ -80,6 +80,9 @@ class ClientSettings(BaseModel):
             all threads of the client are busy, on the CPUs that other machines offer (`join.num_cpus`).
         max_shared_bytes: The most memory for pixels that a client shares with its driver process, and with
             detectors of its own machine. Further pixels are copied from process to process. 0 shares none.
+        wire: How photos travel to a detector: as "pixels", or as "jpeg" of high quality, which has about an
+            eighth of the bytes and costs both machines a few milliseconds of processor time a photo. "auto"
+            takes JPEGs where the measured link is slow and the client's cores are not what photos wait for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,6 +97,7 @@ class ClientSettings(BaseModel):
     num_prepare_threads: Annotated[int, Field(ge=1)] | None = None
     prepare: Literal["client", "cluster"] = "client"
     max_shared_bytes: Annotated[int, Field(ge=0)] = 160_000_000
+    wire: Literal["pixels", "jpeg", "auto"] = "auto"
 
 
 class CircuitSettings(BaseModel):

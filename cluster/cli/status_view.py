@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -192,11 +192,18 @@ def clients(entries: Sequence[ClientEntry]) -> Table:
                     "circuit": each.get("circuit", ""),
                     "last calls": f"{each.get('num_failed', 0)}/{each.get('num_calls', 0)} failed",
                     "opened": each.get("num_opened", ""),
+                    "wire": _wire(each),
                     "why": each.get("detail") or status["paused"],
                 }
             )
-    columns = ("client", "images", "failed", "by CPU", "asks", "circuit", "last calls", "opened", "why")
-    return table(columns, rows)
+    columns = ("client", "images", "failed", "by CPU", "asks", "circuit", "last calls", "opened")
+    return table((*columns, "wire", "why"), rows)
+
+
+def _wire(detector: Mapping[str, Any]) -> str:
+    """How photos travel, and how fast the link is."""
+    speed = detector.get("link_mbit_s")
+    return str(detector.get("wire", "")) + ("" if speed is None else f", {speed:,.0f} Mbit/s")
 
 
 def table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:

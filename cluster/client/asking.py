@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+from actors.encoded_image import SentImage
 from actors.faces import Failed, Failure, Priority
 from cluster.client.call import CallImage, client_stamp
+from cluster.client.detector import Detector
 from cluster.client.detector_pool import DetectorPool
 from cluster.client.metrics import ClientMetrics
+from cluster.client.wire import WireChoice, num_bytes
 from cluster.errors import NotAnswered, Refused
 from cluster.telemetry.tracing import Tracer
 
@@ -23,16 +26,26 @@ class Asking:
         pool: chooses the detector, carries the question, and judges the answer.
         metrics: told what is asked again.
         tracer: follows each attempt.
+        wire: chooses how photos travel.
+        encode: makes JPEGs of the photos of images, within threads; returns the seconds of one core.
         clock: seconds; the pool's.
     """
 
     def __init__(
-        self, pool: DetectorPool, metrics: ClientMetrics, tracer: Tracer, clock: Callable[[], float]
+        self,
+        pool: DetectorPool,
+        metrics: ClientMetrics,
+        tracer: Tracer,
+        clock: Callable[[], float],
+        wire: WireChoice,
+        encode: Callable[[Sequence[CallImage], Priority], Awaitable[float]],
     ) -> None:
         self._pool = pool
         self._metrics = metrics
         self._tracer = tracer
         self._clock = clock
+        self._wire = wire
+        self._encode = encode
 
     async def until_answered(
         self, images: Sequence[CallImage], priority: Priority, until: float, *, patient: bool
@@ -60,12 +73,14 @@ class Asking:
     async def _once(
         self, images: Sequence[CallImage], priority: Priority, until: float, *, patient: bool
     ) -> None:
-        photos = [image.photo for image in images if image.photo is not None]
         try:
             with self._tracer.span("wait for detector"):
                 detector = await self._pool.choose(until, patient=patient)
+            photos = await self._to_send(images, detector, priority)
             with self._tracer.span("ask detector", detector=detector.name, num_images=len(photos)) as span:
+                journey = detector.link.begin(self._clock(), num_bytes(photos))
                 answers = await self._pool.ask(detector, photos, priority, until, span.traceparent)
+                detector.link.end(journey, self._clock(), answers)
                 span.add(incarnation=answers[0].stamp.incarnation)
                 span.outcomes(answers)
         except Refused as refused:
@@ -75,6 +90,20 @@ class Asking:
             answers = [self._failed(error.fault.failure, error.fault.detail)] * len(images)
         for image, answer in zip(images, answers, strict=True):
             image.outcome = answer
+
+    async def _to_send(
+        self, images: Sequence[CallImage], detector: Detector, priority: Priority
+    ) -> list[SentImage]:
+        """The photos of images, as they travel to that detector."""
+        photos = [image.photo for image in images if image.photo is not None]
+        host = detector.health.host if detector.health else ""
+        if self._wire.choose(detector.link, host, photos) == "pixels":
+            return list(photos)
+        if fresh := [image for image in images if image.encoded is None]:
+            took_s = await self._encode(fresh, priority)
+            made = [image.encoded for image in fresh if image.encoded is not None]
+            self._wire.encoded([image.photo for image in fresh if image.photo is not None], made, took_s)
+        return [image.encoded for image in images if image.encoded is not None]
 
     def _failed(self, failure: Failure, detail: str, retry_after_s: float | None = None) -> Failed:
         stamp = client_stamp(self._pool.known_health())

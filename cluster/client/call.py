@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from actors.encoded_image import EncodedImage
 from actors.faces import Health, Outcome, Priority, Stamp
 from actors.images import ImageSource, PreparedImage
 
@@ -24,11 +25,13 @@ class CallImage:
     Attributes:
         source: what the caller gave: an encoded photo, a path, or pixels.
         photo: the source made small; None until then, and for an image that cannot be searched.
+        encoded: the photo as a JPEG; None until it is to travel so.
         outcome: the newest answer; None before the first. The CPU's answer may replace a detector's failure.
     """
 
     source: ImageSource
     photo: PreparedImage | None = None
+    encoded: EncodedImage | None = None
     outcome: Outcome | None = None
 
 

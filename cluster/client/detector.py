@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Stamp, State
 from cluster.client.circuit_breaker import CircuitBreaker
 from cluster.client.status import DetectorStatus
+from cluster.client.wire import Link
 from cluster.errors import COUNTS_OF, Counts, Fault
 from cluster.settings import CircuitSettings
 
@@ -25,6 +26,7 @@ class Detector:
 
     Attributes:
         circuit: its circuit breaker.
+        link: the way to it, as this client measures it.
         health: what it last reported; None if it never answered.
         is_away: whether it left the last question unanswered.
         num_in_flight: images that this client has sent and that are not answered yet.
@@ -44,6 +46,7 @@ class Detector:
         self.name = name
         self._settings = settings
         self.circuit = CircuitBreaker(settings, now, on_open=on_open)
+        self.link = Link()
         self.health: Health | None = None
         self.is_away = False
         self.num_in_flight = 0
@@ -70,6 +73,7 @@ class Detector:
         """This detector as plain values."""
         view = self.circuit.view(now)
         state = "unknown" if self.health is None else str(self.health.state)
+        speed = self.link.bytes_per_s
         return DetectorStatus(
             name=self.name,
             state="away" if self.is_away else state,
@@ -84,6 +88,8 @@ class Detector:
             num_opened=view.num_opened,
             num_in_flight=self.num_in_flight,
             last_error=self.last_error,
+            wire=self.link.encoding,
+            link_mbit_s=None if speed is None else round(speed * 8 / 1e6, 1),
         )
 
     def hear(self, now: float, health: Health) -> None:

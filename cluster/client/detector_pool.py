@@ -12,8 +12,8 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from actors.encoded_image import SentImage
 from actors.faces import Failure, Health, Outcome, Priority, State
-from actors.images import PreparedImage
 from cluster.background import repeat_async
 from cluster.client.circuit_breaker import CircuitState
 from cluster.client.detector import Detector, no_answer
@@ -177,7 +177,7 @@ class DetectorPool:
     async def ask(
         self,
         detector: Detector,
-        images: Sequence[PreparedImage],
+        images: Sequence[SentImage],
         priority: Priority,
         until: float,
         trace: str = "",
@@ -270,11 +270,13 @@ class DetectorPool:
             del self.detectors[name]
 
     async def _look_at(self, detector: Detector) -> None:
+        asked = self._clock()
         try:
             health = await self.health(detector.name, 0.0, _ANSWER_WITHIN_S)
         except DetectorNotReady as error:
             detector.silent(self._clock(), Fault.of(error.failure, str(error)))
         else:
+            detector.link.answered_without_photos(self._clock() - asked)
             detector.hear(self._clock(), health)
 
     async def _probe(self, detector: Detector) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import platform
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Protocol
 
+from actors.intake import num_cores
 from actors.observer import Observer
 from actors.settings import DetectorSettings
 from cluster.client.admission import Admission
@@ -21,6 +23,7 @@ from cluster.client.pause import BulkPause
 from cluster.client.preprocessing import Preprocessor, thread_pool
 from cluster.client.registry import ClientRegistry
 from cluster.client.status import ClientStatus
+from cluster.client.wire import WireChoice
 from cluster.connection.cluster_api import ClusterApi
 from cluster.connection.connection import Connection
 from cluster.settings import Settings
@@ -92,7 +95,8 @@ class Parts:
         self.preprocessor = Preprocessor(
             settings, self.pool.known_health, threads, self._slabs, self.preparing
         )
-        self.asking = Asking(self.pool, self.metrics, self.tracer, self.clock)
+        wire = WireChoice(client.wire, client.num_prepare_threads or num_cores(), platform.node())
+        self.asking = Asking(self.pool, self.metrics, self.tracer, self.clock, wire, self.preprocessor.encode)
         self.fallback = CpuFallback(
             settings.fallback,
             settings.detector,

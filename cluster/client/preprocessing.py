@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from actors import images as photos
+from actors.encoded_image import EncodedImage
 from actors.errors import ImageFault
 from actors.faces import Failed, Failure, Health, Priority, Rejected, Times
 from actors.images import ImageSource, Limits, PreparedImage
@@ -61,6 +62,8 @@ class Preprocessor:
         num_threads = self._num_threads = settings.client.num_prepare_threads or num_cores()
         # Each priority has its own threads, so that a person's photo never waits behind those of a scan.
         self._threads = {each: threads(num_threads, f"rayface-prepare-{each}") for each in Priority}
+        # Photos that are ready to travel do not wait behind those that are still being prepared.
+        self._encoders = {each: threads(num_threads, f"rayface-encode-{each}") for each in Priority}
 
     async def prepare(self, call: Call) -> None:
         """Prepare every image of a call: it gets its `photo`, or the outcome that says why it has none."""
@@ -74,6 +77,11 @@ class Preprocessor:
         if for_threads:
             await asyncio.gather(*(self._prepare_one(image, call) for image in for_threads))
 
+    async def encode(self, images: Sequence[CallImage], priority: Priority) -> float:
+        """Make JPEGs of the photos of images, which have one each; returns the seconds of one core."""
+        loop, threads = asyncio.get_running_loop(), self._encoders[priority]
+        return sum(await asyncio.gather(*(loop.run_in_executor(threads, _encode, each) for each in images)))
+
     def free(self, call: Call) -> None:
         """Free the memory of a call's photos; nobody may use them from now on."""
         if self._slabs is not None:
@@ -83,7 +91,7 @@ class Preprocessor:
 
     def close(self) -> None:
         """End the threads; does not wait for photos that are being prepared."""
-        for threads in self._threads.values():
+        for threads in (*self._threads.values(), *self._encoders.values()):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def _prepare_one(self, image: CallImage, call: Call) -> None:
@@ -166,3 +174,10 @@ class Preprocessor:
 
     def _failed(self, failure: Failure, detail: str) -> Failed:
         return Failed(stamp=client_stamp(self._health()), reason=failure, detail=detail)
+
+
+def _encode(image: CallImage) -> float:
+    assert image.photo is not None
+    begun = time.perf_counter()
+    image.encoded = EncodedImage.of(image.photo)
+    return time.perf_counter() - begun

@@ -24,6 +24,8 @@ class DetectorStatus:
         num_opened: how often the circuit opened.
         num_in_flight: images that were sent to it and are not answered yet.
         last_error: the newest error, in words.
+        wire: how photos travel to it now: "pixels" or "jpeg".
+        link_mbit_s: how fast they travel, by this client's own calls, in Mbit/s; None while that is unknown.
     """
 
     name: str
@@ -39,6 +41,8 @@ class DetectorStatus:
     num_opened: int
     num_in_flight: int
     last_error: str
+    wire: str = "pixels"
+    link_mbit_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
+from actors.encoded_image import SentImage
 from actors.faces import Health, Outcome, Priority
 from actors.images import PreparedImage
 from cluster.deployment.prepare_task import PrepareOrder, Unusable
@@ -121,7 +122,7 @@ class ClusterApi(Protocol):
     async def detect(
         self,
         detector: str,
-        images: Sequence[PreparedImage],
+        images: Sequence[SentImage],
         priority: Priority,
         deadline_s: float,
         traceparent: str = "",

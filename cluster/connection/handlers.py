@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from actors.encoded_image import SentImage
 from actors.faces import Health, Priority
-from actors.images import PreparedImage
 from cluster import ray_internals
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
 from cluster.deployment import placement
@@ -108,7 +108,7 @@ class Handlers:
     async def detect(
         self,
         detector: str,
-        images: Sequence[PreparedImage],
+        images: Sequence[SentImage],
         priority: Priority,
         deadline_s: float,
         traceparent: str = "",

@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from actors.encoded_image import SentImage
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Priority, Stamp, State
-from actors.images import PreparedImage
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
 from cluster.deployment.prepare_task import PrepareOrder, Unusable, prepare_photo
 from cluster.errors import Fault, NotAnswered
@@ -98,7 +98,7 @@ class FakeCluster:
         self.node_list: list[Node] = []
         self.entries: dict[str, ActorEntry] = {}
         self.values: dict[str, bytes] = {}
-        self.script: Callable[[Sequence[PreparedImage]], list[Outcome] | Exception] | None = None
+        self.script: Callable[[Sequence[SentImage]], list[Outcome] | Exception] | None = None
         self.is_away = self.is_closed = False
         self.under_way = self.most_under_way = self.num_cancelled = 0
         self.deadlines: list[float] = []
@@ -106,7 +106,7 @@ class FakeCluster:
         self.prepared_on: list[str] = []
         self.prepares: asyncio.Event | None = None
 
-    def answer(self, images: Sequence[PreparedImage]) -> list[Outcome] | Exception:
+    def answer(self, images: Sequence[SentImage]) -> list[Outcome] | Exception:
         """Return the answer for images when there is no script; an error in it is raised."""
         return [detected(image.width) for image in images]
 
@@ -132,7 +132,7 @@ class FakeCluster:
     async def detect(
         self,
         detector: str,
-        images: Sequence[PreparedImage],
+        images: Sequence[SentImage],
         priority: Priority,
         deadline_s: float,
         traceparent: str = "",

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from actors import model_life
+from actors.encoded_image import SentImage
 from actors.face_detector import start_detector
 from actors.faces import Detected, Failure, Outcome, Priority
-from actors.images import PreparedImage
 from actors.observer import Call, ImageTrace, Observer, Run
 from actors.settings import DetectorSettings
 from cluster.client.face_client import FaceClient
@@ -48,7 +48,7 @@ def test_a_detector_goes_on_below_who_asked_it() -> None:
         async def detect(
             self,
             name: str,
-            images: Sequence[PreparedImage],
+            images: Sequence[SentImage],
             priority: Priority,
             deadline_s: float,
             traceparent: str = "",

@@ -1,0 +1,146 @@
+"""How photos travel: the speed of a link from the calls over it, and the choice that follows from it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from actors.encoded_image import EncodedImage
+from actors.faces import Detected, Failed, Failure, Outcome, Stamp, Times
+from actors.images import PreparedImage
+from cluster.client.wire import Costs, Encoding, Journey, Link, WireChoice, better, num_bytes
+
+FAST_ETHERNET, GIGABIT = 12.5e6, 125e6
+#: A photo of 12 megapixels; and one that came as small pixels, which costs next to nothing to prepare.
+LARGE_PHOTO = Costs(pixel_bytes=921_600, jpeg_bytes=130_000, prepare_s=0.042, encode_s=0.003)
+SMALL_PIXELS = replace(LARGE_PHOTO, prepare_s=0.0005)
+
+
+def answer(device_ms: float = 5.0) -> list[Outcome]:
+    times = Times(queue_ms=device_ms - 1, run_ms=1.0)
+    return [Detected(stamp=Stamp("a"), times=times, faces=(), width=1, height=1)]
+
+
+def photo(height: int = 480, width: int = 640) -> PreparedImage:
+    pixels = np.zeros((height, width, 3), np.uint8)
+    return PreparedImage(pixels, width * 4, height * 4, (640, 640), 40.0, "digest")
+
+
+def measured(speed: float, num_in_flight: int = 1, size: int = 1_000_000, noise_s: float = 0.0) -> Link:
+    """A link of that speed after calls over it, which share it in turn."""
+    link, noise = Link(), random.Random(1)
+    link.answered_without_photos(0.050)
+    link.answered_without_photos(0.042)
+    journeys: list[tuple[Journey, float]] = []
+    sent = 0.0
+    for _ in range(20):
+        if len(journeys) == num_in_flight:
+            journey, arrived = journeys.pop(0)
+            now = arrived + 0.042 + 0.005 + noise.random() * noise_s
+            link.end(journey, now, answer())
+        begun = max(0.0, sent - (num_in_flight - 1) * size / speed)
+        sent = max(sent, begun) + size / speed
+        journeys.append((link.begin(begun, size), sent))
+    return link
+
+
+@pytest.mark.parametrize("num_in_flight", [1, 4])
+@pytest.mark.parametrize("speed", [FAST_ETHERNET, GIGABIT])
+def test_the_speed_of_a_link_is_found(speed: float, num_in_flight: int) -> None:
+    """Neither the delay, nor the detector's own time, nor calls that share the link make it seem slower."""
+    found = measured(speed, num_in_flight).bytes_per_s
+    assert found == pytest.approx(speed, rel=0.2)
+
+
+def test_a_busy_processor_does_not_make_a_link_slow() -> None:
+    """Of several calls, the quick ones tell of the link."""
+    found = measured(FAST_ETHERNET, noise_s=0.1).bytes_per_s
+    assert found is not None
+    assert found > FAST_ETHERNET * 0.7
+
+
+def test_a_link_is_unknown_until_photos_were_answered() -> None:
+    """Failures and tiny calls tell nothing."""
+    link = Link()
+    lost = [Failed(stamp=Stamp("a"), reason=Failure.DETECTOR_LOST, detail="It went.")]
+    for _ in range(10):
+        link.end(link.begin(0.0, 1_000_000), 5.0, lost)
+        link.end(link.begin(0.0, 500), 5.0, answer())
+    assert link.bytes_per_s is None
+
+
+@pytest.mark.parametrize(
+    ("costs", "speed", "num_cores", "expected"),
+    [
+        (LARGE_PHOTO, FAST_ETHERNET, 2, "jpeg"),
+        (SMALL_PIXELS, FAST_ETHERNET, 2, "jpeg"),
+        (LARGE_PHOTO, FAST_ETHERNET / 3, 1, "jpeg"),
+        (LARGE_PHOTO, GIGABIT, 2, "pixels"),
+        (LARGE_PHOTO, 10 * GIGABIT, 16, "pixels"),
+        (SMALL_PIXELS, 10 * GIGABIT, 2, "pixels"),
+        (replace(LARGE_PHOTO, encode_s=0.2), FAST_ETHERNET, 2, "pixels"),
+        (replace(LARGE_PHOTO, prepare_s=0.3), FAST_ETHERNET, 2, "pixels"),
+    ],
+    ids=[
+        "slow link",
+        "slow link, small pixels",
+        "radio",
+        "gigabit, busy cores",
+        "fast link",
+        "fast link, small pixels",
+        "slow encoder",
+        "cores are the limit",
+    ],
+)
+def test_jpegs_are_chosen_where_they_pay(
+    costs: Costs, speed: float, num_cores: int, expected: Encoding
+) -> None:
+    """A slow link and cores to spare."""
+    assert better(costs, speed, num_cores, "pixels") == expected
+
+
+def test_a_choice_at_the_border_is_kept() -> None:
+    """Noise in the measurement must not change it with every call."""
+    kept = [
+        speed
+        for speed in range(1_000_000, 300_000_000, 1_000_000)
+        if better(SMALL_PIXELS, speed, 4, "jpeg") == "jpeg"
+        and better(SMALL_PIXELS, speed, 4, "pixels") == "pixels"
+    ]
+    assert len(kept) > 5
+    assert max(kept) / min(kept) > 1.1
+
+
+def test_a_setting_is_obeyed() -> None:
+    """Whatever the link."""
+    slow = measured(FAST_ETHERNET)
+    assert WireChoice("pixels", 2, "here").choose(slow, "there", [photo()]) == "pixels"
+    assert WireChoice("jpeg", 2, "here").choose(Link(), "here", [photo()]) == "jpeg"
+
+
+def test_auto_follows_the_link() -> None:
+    """Pixels while the speed is unknown, and to the same machine; the link remembers the choice."""
+    auto = WireChoice("auto", 2, "here")
+    unknown, slow = Link(), measured(FAST_ETHERNET)
+    assert auto.choose(unknown, "there", [photo()]) == "pixels"
+    assert auto.choose(slow, "here", [photo()]) == "pixels"
+    assert auto.choose(slow, "there", [photo()]) == "jpeg"
+    assert slow.encoding == "jpeg"
+
+
+def test_auto_learns_what_encoding_costs() -> None:
+    """A machine that encodes slowly sends pixels."""
+    auto, slow, sent = WireChoice("auto", 2, "here"), measured(FAST_ETHERNET), [photo()]
+    assert auto.choose(slow, "there", sent) == "jpeg"
+    for _ in range(15):
+        auto.encoded(sent, [EncodedImage.of(sent[0])], took_s=0.2)
+    assert auto.choose(slow, "there", sent) == "pixels"
+
+
+def test_bytes_on_the_way_are_counted() -> None:
+    """Pixels or JPEG."""
+    made = EncodedImage.of(photo())
+    assert num_bytes([photo(), made]) == 480 * 640 * 3 + len(made.data)
