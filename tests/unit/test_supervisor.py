@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.backoff import Backoff
@@ -186,6 +186,7 @@ def test_a_drain_that_fails_leaves_no_node() -> None:
     assert world.nodes[0].ended == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 19), min_size=1, max_size=20), st.floats(0, 1))
 def test_pauses_grow_to_a_limit_and_jitter_stays_inside(lives: list[float], jitter: float) -> None:
     backoff = Backoff(jitter=lambda: jitter)
