@@ -96,8 +96,10 @@ class Link:
         ]
         if not device_ms or journey.num_bytes < _MIN_BYTES:
             return
-        fixed_s = max(device_ms) / 1000 + min(self._empty_s, default=0.0)
-        took_s = max(_MIN_S, now - journey.begun - fixed_s)
+        took_s = max(_MIN_S, now - journey.begun - max(device_ms) / 1000)
+        # A question without photos waits behind photos, too, where a link is full: it never explains more
+        # than half of the time.
+        took_s -= min(took_s / 2, min(self._empty_s, default=0.0))
         self._speeds.append((self._num_delivered - journey.num_delivered) / took_s)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, cast
 
 from actors.encoded_image import SentImage
 from actors.faces import Health, Outcome, Priority
+from actors.images import PreparedImage
 from cluster.connection.cluster_api import ActorEntry, ClusterApi, DriverAddress, Node, Pulse, Value
 from cluster.deployment.packed import unpack_outcomes
 from cluster.deployment.prepare_task import PrepareOrder, Unusable

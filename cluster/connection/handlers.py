@@ -12,6 +12,7 @@ from typing import Any
 
 from actors.encoded_image import SentImage
 from actors.faces import Health, Priority
+from actors.images import PreparedImage
 from cluster import ray_internals
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
 from cluster.deployment import placement

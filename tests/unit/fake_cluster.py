@@ -13,6 +13,7 @@ from typing import Any
 
 from actors.encoded_image import SentImage
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Priority, Stamp, State
+from actors.images import PreparedImage
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
 from cluster.deployment.prepare_task import PrepareOrder, Unusable, prepare_photo
 from cluster.errors import Fault, NotAnswered
