@@ -216,7 +216,7 @@ def _processor(it: Figures) -> Limit | None:
             return Limit(
                 Kind.PREPARING,
                 f"Preparing photos on this machine is the limit: {_cores(it)} are busy{idle}. Give the "
-                "backend more cores, or let several backends on several machines share the photos.",
+                "backend more cores. For a scan, other machines can help: set client.prepare to cluster.",
             )
     elif it.prepare_cores >= BUSY * it.num_prepare_threads and it.num_prepare_threads < it.num_cores:
         return Limit(
