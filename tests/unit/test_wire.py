@@ -71,6 +71,19 @@ def test_a_busy_processor_does_not_make_a_link_slow() -> None:
     assert found > FAST_ETHERNET * 0.7
 
 
+def test_a_wait_for_the_device_is_not_taken_for_the_link() -> None:
+    """Neither as a slow link, nor, when other calls' bytes arrive meanwhile, as a fast one."""
+    waits, shared = Link(), Link()
+    for _ in range(5):
+        waits.end(waits.begin(0.0, 1_000_000), 1.0, answer(device_ms=992.0))
+        journey = shared.begin(0.0, 1_000_000)
+        for _ in range(9):
+            shared.end(shared.begin(0.0, 1_000_000), 0.8, [])
+        shared.end(journey, 0.8, answer(device_ms=720.0))
+    assert waits.bytes_per_s == pytest.approx(GIGABIT, rel=0.01)
+    assert shared.bytes_per_s == pytest.approx(FAST_ETHERNET, rel=0.01)
+
+
 def test_a_link_is_unknown_until_photos_were_answered() -> None:
     """Failures and tiny calls tell nothing."""
     link = Link()
