@@ -58,7 +58,10 @@ class BatchFile:
         """What an earlier process kept under the same key; nothing if there is no such process or file."""
         at, rows = self._tables().get(self._key, (0.0, []))
         passed_s = max(0.0, self._wall() - at)
-        return [row._replace(age_s=row.age_s + passed_s) for row in rows]
+        return [
+            KeptRow(row.num_images, row.height, row.width, row.run_ms, row.num_runs, row.age_s + passed_s)
+            for row in rows
+        ]
 
     def write(self, rows: Sequence[KeptRow]) -> None:
         """Replace what is kept under the key; the file is replaced as a whole."""
