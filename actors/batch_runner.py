@@ -66,6 +66,7 @@ class BatchRunner:
         self._removed = removed
         self._observer = observer
         self._num_reruns_left = _RERUNS_AT_FIRST
+        self._opening: asyncio.Task[None] | None = None
 
     async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[ResultOrFault]:
         """Run one batch; with `first`, before others that wait for the device.
@@ -85,7 +86,27 @@ class BatchRunner:
         except (DeviceFailed, DeviceLies) as failed:
             return await self._one_by_one(batch, first, failed)
         self._num_reruns_left = min(_RERUNS_AT_FIRST, self._num_reruns_left + len(batch) * _RERUNS_PER_ANSWER)
+        if self._model.table.is_wanted and (self._opening is None or self._opening.done()):
+            self._opening = asyncio.get_running_loop().create_task(self._open_wanted())
         return answers
+
+    async def close(self) -> None:
+        """Wait until no batch size is being opened any more."""
+        if self._opening is not None:
+            await self._opening
+
+    async def _open_wanted(self) -> None:
+        """Open the larger batch size that the waiting images would fill; it must prove itself first."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._model.open_wanted)
+        except DeviceRemoved as gone:
+            self._removed(gone.detail)
+        except DetectorFault as fault:
+            self._observer.trouble("bucket_not_opened", reason=fault.failure, detail=fault.detail)
+            await self._self_test()
+        except Exception as error:
+            # Nobody waits for this task, so it tells.
+            self._observer.trouble("bucket_not_opened", reason=type(error).__name__, detail=repr(error))
 
     async def _on_device(self, batch: Sequence[PreparedImage], first: bool) -> list[ImageResult]:
         work = partial(self._model.run_batch, batch, first=first)

@@ -245,6 +245,11 @@ class BatchTable:
         row = self._rows.get(Bucket(num_images, shape))
         return 0 if row is None or row.is_kept else len(row.last_ms)
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether `take_wanted` would tell a bucket."""
+        return self._wanted is not None
+
     def take_wanted(self) -> Bucket | None:
         """The bucket that should be opened because waiting images would fill it; told once."""
         with self._lock:

@@ -1,7 +1,8 @@
 """Puts the images of many calls into common runs: two queues, deadlines, bounds. Uses asyncio, no threads.
 
-A batch is made when the device has room, never by a timer: while the device works, the queue fills, and an
-idle device takes a single image at once.
+An idle device takes what is here at once: the images of a call together, or a single image. While the device
+works, the queue fills. The next batch is assembled when it is full, or as late as assembling it allows: the
+device finds it ready when it ends a run, and until then more images may join it.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ class Batcher(Generic[Result]):
         num_lanes: batches on the device at once.
         num_assembling: batches that are assembled meanwhile. Where one of them is bulk, one more interactive
             batch may begin, so that a person never waits behind a batch that has not begun.
+        next_size: returns how many images of a shape the next run should hold, given how many wait; None
+            takes the best size, or all that wait if those are fewer.
+        assemble_s: returns the seconds that assembling so many images of a shape takes.
         max_queued: images that may wait; a quarter of these places is kept for interactive ones.
         is_alone: returns whether an image must have a run for itself.
     """
@@ -79,6 +83,8 @@ class Batcher(Generic[Result]):
         expected_s: Callable[[int, Shape], float],
         num_lanes: int,
         num_assembling: int = 0,
+        next_size: Callable[[Shape, int], int] | None = None,
+        assemble_s: Callable[[int, Shape], float] = lambda num_images, shape: 0.0,
         max_queued: int,
         is_alone: Callable[[PreparedImage], bool] = lambda image: False,
     ) -> None:
@@ -87,6 +93,10 @@ class Batcher(Generic[Result]):
         self._expected_s = expected_s
         self._num_lanes = num_lanes
         self._num_assembling = num_assembling
+        self._next_size = next_size or (lambda shape, num_waiting: min(num_waiting, best_batch(shape)))
+        self._assemble_s = assemble_s
+        self._fills_soon = False
+        self._fill_later: asyncio.TimerHandle | None = None
         self._max_queued = max_queued
         self._is_alone = is_alone
         self._queues: dict[Priority, dict[Shape, deque[_Entry[Result]]]] = {each: {} for each in Priority}
@@ -126,7 +136,7 @@ class Batcher(Generic[Result]):
         self._refuse_if_busy(image.shape, priority, deadline - loop.time())
         entry = _Entry(image, priority, deadline, loop.time(), loop.create_future())
         self._queues[priority].setdefault(image.shape, deque()).append(entry)
-        self._fill_lanes()
+        self._fill_lanes_soon()
         try:
             async with asyncio.timeout_at(None if math.isinf(deadline) else deadline):
                 return await entry.answer
@@ -141,6 +151,7 @@ class Batcher(Generic[Result]):
     async def close(self) -> None:
         """Take no more images, and wait until those accepted are answered."""
         self._closed = True
+        self._fill_lanes()
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -148,6 +159,8 @@ class Batcher(Generic[Result]):
         max_queued = self._max_queued
         if priority is Priority.BULK:
             max_queued -= math.floor(self._max_queued * _KEPT_FOR_INTERACTIVE)
+        if self._fills_soon and self.num_queued >= max_queued:
+            self._fill_lanes()
         num_queued = self.num_queued
         wait_s = self._wait_s(priority)
         if num_queued >= max_queued:
@@ -188,8 +201,21 @@ class Batcher(Generic[Result]):
         if queue and entry in queue:
             queue.remove(entry)
 
+    def _fill_lanes_soon(self) -> None:
+        """Fill the lanes when every image that comes at this moment is here, as those of one call do."""
+        if not self._fills_soon:
+            self._fills_soon = True
+            asyncio.get_running_loop().call_soon(self._fill_lanes)
+
     def _fill_lanes(self) -> None:
+        self._fills_soon = False
+        if self._fill_later is not None:
+            self._fill_later.cancel()
+            self._fill_later = None
         while self._has_lane():
+            if (wait_s := self._may_wait_s()) > 0:
+                self._fill_later = asyncio.get_running_loop().call_later(wait_s, self._fill_lanes)
+                return
             batch = self._next_batch()
             if not batch:
                 return
@@ -201,6 +227,21 @@ class Batcher(Generic[Result]):
             task = asyncio.get_running_loop().create_task(self._run_batch(batch))
             self._tasks.add(task)
             task.add_done_callback(partial(self._lane_is_free, under_way))
+
+    def _may_wait_s(self) -> float:
+        """Seconds for which the next batch may wait for more images, and be ready in time all the same."""
+        first = self._first()
+        if first is None or self._closed or len(self._running) < self._num_lanes:
+            return 0.0
+        shape = first.image.shape
+        size = self._best_batch(shape)
+        if self._is_alone(first.image) or self._num_of_shape(shape) >= size:
+            return 0.0
+        return self._until_lane_s() - self._assemble_s(size, shape)
+
+    def _num_of_shape(self, shape: Shape) -> int:
+        """Images of one shape that wait, of both priorities."""
+        return sum(len(queue) for each in Priority if (queue := self._queues[each].get(shape)))
 
     def _has_lane(self) -> bool:
         num_batches = self._num_lanes + self._num_assembling
@@ -227,7 +268,7 @@ class Batcher(Generic[Result]):
                 self._queues[first.priority][shape].popleft()
                 self._take(batch, first, begins)
             else:
-                size = self._best_batch(shape)
+                size = self._next_size(shape, self._num_of_shape(shape))
                 self._take_from(first.priority, shape, size, batch, begins)
                 if first.priority is Priority.INTERACTIVE and batch:
                     limit_s = _RIDE_ALONG * self._expected_s(len(batch), shape)

@@ -90,6 +90,7 @@ class FaceDetector:
         self._observer = life.observers
         self._observer.add(self._tally)
         self._batcher: Batcher[ImageResult] | None = None
+        self._runner: BatchRunner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._checker: asyncio.Task[None] | None = None
 
@@ -162,8 +163,10 @@ class FaceDetector:
             self._checker.cancel()
         if self._batcher is not None:
             await self._batcher.close()
-            # The batcher holds the model, and with it the device.
-            self._batcher = None
+        if self._runner is not None:
+            await self._runner.close()
+        # Both hold the model, and with it the device.
+        self._batcher = self._runner = None
         await asyncio.to_thread(self._life.close)
         return self.snapshot()
 
@@ -260,17 +263,20 @@ class FaceDetector:
     def _batches(self, model: FaceModel) -> Batcher[ImageResult]:
         if self._batcher is None:
             recorder = self._life.recorder
+            self._runner = BatchRunner(
+                model,
+                self._runners,
+                self._self_test,
+                lambda: self._life.fault,
+                self._life.removed,
+                self._observer,
+            )
             self._batcher = Batcher(
-                BatchRunner(
-                    model,
-                    self._runners,
-                    self._self_test,
-                    lambda: self._life.fault,
-                    self._life.removed,
-                    self._observer,
-                ),
+                self._runner,
                 best_batch=model.best_batch,
+                next_size=model.next_batch,
                 expected_s=model.expected_s,
+                assemble_s=model.assemble_s,
                 num_lanes=self._life.num_lanes,
                 num_assembling=self._num_assembling,
                 max_queued=self._settings.max_queued_images,

@@ -20,9 +20,12 @@ from actors.models import ReadyModel
 from actors.observer import Observer, Run
 from actors.session import Session, SessionOpener
 from actors.settings import DetectorSettings
+from actors.tensors import Buffers, fill_row
 
 #: At start, a bigger batch must bring the time of an image below this share, or the batches grow no further.
 _WORTH_GROWING = 0.95
+#: Until a thread begins to assemble a batch.
+_START_ASSEMBLING_S = 0.001
 #: Numbers the runs of this process; a model that is opened again goes on counting.
 _NUMBERS = itertools.count(1)
 
@@ -74,6 +77,8 @@ class FaceModel:
         self.last_run_ms = 0.0
         self._clock = clock
         self._wanted = provider
+        self._buffers = Buffers()
+        self._assemble_s_per_byte = 0.0
         self._sessions: dict[Bucket | None, Session] = {}
         self._score_threshold = settings.score_threshold or family.score_threshold
         self._nms_threshold = settings.nms_threshold or family.nms_threshold
@@ -148,6 +153,15 @@ class FaceModel:
         """The batch size with the least measured time for each image, within the device's memory."""
         return self.table.best_batch(shape)
 
+    def next_batch(self, shape: tuple[int, int], num_waiting: int) -> int:
+        """How many images the next run should hold, given how many of its shape wait."""
+        return self.table.take(shape, min(num_waiting, self.table.most(shape, num_waiting)))
+
+    def assemble_s(self, num_images: int, shape: tuple[int, int]) -> float:
+        """Seconds that it takes to make the tensor of so many images ready, generously."""
+        num_bytes = num_images * shape[0] * shape[1] * 3
+        return _START_ASSEMBLING_S + 2 * self._assemble_s_per_byte * num_bytes
+
     def limit_batch(self, too_many: int) -> int:
         """Note, also for the next process, that the device has no memory for so many images in a run.
 
@@ -209,6 +223,7 @@ class FaceModel:
             begun = self._clock()
             session.run(tensor)
             run_ms = (self._clock() - begun) * 1000
+        self._buffers.give_back(tensor)
         self.table.add(*bucket, run_ms)
 
     def _check(self, bucket: Bucket) -> None:
@@ -233,6 +248,7 @@ class FaceModel:
             begun = self._clock()
             heads = session.run(tensor)
             ran = self._clock()
+        self._buffers.give_back(tensor)
         try:
             found = self.model.family.decode(heads, *shape, self._score_threshold)
         except HeadsWrong as error:
@@ -263,10 +279,13 @@ class FaceModel:
         self, images: Sequence[PreparedImage], shape: tuple[int, int]
     ) -> tuple[Session, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
         num_slots = self.table.slots(len(images), shape)
-        tensor = np.zeros((num_slots, *shape, 3), dtype=np.uint8)
+        begun = self._clock()
+        tensor = self._buffers.lend(num_slots, shape)
         for slot, image in enumerate(images):
-            height, width = image.pixels.shape[:2]
-            tensor[slot, :height, :width] = image.pixels
+            fill_row(tensor[slot], image.pixels)
+        tensor[len(images) :] = 0
+        s_per_byte = (self._clock() - begun) / tensor.nbytes
+        self._assemble_s_per_byte += (s_per_byte - self._assemble_s_per_byte) / 8
         return self._session(Bucket(num_slots, shape)), tensor
 
     def _session(self, bucket: Bucket) -> Session:

@@ -18,15 +18,102 @@ LANDSCAPE = (480, 640)
 
 
 def test_a_lone_image_is_taken_at_once_and_later_ones_together() -> None:
-    """There is no timer: images that arrive while the device works form the next batch."""
+    """An idle device waits for nothing; images that arrive while it works form the next batch."""
+    device = Device()
+
+    async def story() -> float:
+        batcher = device.batcher()
+        lone = asyncio.create_task(answers(batcher, [0]))
+        await asyncio.sleep(0.5)
+        assert await answers(batcher, range(1, 6)) == list(range(1, 6))
+        assert await lone == [0]
+        return asyncio.get_running_loop().time()
+
+    assert run(story()) == pytest.approx(3, abs=0.01)
+    assert device.batches == [[0], [1, 2, 3, 4], [5]]
+
+
+def test_images_that_come_together_run_together() -> None:
+    """The first image of a call does not begin a run that leaves the call's others behind."""
     device = Device()
 
     async def story() -> float:
         assert await answers(device.batcher(), range(6)) == list(range(6))
         return asyncio.get_running_loop().time()
 
-    assert run(story()) == pytest.approx(3, abs=0.01)
-    assert device.batches == [[0], [1, 2, 3, 4], [5]]
+    assert run(story()) == pytest.approx(2, abs=0.01)
+    assert device.batches == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_the_next_batch_takes_images_until_it_must_be_assembled() -> None:
+    """Assembling takes 0.1 s, so it begins at 0.9 s: the batch is ready when the run ends, at 1 s."""
+    device = Device(gate=True)
+
+    async def story() -> None:
+        batcher = device.batcher(num_assembling=1, assemble_s=lambda num, shape: 0.1)
+        calls = []
+        for number in range(5):
+            calls.append(asyncio.create_task(answers(batcher, [number])))
+            await asyncio.sleep(0.29)
+        assert await asyncio.gather(*calls) == [[0], [1], [2], [3], [4]]
+        assert asyncio.get_running_loop().time() == pytest.approx(3, abs=0.01)
+
+    run(story())
+    assert device.batches == [[0], [1, 2, 3], [4]]
+
+
+def test_a_full_batch_is_assembled_at_once() -> None:
+    device = Device(gate=True)
+
+    async def story() -> None:
+        batcher = device.batcher(size=2, num_assembling=1, assemble_s=lambda num, shape: 0.1)
+        first = asyncio.create_task(answers(batcher, [0]))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(answers(batcher, [1, 2]))
+        await asyncio.sleep(0.1)
+        assert (batcher.num_running, batcher.num_queued) == (3, 0)
+        await asyncio.gather(first, second)
+
+    run(story())
+    assert device.batches == [[0], [1, 2]]
+
+
+def test_the_number_of_images_that_wait_decides_about_the_next_run() -> None:
+    """Nineteen wait, and runs have 16 or 4 slots: 16 run now and 3 next."""
+    device = Device()
+    asked = []
+
+    def next_size(shape: tuple[int, int], num_waiting: int) -> int:
+        asked.append(num_waiting)
+        return 16 if num_waiting >= 16 else min(4, num_waiting)
+
+    async def story() -> None:
+        batcher = device.batcher(size=16, next_size=next_size)
+        assert await answers(batcher, range(19)) == list(range(19))
+
+    run(story())
+    assert [len(each) for each in device.batches] == [16, 3]
+    assert asked == [19, 3]
+
+
+def test_small_and_large_tensors_of_a_photo_wait_for_nobody_but_their_turn() -> None:
+    """Whoever has waited longest goes first, whatever its shape; images of its shape go with it."""
+    device = Device()
+    small, large = (160, 160), (640, 640)
+
+    async def story() -> None:
+        batcher = device.batcher(size=8)
+        shapes = [large, small, large, small, LANDSCAPE, small]
+        busy = asyncio.create_task(answers(batcher, [99]))
+        await asyncio.sleep(0.1)
+        asked = [
+            asyncio.create_task(batcher.submit(prepared(number, shape)))
+            for number, shape in enumerate(shapes)
+        ]
+        await asyncio.gather(busy, *asked)
+
+    run(story())
+    assert device.batches == [[99], [0, 2], [1, 3, 5], [4]]
 
 
 def test_interactive_overtakes_bulk() -> None:
@@ -42,7 +129,7 @@ def test_interactive_overtakes_bulk() -> None:
         assert await bulk == list(range(6))
 
     run(story())
-    assert device.batches[1] == [50, 1]
+    assert device.batches[1] == [50, 2]
 
 
 def test_interactive_overtakes_bulk_of_another_shape() -> None:
@@ -155,7 +242,7 @@ def test_a_person_overtakes_a_batch_that_is_ready_but_not_begun() -> None:
         assert await bulk == list(range(6))
 
     run(story())
-    assert device.batches[:3] == [[0], [50, 2], [1]]
+    assert device.batches[:3] == [[0, 1], [50, 4], [2, 3]]
 
 
 def test_bulk_rides_along_only_where_it_costs_a_person_little() -> None:
