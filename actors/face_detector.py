@@ -51,6 +51,12 @@ Image = PreparedImage | EncodedImage | Encoded | np.ndarray[Any, Any]
 _LOOK_EVERY_S = 5.0
 #: Most seconds between two attempts to open the model after a fault.
 _MAX_AGAIN_S = 300.0
+_DETAILS = {
+    State.READY: "",
+    State.STARTING: "fetching, opening or warming up the model",
+    State.DRAINING: "stopping, and answering what it had accepted",
+    State.FAULTY: "",
+}
 
 
 def new_incarnation() -> str:
@@ -161,9 +167,8 @@ class FaceDetector:
         self._draining = True
         if self._checker is not None:
             self._checker.cancel()
-        if self._batcher is not None:
+        if self._batcher is not None and self._runner is not None:
             await self._batcher.close()
-        if self._runner is not None:
             await self._runner.close()
         # Both hold the model, and with it the device.
         self._batcher = self._runner = None
@@ -263,13 +268,9 @@ class FaceDetector:
     def _batches(self, model: FaceModel) -> Batcher[ImageResult]:
         if self._batcher is None:
             recorder = self._life.recorder
+            life = self._life
             self._runner = BatchRunner(
-                model,
-                self._runners,
-                self._self_test,
-                lambda: self._life.fault,
-                self._life.removed,
-                self._observer,
+                model, self._runners, self._self_test, lambda: life.fault, life.removed, self._observer
             )
             self._batcher = Batcher(
                 self._runner,
@@ -333,16 +334,10 @@ class FaceDetector:
         life, state, tally = self._life, self._state(), self._tally
         fault, model, recorder, holder = life.fault, life.ready_model(), life.recorder, life.holder
         now = self._clock()
-        details = {
-            State.READY: "",
-            State.STARTING: "fetching, opening or warming up the model",
-            State.DRAINING: "stopping, and answering what it had accepted",
-            State.FAULTY: fault.detail if fault else "",
-        }
         return Health(
             name=self._name,
             state=state,
-            detail=details[state],
+            detail=fault.detail if fault and state is State.FAULTY else _DETAILS[state],
             failure=fault.failure if fault else Failure.NOT_READY if state is State.DRAINING else None,
             provider=model.provider if model else "",
             provider_requested=life.device.provider_name,
