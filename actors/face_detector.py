@@ -11,7 +11,6 @@ import math
 import os
 import platform
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +41,7 @@ from actors.images import PreparedImage
 from actors.intake import Encoded, ImageIntake
 from actors.model_life import START_AGAIN_S, ModelLife
 from actors.observer import Call, ImageTrace, Observer, Tally
+from actors.ownership import new_incarnation
 from actors.session import SessionOpener
 from actors.settings import DetectorSettings
 
@@ -57,11 +57,6 @@ _DETAILS = {
     State.DRAINING: "stopping, and answering what it had accepted",
     State.FAULTY: "",
 }
-
-
-def new_incarnation() -> str:
-    """A new name for this life of the process, made of host, pid and random digits."""
-    return f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
 
 
 class FaceDetector:
@@ -138,7 +133,9 @@ class FaceDetector:
         deadline = math.inf if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
         self._watch()
         begun = perf_counter()
-        traces = await asyncio.gather(*(self._answer(image, wanted, deadline) for image in images))
+        answers = [self._answer(image, wanted, deadline) for image in images]
+        # One image needs no task of its own.
+        traces = [await answers[0]] if len(answers) == 1 else await asyncio.gather(*answers)
         if trace:
             self._observer.call(Call(trace, wanted, begun, perf_counter(), tuple(traces)))
         return [each.outcome for each in traces]

@@ -12,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
@@ -24,6 +26,11 @@ from pathlib import Path
 import psutil
 
 from actors.errors import DeviceHeld, DeviceUnavailable
+
+
+def new_incarnation() -> str:
+    """A new name for this life of the process, made of host, pid and random digits."""
+    return f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class Handlers:
         #: Until when pixels are sent to a detector that could not read our memory, on the monotonic clock.
         self._send_pixels_until: dict[str, float] = {}
         self._handles: dict[str, placement.Handle] = {}
+        #: The method that answers calls, by detector, with the handle that it belongs to.
+        self._asks: dict[str, tuple[placement.Handle, Any]] = {}
         self._finding: asyncio.Task[dict[str, placement.Handle]] | None = None
         self._unheard_since: float | None = None
         self._metrics = RayMetrics()
@@ -115,7 +117,10 @@ class Handlers:
         traceparent: str = "",
     ) -> bytes:
         # Ray repeats the call if the detector's process dies meanwhile.
-        ask = (await self._handle(detector)).answer.options(name=f"{detector}.detect")
+        handle = await self._handle(detector)
+        if (known := self._asks.get(detector)) is None or known[0] is not handle:
+            known = self._asks[detector] = (handle, handle.answer.options(name=f"{detector}.detect"))
+        ask = known[1]
         begun = time.monotonic()
         slabs = self._slabs if begun >= self._send_pixels_until.get(detector, begun) else None
         while True:

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from actors.device import Device
-from actors.face_detector import FaceDetector, new_incarnation
+from actors.face_detector import FaceDetector
 from actors.faces import Health, Outcome, State
 from actors.images import Pixels
 from actors.model_life import ModelLife
 from actors.observer import Observers
-from actors.ownership import machine_folder
+from actors.ownership import machine_folder, new_incarnation
 from actors.settings import DetectorSettings
 from cluster.background import repeat_blocking
 from cluster.deployment.epochs import Epochs
