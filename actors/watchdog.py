@@ -41,6 +41,7 @@ class Watchdog:
         self._runs: list[_Watched] = []
         self._looked = clock()
         self._ended = False
+        self._is_idle = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -64,7 +65,8 @@ class Watchdog:
             if not self._runs:
                 self._looked = self._clock()
             self._runs.append(run)
-            self._changed.notify_all()
+            if self._is_idle:
+                self._changed.notify_all()
         try:
             yield
         finally:
@@ -88,7 +90,10 @@ class Watchdog:
     def _watch(self) -> None:
         while True:
             with self._changed:
+                self._is_idle = True
                 self._changed.wait_for(lambda: self._runs or self._ended)
+                # Runs that begin from now on wake nobody: the thread looks at them soon enough.
+                self._is_idle = False
                 self._changed.wait_for(lambda: self._ended, _LOOK_EVERY_S)
                 if self._ended:
                     return
