@@ -41,7 +41,8 @@ def test_a_photo_is_the_same_picture_after_the_journey() -> None:
     """Smaller on the way; the facts are untouched, and the pixels nearly."""
     assert len(ENCODED.data) < PHOTO.pixels.nbytes / 3
     made = taken(ENCODED)
-    assert replace(made, pixels=PHOTO.pixels) == PHOTO
+    for name in ("width", "height", "shape", "prepare_ms", "digest"):
+        assert getattr(made, name) == getattr(PHOTO, name)
     assert made.pixels.shape == PHOTO.pixels.shape
     assert made.pixels.dtype == np.uint8
     assert made.pixels.flags.c_contiguous

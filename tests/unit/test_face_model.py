@@ -21,7 +21,7 @@ from actors.model_life import ModelLife
 from actors.models import ReadyModel
 from actors.session import OnnxSessionOpener
 from actors.settings import DetectorSettings
-from tests.fakes import MODEL, FakeDevice, golden_heads
+from tests.fakes import MODEL, FakeDevice, golden_heads, prepared
 
 SMALL = DetectorSettings(input_size=320, batch_sizes=(1, 2, 4, 8), warm_up_s=1e9)
 LIMITS = Limits(10**8, 10**8)
@@ -91,6 +91,26 @@ def test_fixed_shapes_are_padded_to_a_measured_bucket() -> None:
     assert len(model.detect(golden.photos(3, SMALL.shapes[0]))) == 3
     assert device.runs[-1] == 4
     assert len(device.opened) == opened
+
+
+def test_no_photo_sees_anything_of_the_photos_before_it() -> None:
+    """Tensors use the same memory again: what is beside a smaller photo, and in empty slots, is black."""
+    tensors = []
+
+    def answer(tensor: np.ndarray[Any, Any]) -> Any:
+        tensors.append(tensor.copy())
+        return golden_heads(tensor)
+
+    device = FakeDevice(fixed_shapes=True, answer=answer)
+    cost = {1: 10.0, 2: 12.0, 4: 16.0, 8: 40.0}
+    model = FaceModel(MODEL, device, SMALL, Guard(1), DeviceClock(device, cost))
+    model.warm_up()
+    model.detect(golden.photos(4, (320, 320)))
+    model.detect([prepared(7, (320, 320))] * 3)
+    assert tensors[-1].shape == (4, 320, 320, 3)
+    assert (tensors[-1][:3, :8, :8] == 7).all()
+    tensors[-1][:3, :8, :8] = 0
+    assert not tensors[-1].any()
 
 
 @pytest.mark.parametrize("num_lanes", [1, 2])

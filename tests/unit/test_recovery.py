@@ -382,3 +382,46 @@ def test_bytes_that_wait_are_bounded(make: Callable[..., FaceDetector]) -> None:
         assert isinstance((await detector.detect(large[:1]))[0], Detected)
 
     run(story())
+
+
+def test_a_larger_batch_is_opened_when_the_queue_would_fill_it(make: Callable[..., FaceDetector]) -> None:
+    """A short warm-up leaves sizes unopened; each proves itself with the golden photo before it is used."""
+    device = FakeDevice()
+
+    async def story() -> None:
+        detector = make(device, warm_up_s=0.0)
+        await detector.health(wait_s=10.0)
+        assert set(device.runs) == {1}
+        for _ in range(20):
+            outcomes = await detector.detect(photos(*range(1, 25)))
+            assert all(isinstance(each, Detected) for each in outcomes)
+        await detector.drain()
+
+    run(story())
+    assert max(device.runs) > 1
+
+
+def test_a_larger_batch_that_lies_is_not_used_and_told(make: Callable[..., FaceDetector]) -> None:
+    """I1, I4: it costs no photo its answer."""
+
+    def answer(tensor: Tensor) -> Any:
+        heads = golden_heads(tensor)
+        if len(tensor) > 1:
+            heads["heat"][:, :, :, ::2] = 0.7
+        return heads
+
+    device = FakeDevice(answer=answer)
+
+    async def story() -> None:
+        detector = make(device, warm_up_s=0.0)
+        await detector.health(wait_s=10.0)
+        for _ in range(10):
+            outcomes = await detector.detect(photos(*range(1, 25)))
+            assert all(isinstance(each, Detected) for each in outcomes)
+        health = await detector.health()
+        assert health.state is State.READY
+        assert [each.num_images for each in health.buckets if each.is_used] == [1, 1, 1]
+        await detector.drain()
+
+    run(story())
+    assert max(device.runs) > 1

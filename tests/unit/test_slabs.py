@@ -28,6 +28,11 @@ def prepared(pixels: Pixels) -> PreparedImage:
     return PreparedImage(pixels, 100, 200, (32, 32), 1.5, "digest")
 
 
+def facts(image: PreparedImage) -> tuple[object, ...]:
+    """All that is known of a photo beside its pixels."""
+    return image.width, image.height, image.shape, image.prepare_ms, image.digest
+
+
 @pytest.fixture
 def pool() -> SlabPool:
     made = SlabPool.make(32 * 32, 3 * 4096)
@@ -154,7 +159,7 @@ def test_a_call_comes_out_as_it_went_in(pool: SlabPool) -> None:
     came = unpack_call(call.head, call.pixels, OpenSlabs().get)
     for before, after in zip(images, came, strict=True):
         assert np.array_equal(before.pixels, after.pixels)
-        assert dataclasses.replace(after, pixels=before.pixels) == before
+        assert facts(after) == facts(before)
     # A copy: the backend may free the slab before the photo is run.
     pool.free(images[0].pixels)
     pool.place(photo(9))
