@@ -12,8 +12,8 @@ import contextlib
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from types import AsyncGeneratorType, TracebackType
+from typing import Any, Self, TypeVar, cast
 
 from actors.faces import Health, Outcome, Priority
 from actors.images import ImageSource
@@ -25,6 +25,9 @@ from cluster.errors import ClientNotUsable
 from cluster.settings import Settings
 
 Value = TypeVar("Value")
+
+#: Seconds between two looks at a stream that a thread still reads.
+_LOOK_AGAIN_S = 0.01
 
 
 class BlockingFaceClient:
@@ -187,6 +190,7 @@ class BlockingFaceClient:
         async def until_closed() -> None:
             await self._stop.wait()
             await self._client.close()
+            await self._end_streams()
 
         try:
             # The runner cancels what is left in the loop, which wakes the threads that wait for it.
@@ -195,6 +199,19 @@ class BlockingFaceClient:
         finally:
             self._is_closing = True
             self._ended.set_result(None)
+
+    async def _end_streams(self) -> None:
+        """Close what is left of the streams, after the client.
+
+        The end of the event loop would close a stream and the generators that it is made of at the same time,
+        and they close each other.
+        """
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+        for answers in tuple(self._streams):
+            while cast(AsyncGeneratorType[Outcome, None], answers).ag_running:
+                # A thread reads it, and is told that the client is closed.
+                await asyncio.sleep(_LOOK_AGAIN_S)
+            await answers.aclose()
 
     def _followed(self, answers: AsyncGenerator[Outcome, None]) -> Generator[Outcome, None, None]:
         """Give a stream's outcomes to this thread. Leaving it, or dropping it, waits for nothing."""

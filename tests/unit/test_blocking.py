@@ -8,6 +8,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -127,6 +128,26 @@ def test_who_leaves_a_stream_leaves_no_call_behind(client: BlockingFaceClient, c
 
     within(leave)
     within(lambda: _until(lambda: cluster.under_way == 0))
+
+
+def test_a_client_is_closed_with_streams_that_were_just_left(caplog: pytest.LogCaptureFixture) -> None:
+    """A stream closes its own generators; the end of the event loop must not close them meanwhile."""
+
+    def close_just_then(client: BlockingFaceClient, cluster: FakeCluster) -> None:
+        while cluster.under_way:
+            # The calls have ended, and the stream is about to.
+            pass
+        client.close()
+
+    for _ in range(60):
+        cluster = FakeCluster(seconds=0.001)
+        client = made(cluster)
+        answers = client.stream(photo(1 + n) for n in range(1000))
+        next(answers)
+        cluster.seconds = 1000
+        answers.close()
+        within(partial(close_just_then, client, cluster))
+    assert [each.getMessage() for each in caplog.records if each.name == "asyncio"] == []
 
 
 @pytest.mark.parametrize("collected_in", ["the client's thread", "another thread"])
