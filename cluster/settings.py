@@ -42,7 +42,8 @@ class ClusterSettings(BaseModel):
             program alone.
         namespace: Ray's namespace, in which the detectors have their names.
         detector_name: The name of the first detector, as `ray.get_actor` takes it; further ones get a number.
-        dashboard: Whether an embedded Ray has its dashboard; a running Ray decides that for itself.
+        dashboard: Whether an embedded Ray has its dashboard, and the other processes that Ray's own commands
+            ask; it starts sooner without them. A running Ray decides that for itself.
         object_store_bytes: Size of the object store of an embedded Ray, in bytes.
         max_task_retries: How often Ray repeats a call whose detector's process ended; nobody else repeats a
             call. Detection changes nothing, so a repeated call does no harm. A photo that ends the process is

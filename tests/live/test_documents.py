@@ -20,11 +20,18 @@ from pathlib import Path
 import pytest
 
 from actors.faces import State
-from cluster import BlockingFaceClient
+from cluster import BlockingFaceClient, load_settings
 from tests.conftest import PHOTOS
 from tests.documents import HERE, Block, blocks, blocks_to, rows, section
 
 _TIMEOUT_S = 180
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[BlockingFaceClient]:
+    """A client on an embedded cluster with everything that Ray's own commands ask."""
+    with BlockingFaceClient(load_settings(cluster={"dashboard": True})) as made:
+        yield made
 
 
 @pytest.fixture
