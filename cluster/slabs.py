@@ -93,6 +93,9 @@ class Slabs:
         """The memory of a process of this machine; None if it is not here, or belongs to another user."""
         if address.descriptor < 0:
             return cls._of_name(address)
+        if sys.platform != "linux":
+            # A backend on Linux, which is another machine, whatever the path may name here.
+            return None
         with contextlib.suppress(OSError, ValueError):
             descriptor = os.open(_path(address), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             try:

