@@ -120,8 +120,8 @@ def _with_newer_operators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool
 
     try:
         return version_converter.convert_version(model, LEAST_OPSET), True
-    # The converter raises whatever its C++ code throws, for example for an operator that it does not know.
     except Exception:
+        # The converter raises whatever its C++ code throws, as for an operator that it does not know.
         return model, False
 
 

@@ -217,7 +217,7 @@ def main() -> None:
 
 def _load_handlers() -> None:
     """Load what answers questions while Ray starts its processes, or finds the head."""
-    import cluster.connection.handlers  # noqa: F401
+    import cluster.connection.handlers  # noqa: F401  # for its loading alone
 
 
 async def _serve(driver: Driver, inbox: Inbox) -> None:

@@ -64,7 +64,7 @@ def beat_in_every_loop(name: str) -> None:
             beat(name)
         return submit(self, *args, **kwargs)
 
-    ThreadPoolExecutor.submit = submit_and_beat  # type: ignore[method-assign, assignment]
+    ThreadPoolExecutor.submit = submit_and_beat  # type: ignore[method-assign, assignment]  # a probe
 
 
 def read_stalls(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
