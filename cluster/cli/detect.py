@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +26,8 @@ from cluster.cli.kept_cluster import joining
 from cluster.cli.photo_paths import Photo
 from cluster.cli.timings import Start
 from cluster.client.face_client import FaceClient
+from cluster.client.parts import Parts
+from cluster.connection.early_process import EarlyProcess
 from cluster.errors import ConfigurationError, DetectorNotReady, RayfaceError
 from cluster.node.kept import KeptCluster
 from cluster.settings import Settings
@@ -44,6 +47,7 @@ async def detect(
     annotate: Path | None,
     timings: bool = False,
     kept: KeptCluster | None = None,
+    early: EarlyProcess | None = None,
 ) -> Counter[str]:
     """Find the faces in every photo, and print each outcome as it comes.
 
@@ -55,6 +59,7 @@ async def detect(
         annotate: a folder for copies with the faces drawn; None writes none.
         timings: whether to print on standard error where the time to the first outcome went.
         kept: the cluster of `rayface up` to use; None, and if that cannot be joined, takes the settings'.
+        early: a driver process that loads already; None if there is none.
 
     Returns:
         How many photos were `detected`, `rejected` and `failed`, and how many `faces` were found; empty if
@@ -71,7 +76,7 @@ async def detect(
     copies = _AnnotatedCopies(annotate, settings) if annotate else None
     served_by: set[str] = set()
     start = Start() if timings else None
-    async with await _connected(settings, messages, kept) as client, _telling_pauses(client, messages):
+    async with await _connected(settings, messages, kept, early) as client, _telling_pauses(client, messages):
         if start is not None:
             start.is_ready = time.time()
         with _progress(messages, num_photos) as advance:
@@ -107,11 +112,21 @@ async def detect(
     return counts
 
 
-async def _connected(settings: Settings, messages: Console, kept: KeptCluster | None) -> FaceClient:
-    """Connect, to the kept cluster if there is one.
+async def _connected(
+    settings: Settings, messages: Console, kept: KeptCluster | None, early: EarlyProcess | None
+) -> FaceClient:
+    """Connect, to the kept cluster if there is one; meanwhile load what prepares photos, by preparing one.
 
-    For an embedded Ray, fetch the model meanwhile in this process, so that a person sees it.
+    For an embedded Ray, fetch the model meanwhile in this process too, so that a person sees it.
     """
+
+    async def connect(settings: Settings) -> FaceClient:
+        return await FaceClient(settings, _parts=partial(Parts, early=early)).__aenter__()
+
+    async def connect_and_load(settings: Settings) -> FaceClient:
+        connecting = asyncio.create_task(connect(settings))
+        await asyncio.to_thread(golden.photos, 1, settings.detector.shapes[0])
+        return await connecting
 
     def tell(sentence: str) -> None:
         if not models.is_kept(settings.detector.model) or messages.is_terminal:
@@ -119,15 +134,14 @@ async def _connected(settings: Settings, messages: Console, kept: KeptCluster | 
 
     if kept is not None:
         try:
-            return await FaceClient.connect(joining(settings, kept))
+            return await connect_and_load(joining(settings, kept))
         except RayfaceError as error:
             line = f"The kept cluster cannot be used: {error} This run starts a Ray of its own."
             messages.print(Text(line, style="yellow"))
     if settings.cluster.address is not None:
-        return await FaceClient.connect(settings)
-    connecting = asyncio.create_task(FaceClient.connect(settings))
+        return await connect_and_load(settings)
+    connecting = asyncio.create_task(connect(settings))
     try:
-        # While the other processes start, this one loads what prepares photos, by preparing one.
         await asyncio.to_thread(golden.photos, 1, settings.detector.shapes[0])
         await asyncio.to_thread(models.ready_model, settings.detector, tell)
     except ModelUnavailable as error:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.errors import ConfigurationError
 from cluster.node import kept
 from cluster.node.kept import KeptCluster
-from cluster.settings import Settings
+
+# Loading the settings takes longer than all of this; `detect` needs the kept cluster before.
+if TYPE_CHECKING:
+    from cluster.settings import Settings
 
 #: Variables by which a person says which cluster to use.
 _CHOSEN = ("RAYFACE_CONFIG", "RAYFACE_CLUSTER__ADDRESS", "RAY_ADDRESS")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from actors.errors import ModelUnavailable
 from cluster.cli.lazy import LazyGroup
 from cluster.errors import ConfigurationError, DeviceTaken, RayfaceError
-from cluster.settings import Settings, load_settings
+
+# `detect` starts a process before it loads the settings and what else takes long to load.
+if TYPE_CHECKING:
+    from cluster.settings import Settings
 
 EXIT_SOME_NOT_DETECTED = 1
 EXIT_WRONG_USE = 2
@@ -94,10 +96,17 @@ def detect(
     Exit code: 0 every photo got a detection (with or without faces), 1 some were rejected or failed,
     2 wrong use, 3 no detector could be asked.
     """
+    from cluster.cli.early_start import starting_early
+
+    early = click.get_current_context().with_resource(starting_early(address, config))
+
+    import asyncio
+
     from actors import models
     from cluster.cli import detect as detect_command
     from cluster.cli.kept_cluster import find_suitable
     from cluster.cli.photo_paths import find_photos
+    from cluster.settings import load_settings
 
     def warn(sentence: str) -> None:
         click.echo(sentence, err=True)
@@ -134,7 +143,14 @@ def detect(
                 warn(f"{problem} This run starts a Ray of its own.")
         counts = asyncio.run(
             detect_command.detect(
-                photos, num_photos, settings, as_json=as_json, annotate=annotate, timings=timings, kept=kept
+                photos,
+                num_photos,
+                settings,
+                as_json=as_json,
+                annotate=annotate,
+                timings=timings,
+                kept=kept,
+                early=early,
             )
         )
     except RayfaceError as error:
@@ -189,6 +205,7 @@ def models_command(context: click.Context, as_json: bool) -> None:
 def fetch(name: str) -> None:
     """Fetch, check and prepare a model now, so that it works offline afterwards."""
     from actors import models
+    from cluster.settings import load_settings
 
     if name not in models.CATALOGUE:
         raise click.UsageError(f"No model is called {name!r}; choose one of {', '.join(models.CATALOGUE)}.")

@@ -26,6 +26,7 @@ from cluster.client.status import ClientStatus
 from cluster.client.wire import WireChoice
 from cluster.connection.cluster_api import ClusterApi
 from cluster.connection.connection import Connection
+from cluster.connection.early_process import EarlyProcess
 from cluster.settings import Settings
 from cluster.slabs import SlabPool
 from cluster.telemetry.rate_limit import rate_limited_log
@@ -57,6 +58,7 @@ class Parts:
         tracer: follows the calls.
         threads: makes the threads that prepare photos, from their number and a name.
         cpu_detector: makes the detector of this process, for the fallback.
+        early: a driver process that loads already, for the first time that a cluster is joined.
 
     Raises:
         ConfigurationError: the settings ask for tracing that cannot be done here.
@@ -71,6 +73,7 @@ class Parts:
         tracer: Tracer | None = None,
         threads: Callable[[int, str], Executor] = thread_pool,
         cpu_detector: Callable[[DetectorSettings, Observer | None], CpuDetector] = open_cpu_detector,
+        early: EarlyProcess | None = None,
     ) -> None:
         client = settings.client
         self.clock = asyncio.get_running_loop().time
@@ -78,7 +81,7 @@ class Parts:
         self.tracer = tracer or tracer_of(settings.tracing, "rayface-client")
         self._slabs = None if connection else SlabPool.make(_max_pixels(settings), client.max_shared_bytes)
         self.connection: JoinableCluster = connection or Connection(
-            settings, self.log, on_joined=self._joined, slabs=self._slabs
+            settings, self.log, on_joined=self._joined, slabs=self._slabs, early=early
         )
         self.metrics = ClientMetrics(self.connection, self.status, self.log)
         self.pool = DetectorPool(

@@ -17,6 +17,7 @@ from cluster.background import repeat_async
 from cluster.backoff import Backoff
 from cluster.connection.cluster_client import ClusterClient
 from cluster.connection.driver_process import DriverProcess
+from cluster.connection.early_process import EarlyProcess
 from cluster.errors import Fault, NotAnswered, RayfaceError
 from cluster.settings import Settings
 from cluster.slabs import Slabs
@@ -70,6 +71,7 @@ class Connection(ClusterClient):
         backoff: pauses between attempts to join; None takes the usual ones.
         on_joined: called each time a driver process has joined.
         slabs: the memory for pixels that each driver process shares; None for none.
+        early: a driver process that loads already, for the first time that a cluster is joined.
     """
 
     def __init__(
@@ -80,12 +82,13 @@ class Connection(ClusterClient):
         backoff: Backoff | None = None,
         on_joined: Callable[[], None] = lambda: None,
         slabs: Slabs | None = None,
+        early: EarlyProcess | None = None,
     ) -> None:
         super().__init__(self._carry)
         self._settings = settings
         self._on_joined = on_joined
         self._log = log
-        self._start = start or partial(DriverProcess.start, slabs=slabs)
+        self._start = start or partial(DriverProcess.start, slabs=slabs, early=early)
         self._backoff = backoff or Backoff(most_s=10.0)
         self._driver_process: JoinedProcess | None = None
         #: A driver process that has joined and is not in use yet.

@@ -36,8 +36,8 @@ from cluster.connection.messages import (
 )
 from cluster.deployment import joining
 from cluster.deployment.ray_errors import fault_of
-from cluster.errors import DetectorNotReady, Fault, NotAnswered, RayfaceError
-from cluster.slabs import Slabs
+from cluster.errors import ClusterUnavailable, DetectorNotReady, Fault, NotAnswered, RayfaceError
+from cluster.slabs import SlabAddress, Slabs
 
 _LEAVE_WITHIN_S = 15.0
 #: An embedded detector ends with this process; it has sent its last spans after so long.
@@ -173,15 +173,23 @@ class Inbox:
             self._deliver(message)
 
 
-def main() -> None:
-    """Join the cluster, say so, and answer questions until the backend hangs up or is gone."""
+def main(*, is_early: bool = False) -> None:
+    """Join the cluster, say so, and answer questions until the backend hangs up or is gone.
+
+    Args:
+        is_early: whether to load everything at once, because the backend loads meanwhile and says later which
+            cluster to join; an embedded one cannot be started then.
+    """
     channel: Channel[ToDriver, FromDriver] = Channel.of_stdio()
     parent = os.getppid()
     try:
+        if is_early:
+            joining.load_ray()
+            _load_handlers()
         join = channel.read()
         assert isinstance(join, Join), "the first message says which cluster to join"
         settings = join.settings()
-        slabs = channel.slabs = Slabs.inherited(join.slabs) if join.slabs else None
+        slabs = channel.slabs = _shared(join.slabs) if join.slabs else None
         inbox = Inbox(channel, parent)
         inbox.start()
         # Joining may take Ray a minute. An embedded Ray that is starting must be up before it can be ended.
@@ -215,8 +223,23 @@ def main() -> None:
         os._exit(0)
 
 
+def _shared(address: SlabAddress) -> Slabs:
+    """The backend's memory for pixels. A process that was started early has not inherited it.
+
+    Raises:
+        ClusterUnavailable: it cannot be opened.
+    """
+    slabs = Slabs.inherited(address) or Slabs.opened(address)
+    if slabs is None:
+        raise ClusterUnavailable(
+            "The process that joins the cluster cannot open the memory for photos that it is to share. Set "
+            "`client.max_shared_bytes = 0`: photos are copied to it then."
+        )
+    return slabs
+
+
 def _load_handlers() -> None:
-    """Load what answers questions while Ray starts its processes, or finds the head."""
+    """Load what answers questions; usually while Ray starts its processes, or finds the head."""
     import cluster.connection.handlers  # noqa: F401  # for its loading alone
 
 

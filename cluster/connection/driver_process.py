@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import queue
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any, TypeVarTuple
 
 from actors.faces import Failure, Priority
 from cluster.background import in_thread
+from cluster.connection.early_process import EarlyProcess, start_process
 from cluster.connection.messages import (
     Answer,
     Ask,
@@ -67,28 +67,24 @@ class DriverProcess:
         self.ended: asyncio.Future[str] = self._loop.create_future()
 
     @classmethod
-    async def start(cls, settings: Settings, slabs: Slabs | None = None) -> DriverProcess:
+    async def start(
+        cls, settings: Settings, slabs: Slabs | None = None, early: EarlyProcess | None = None
+    ) -> DriverProcess:
         """Start a process; wait until it has joined the settings' cluster, or has started an embedded one.
 
         Args:
             settings: say which cluster to join.
             slabs: the memory for pixels that the process is to share; None for none.
+            early: a process that loads already; it is taken if there is a cluster to join.
 
         Raises:
             ClusterUnavailable: the process could not be started, or could not join; says why.
         """
         try:
-            process = subprocess.Popen(
-                # The process imports the same modules as this one, wherever they are.
-                [sys.executable, "-c", _PROGRAM.format(path=sys.path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                # Ctrl+C reaches this process only; the driver process ends when this one hangs up.
-                start_new_session=True,
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-                pass_fds=[slabs.address.descriptor] if slabs and slabs.address.descriptor >= 0 else (),
-            )
+            process = early.take() if early and settings.cluster.address is not None else None
+            if process is None:
+                shared = [slabs.address.descriptor] if slabs and slabs.address.descriptor >= 0 else ()
+                process = start_process(_PROGRAM, shared)
         except OSError as error:
             raise ClusterUnavailable(
                 f"The process that joins the cluster could not be started: {error}. "

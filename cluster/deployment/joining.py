@@ -75,6 +75,12 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
     return leave
 
 
+def load_ray() -> None:
+    """Load Ray with the variables for joining a cluster, before anybody knows which one it is."""
+    _set_defaults(os.environ, _DRIVER)
+    import ray  # noqa: F401  # for its loading alone
+
+
 def prepare_embedded(
     environment: MutableMapping[str, str] = os.environ, allow: Callable[[bool], None] = allow_clusters
 ) -> None:

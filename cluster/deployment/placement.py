@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cluster.deployment.detector_actor import DetectorActor
 from cluster.errors import DetectorNotReady
 from cluster.node.contract import RESOURCE
 from cluster.settings import Settings
@@ -30,7 +29,7 @@ def place_all(settings: Settings) -> dict[str, Handle]:
     import ray
 
     first = settings.cluster.detector_name
-    found = _names(settings)
+    found = find_all(settings)
     num_units = num_devices(ray.nodes())
     if not found and num_units < 1:
         raise DetectorNotReady(
@@ -39,8 +38,9 @@ def place_all(settings: Settings) -> dict[str, Handle]:
         )
     names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
     missing = (name for name in names if name not in found)
-    found.update(itertools.islice(missing, max(0, num_units - len(found))))
-    return {name: _place(name, settings) for name in _in_order(found)}
+    for name in list(itertools.islice(missing, max(0, num_units - len(found)))):
+        found[name] = _place(name, settings)
+    return {name: found[name] for name in _in_order(found)}
 
 
 def num_devices(nodes: Iterable[Mapping[str, Any]]) -> int:
@@ -103,6 +103,9 @@ def _in_order(names: Iterable[str]) -> list[str]:
 
 def _place(name: str, settings: Settings) -> Handle:
     import ray
+
+    # Loaded here: most programs find a detector that is there, and need not load what it is made of.
+    from cluster.deployment.detector_actor import DetectorActor
 
     sections: list[BaseModel] = [settings.detector]
     if settings.tracing.is_on:

@@ -15,16 +15,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import psutil
 
 from cluster.errors import ConfigurationError
 from cluster.ray_internals import HEAD_PROCESS_NAMES, NODE_PROCESS_NAMES
-from cluster.settings import Settings
+
+# Loading the settings takes longer than all of this; `detect` reads the record before.
+if TYPE_CHECKING:
+    from cluster.settings import Settings
 
 _RECORD = "cluster.json"
 #: A file in the folder; while it exists, the keeper ends its cluster.
@@ -35,6 +37,8 @@ TEMP_PREFIX = "rayface-up-"
 
 def versions() -> dict[str, str]:
     """The versions that a program and the cluster that it joins must share."""
+    from importlib.metadata import version
+
     return {
         "rayface": version("rayface"),
         "ray": version("ray"),
