@@ -363,6 +363,7 @@ class FaceDetector:
             last_words=life.last_words,
             num_suspects=recorder.num_suspects if recorder else 0,
             num_quarantined=recorder.num_quarantined if recorder else 0,
+            spare_cores=self._intake.spare_cores.measure(),
         )
 
 

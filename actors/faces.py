@@ -239,6 +239,8 @@ class Health:
         num_suspects: images that were on the device when a process died; each will be run alone.
         num_quarantined: images that ended a process while they were alone on the device; they are not run for
             now.
+        spare_cores: cores of its machine that were idle or decoded JPEGs in the last second or more, summed;
+            None while they are not measured.
     """
 
     name: str
@@ -272,6 +274,7 @@ class Health:
     num_images_run: int = 0
     num_slots: int = 0
     busy_s: float = 0.0
+    spare_cores: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The health as JSON-ready values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from actors.errors import Busy, ImageFault
 from actors.faces import Rejection
 from actors.images import Limits, PreparedImage
 from actors.settings import DetectorSettings
+from actors.spare_cores import SpareCores
 
 Encoded = bytes | bytearray | memoryview
 
@@ -39,6 +41,8 @@ class ImageIntake:
         )
         self._num_preparing = 0
         self._num_bytes = 0
+        #: Cores of this machine that could decode JPEGs.
+        self.spare_cores = SpareCores(num_cores())
 
     @contextmanager
     def room_for(self, image: object) -> Iterator[None]:
@@ -75,7 +79,7 @@ class ImageIntake:
         work: Callable[[], PreparedImage]
         if isinstance(image, EncodedImage):
             self._check_shape(image.small_height, image.small_width, image.shape)
-            work = image.decoded
+            work = partial(self._decode, image)
         elif isinstance(image, Encoded | np.ndarray):
             work = partial(
                 photos.prepare, image, self._settings.shapes, self._limits, self._settings.max_enlargement
@@ -94,6 +98,13 @@ class ImageIntake:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._num_preparing -= 1
+
+    def _decode(self, image: EncodedImage) -> PreparedImage:
+        begun = time.thread_time()
+        try:
+            return image.decoded()
+        finally:
+            self.spare_cores.decoded(time.thread_time() - begun)
 
     def _check(self, image: PreparedImage) -> None:
         """Refuse what a caller of another version, or with other settings, has prepared."""

@@ -83,7 +83,8 @@ class ClientSettings(BaseModel):
             detectors of its own machine. Further pixels are copied from process to process. 0 shares none.
         wire: How photos travel to a detector: as "pixels", or as "jpeg" of high quality, which has about an
             eighth of the bytes and costs both machines a few milliseconds of processor time a photo. "auto"
-            takes JPEGs where the measured link is slow and the client's cores are not what photos wait for.
+            takes JPEGs where the measured link is slow, and neither the client's cores nor those of the
+            detector's machine are what photos wait for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

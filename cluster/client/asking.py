@@ -96,8 +96,10 @@ class Asking:
     ) -> list[SentImage]:
         """The photos of images, as they travel to that detector."""
         photos = [image.photo for image in images if image.photo is not None]
-        host = detector.health.host if detector.health else ""
-        if self._wire.choose(detector.link, host, photos) == "pixels":
+        host, spare_cores = "", None
+        if detector.health is not None:
+            host, spare_cores = detector.health.host, detector.health.spare_cores
+        if self._wire.choose(detector.link, host, photos, spare_cores) == "pixels":
             return list(photos)
         if fresh := [image for image in images if image.encoded is None]:
             took_s = await self._encode(fresh, priority)

@@ -1,8 +1,9 @@
 """Chooses how photos travel to a detector: as pixels, or as JPEGs where the link is slow.
 
 Pixels of 640 x 480 are 0.92 MB. A JPEG of them has an eighth of the bytes, and costs a few milliseconds of
-processor time here and as many beside the detector. So it pays on a slow link, and where the cores of this
-machine are not what everything waits for. Nothing here keeps time: times are handed in.
+processor time here and as many beside the detector. So it pays on a slow link, where neither the cores of
+this machine nor those of the detector's are what photos wait for. Nothing here keeps time: times are handed
+in.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _MIN_BYTES = 30_000
 _MIN_S = 0.0005
 #: A choice is changed only if the other one is better by this factor.
 _CLEARLY = 1.2
+#: A thread gets a part of a core on a busy machine too.
+_LEAST_SPARE_CORES = 0.1
 #: Until photos were encoded: bytes of a JPEG as a share of those of the pixels, and seconds for a byte of
 #: pixels (`tests/benchmarks/wire_agreement.py`).
 _USUAL_SHARE, _USUAL_ENCODE_S = 0.15, 3.5e-9
@@ -133,23 +136,30 @@ class Costs:
     encode_s: float
 
 
-def better(costs: Costs, bytes_per_s: float, num_cores: int, now: Encoding) -> Encoding:
+def better(
+    costs: Costs, bytes_per_s: float, num_cores: int, now: Encoding, spare_cores: float | None = None
+) -> Encoding:
     """Choose how photos travel over a link.
 
-    JPEGs are chosen if one photo alone arrives sooner by them, and a stream of photos is not slowed down:
-    its speed is that of the slowest of this machine's cores, the link, and one core beside the detector.
+    JPEGs are chosen if one photo alone arrives sooner by them, and a stream of photos is not slowed down: the
+    link or the cores of this machine limit it. The detector's cores need no look of their own there, because
+    decoding that delays one photo less than the link does keeps up with the link too.
 
     Args:
         costs: of a usual photo.
         bytes_per_s: the link's speed.
         num_cores: cores of this machine that prepare photos.
         now: how they travel now; kept unless the other way is clearly better.
+        spare_cores: cores of the detector's machine that could decode; None, if it does not say, counts as
+            one.
     """
+    spare_cores = 1.0 if spare_cores is None else max(_LEAST_SPARE_CORES, spare_cores)
     by_pixels, by_jpeg = costs.pixel_bytes / bytes_per_s, costs.jpeg_bytes / bytes_per_s
-    alone = (by_pixels, by_jpeg + 2 * costs.encode_s)
+    # One photo is decoded by one thread, however many cores are idle.
+    alone = (by_pixels, by_jpeg + costs.encode_s + costs.encode_s / min(1.0, spare_cores))
     stream = (
         max(by_pixels, costs.prepare_s / num_cores),
-        max(by_jpeg, (costs.prepare_s + costs.encode_s) / num_cores, costs.encode_s),
+        max(by_jpeg, (costs.prepare_s + costs.encode_s) / num_cores),
     )
     factor = _CLEARLY if now == "pixels" else 1 / _CLEARLY
     pays = alone[1] * factor <= alone[0]
@@ -174,13 +184,16 @@ class WireChoice:
         self._shares: deque[float] = deque([_USUAL_SHARE], maxlen=_MAX_CALLS)
         self._encode_s: deque[float] = deque([_USUAL_ENCODE_S], maxlen=_MAX_CALLS)
 
-    def choose(self, link: Link, host: str, photos: Sequence[PreparedImage]) -> Encoding:
+    def choose(
+        self, link: Link, host: str, photos: Sequence[PreparedImage], spare_cores: float | None = None
+    ) -> Encoding:
         """How these photos travel; the link remembers it.
 
         Args:
             link: to the detector.
             host: the name of the detector's machine; empty if it is unknown.
             photos: prepared, at least one.
+            spare_cores: cores of the detector's machine that could decode; None if it does not say.
         """
         if self._wire != "auto":
             link.encoding = self._wire
@@ -195,7 +208,7 @@ class WireChoice:
                 median(each.prepare_ms for each in photos) / 1000,
                 pixel_bytes * median(self._encode_s),
             )
-            link.encoding = better(costs, speed, self._num_cores, link.encoding)
+            link.encoding = better(costs, speed, self._num_cores, link.encoding, spare_cores)
         return link.encoding
 
     def encoded(self, photos: Sequence[PreparedImage], made: Sequence[SentImage], took_s: float) -> None:

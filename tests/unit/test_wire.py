@@ -124,6 +124,46 @@ def test_jpegs_are_chosen_where_they_pay(
     assert better(costs, speed, num_cores, "pixels") == expected
 
 
+@pytest.mark.parametrize(
+    ("costs", "speed", "spare_cores", "expected"),
+    [
+        (SMALL_PIXELS, GIGABIT / 3, None, "jpeg"),
+        (SMALL_PIXELS, GIGABIT / 3, 4.0, "jpeg"),
+        (SMALL_PIXELS, GIGABIT / 3, 0.5, "jpeg"),
+        (SMALL_PIXELS, GIGABIT / 3, 0.1, "pixels"),
+        (SMALL_PIXELS, GIGABIT / 3, 0.0, "pixels"),
+        (SMALL_PIXELS, FAST_ETHERNET, 0.1, "jpeg"),
+        (SMALL_PIXELS, FAST_ETHERNET, 0.0, "jpeg"),
+        (replace(SMALL_PIXELS, encode_s=0.010), FAST_ETHERNET, 4.0, "jpeg"),
+        (replace(SMALL_PIXELS, encode_s=0.010), FAST_ETHERNET, 0.1, "pixels"),
+    ],
+    ids=[
+        "not known",
+        "idle cores",
+        "half a core",
+        "busy cores",
+        "no core",
+        "busy cores, slow link",
+        "no core, slow link",
+        "slow codec, idle cores",
+        "slow codec, busy cores, slow link",
+    ],
+)
+def test_a_busy_machine_of_the_detector_gets_pixels_where_decoding_is_slower_than_the_link(
+    costs: Costs, speed: float, spare_cores: float | None, expected: Encoding
+) -> None:
+    """On a slow link, decoding on the rest of a core is still faster than waiting for the pixels."""
+    assert better(costs, speed, 8, "pixels", spare_cores) == expected
+
+
+def test_one_thread_decodes_a_photo_however_many_cores_are_spare() -> None:
+    """A slow codec delays each photo."""
+    slow_codec = replace(SMALL_PIXELS, encode_s=0.030)
+    assert better(slow_codec, FAST_ETHERNET, 8, "jpeg", 8.0) == "jpeg"
+    assert better(slow_codec, FAST_ETHERNET, 8, "pixels", 8.0) == "pixels"
+    assert better(slow_codec, FAST_ETHERNET, 8, "jpeg", 0.3) == "pixels"
+
+
 def test_a_choice_at_the_border_is_kept() -> None:
     """Noise in the measurement must not change it with every call."""
     kept = [
@@ -151,6 +191,14 @@ def test_auto_follows_the_link() -> None:
     assert auto.choose(slow, "here", [photo()]) == "pixels"
     assert auto.choose(slow, "there", [photo()]) == "jpeg"
     assert slow.encoding == "jpeg"
+
+
+def test_auto_heeds_the_cores_of_the_detectors_machine() -> None:
+    """The detector says what is spare; JPEGs that it decodes do not count as a load."""
+    auto, link = WireChoice("auto", 8, "here"), measured(GIGABIT / 3)
+    assert auto.choose(link, "there", [photo()], 0.05) == "pixels"
+    assert auto.choose(link, "there", [photo()], 2.0) == "jpeg"
+    assert auto.choose(link, "there", [photo()], 0.05) == "pixels"
 
 
 def test_auto_learns_what_encoding_costs() -> None:
