@@ -138,7 +138,10 @@ class BatchTable:
         """Slots of the run that holds so many images: more than images where shapes are fixed."""
         if not self._fixed_shapes:
             return num_images
-        return min((size for size in self._sizes(shape) if size >= num_images), default=num_images)
+        for size in self._sizes(shape):
+            if size >= num_images:
+                return size
+        return num_images
 
     def best_batch(self, shape: Shape) -> int:
         """The size with the least time for each image, or a smaller one that is hardly slower."""
@@ -360,6 +363,9 @@ class BatchTable:
 
     def _expected_ms(self, num_images: int, shape: Shape) -> float:
         num_images = self.slots(num_images, shape)
+        row = self._rows.get(Bucket(num_images, shape))
+        if row is not None and row.last_ms:
+            return row.ms
         known = [(size, row.ms) for (size, of), row in self._rows.items() if of == shape and row.last_ms]
         known.sort()
         below = [each for each in known if each[0] <= num_images]

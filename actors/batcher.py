@@ -11,15 +11,15 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, cast
 
 from actors.errors import ActorError, Busy, DeadlineMissed, DetectorFault, DeviceFailed, NotReady
 from actors.faces import Priority
 from actors.images import PreparedImage
+from actors.waiting import Entry, Result, TimedResult, WaitingCall
 
-Result = TypeVar("Result")
 Shape = tuple[int, int]
 
 #: Bulk images fill up an interactive batch while the run takes at most this many times as long as without
@@ -28,24 +28,8 @@ _RIDE_ALONG = 1.25
 #: The share of the queue that bulk images never take.
 _KEPT_FOR_INTERACTIVE = 0.25
 _LEAST_WAIT_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class TimedResult(Generic[Result]):
-    """One image's result, and its time in the queue and in the run, in milliseconds."""
-
-    value: Result
-    queue_ms: float
-    run_ms: float
-
-
-@dataclass(slots=True, eq=False)
-class _Entry(Generic[Result]):
-    image: PreparedImage
-    priority: Priority
-    deadline: float
-    arrived: float
-    answer: asyncio.Future[TimedResult[Result]] = field(repr=False)
+#: Going over an enumeration costs more than over a tuple, and this is done for every call.
+_PRIORITIES = tuple(Priority)
 
 
 @dataclass(slots=True, eq=False)
@@ -99,7 +83,7 @@ class Batcher(Generic[Result]):
         self._fill_later: asyncio.TimerHandle | None = None
         self._max_queued = max_queued
         self._is_alone = is_alone
-        self._queues: dict[Priority, dict[Shape, deque[_Entry[Result]]]] = {each: {} for each in Priority}
+        self._queues: dict[Priority, dict[Shape, deque[Entry[Result]]]] = {each: {} for each in _PRIORITIES}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: set[_BatchUnderWay] = set()
         self._closed = False
@@ -107,7 +91,7 @@ class Batcher(Generic[Result]):
     @property
     def num_queued(self) -> int:
         """Images that wait for a run."""
-        return sum(self.num_waiting(each) for each in Priority)
+        return sum([self.num_waiting(each) for each in _PRIORITIES])
 
     @property
     def num_running(self) -> int:
@@ -115,38 +99,51 @@ class Batcher(Generic[Result]):
         return sum(each.num_images for each in self._running)
 
     async def submit(
-        self, image: PreparedImage, priority: Priority = Priority.INTERACTIVE, deadline: float = math.inf
-    ) -> TimedResult[Result]:
-        """Wait for one image's result.
+        self,
+        images: Sequence[PreparedImage],
+        priority: Priority = Priority.INTERACTIVE,
+        deadline: float = math.inf,
+    ) -> list[TimedResult[Result] | ActorError]:
+        """Wait for the results of a call's images.
 
         Args:
-            image: prepared for one of the shapes.
+            images: each prepared for one of the shapes.
             priority: interactive images are taken before bulk ones.
-            deadline: moment on the event loop's clock, in seconds, after which the result is of no use.
+            deadline: moment on the event loop's clock, in seconds, after which the results are of no use.
 
-        Raises:
-            Busy: the queue is full, or too long for this deadline; says how long to wait.
-            DeadlineMissed: no result came in time. An image that had not been run by then never is.
-            NotReady: the batcher is closed, or the run was given up.
-            DetectorFault: the run failed.
+        Returns:
+            For each image, in order, its result or why there is none:
+
+            - `Busy`: the queue is full, or too long for this deadline; says how long to wait.
+            - `DeadlineMissed`: no result came in time. An image that had not been run by then never is.
+            - `NotReady`: the batcher is closed, or the run was given up.
+            - `DetectorFault`: the run failed.
         """
         loop = asyncio.get_running_loop()
-        if self._closed:
-            raise NotReady("The detector is stopping and takes no more images; ask again in a moment.")
-        self._refuse_if_busy(image.shape, priority, deadline - loop.time())
-        entry = _Entry(image, priority, deadline, loop.time(), loop.create_future())
-        self._queues[priority].setdefault(image.shape, deque()).append(entry)
-        self._fill_lanes_soon()
-        try:
-            async with asyncio.timeout_at(None if math.isinf(deadline) else deadline):
-                return await entry.answer
-        except TimeoutError:
-            waited = loop.time() - entry.arrived
-            raise DeadlineMissed(
-                f"No answer came within the {waited:.1f} s that were left; ask again, or allow more time."
-            ) from None
-        finally:
-            self._forget(entry)
+        now = loop.time()
+        call = WaitingCall(priority, deadline, now, loop.create_future(), len(images))
+        entries = [Entry[Result](image, call) for image in images]
+        is_hurried = self._is_hurried(images, priority, deadline - now)
+        for entry in entries:
+            if (
+                refused := self._refusal(entry.image.shape, priority, deadline - now, is_hurried)
+            ) is not None:
+                entry.settle(refused)
+            else:
+                self._queues[priority].setdefault(entry.image.shape, deque()).append(entry)
+                self._fill_lanes_soon()
+        if call.num_open:
+            late = None if math.isinf(deadline) else loop.call_at(deadline, self._end_late, entries)
+            try:
+                await call.settled
+            finally:
+                if late is not None:
+                    late.cancel()
+                if call.num_open:
+                    # The call was cancelled: nobody waits for the images that are left.
+                    self._give_up(entries, NotReady("The call was cancelled."))
+        # Each is settled by now.
+        return [cast(TimedResult[Result] | ActorError, entry.answer) for entry in entries]
 
     async def close(self) -> None:
         """Take no more images, and wait until those accepted are answered."""
@@ -155,28 +152,42 @@ class Batcher(Generic[Result]):
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _refuse_if_busy(self, shape: Shape, priority: Priority, left_s: float) -> None:
+    def _is_hurried(self, images: Sequence[PreparedImage], priority: Priority, left_s: float) -> bool:
+        """Whether the deadline may be too near for one of the images, so that each must be looked at."""
+        if math.isinf(left_s) or not self._running:
+            return False
+        own_s = sum([self._expected_s(1, image.shape) for image in images])
+        return left_s < self._wait_s(priority) + own_s
+
+    def _refusal(
+        self, shape: Shape, priority: Priority, left_s: float, is_hurried: bool
+    ) -> ActorError | None:
+        """Why an image that comes now is not taken; None if it is."""
+        if self._closed:
+            return NotReady("The detector is stopping and takes no more images; ask again in a moment.")
         max_queued = self._max_queued
         if priority is Priority.BULK:
             max_queued -= math.floor(self._max_queued * _KEPT_FOR_INTERACTIVE)
         if self._fills_soon and self.num_queued >= max_queued:
             self._fill_lanes()
         num_queued = self.num_queued
-        wait_s = self._wait_s(priority)
         if num_queued >= max_queued:
-            raise Busy(f"{num_queued} images are waiting already; ask again in {wait_s:.1f} s.", wait_s)
-        run_s = self._expected_s(1, shape)
-        # Where even an idle device would be too slow, waiting for the queue would not help.
-        if run_s <= left_s < wait_s + run_s and self._running:
-            raise Busy(
-                f"{num_queued} images are waiting already, and {left_s:.1f} s are too few for them and "
-                f"this one; ask again in {wait_s:.1f} s.",
-                wait_s,
-            )
+            wait_s = self._wait_s(priority)
+            return Busy(f"{num_queued} images are waiting already; ask again in {wait_s:.1f} s.", wait_s)
+        if is_hurried and self._running:
+            run_s, wait_s = self._expected_s(1, shape), self._wait_s(priority)
+            # Where even an idle device would be too slow, waiting for the queue would not help.
+            if run_s <= left_s < wait_s + run_s:
+                return Busy(
+                    f"{num_queued} images are waiting already, and {left_s:.1f} s are too few for them and "
+                    f"this one; ask again in {wait_s:.1f} s.",
+                    wait_s,
+                )
+        return None
 
     def _wait_s(self, priority: Priority) -> float:
         """Seconds that the images before a new one of this priority should take."""
-        ahead = [Priority.INTERACTIVE] if priority is Priority.INTERACTIVE else list(Priority)
+        ahead = (Priority.INTERACTIVE,) if priority is Priority.INTERACTIVE else _PRIORITIES
         seconds = 0.0
         for each in ahead:
             for shape, queue in self._queues[each].items():
@@ -193,13 +204,26 @@ class Batcher(Generic[Result]):
 
     def num_waiting(self, priority: Priority) -> int:
         """Images of one priority that wait for a run."""
-        return sum(len(queue) for queue in self._queues[priority].values())
+        return sum([len(queue) for queue in self._queues[priority].values()])
 
-    def _forget(self, entry: _Entry[Result]) -> None:
-        """Take an entry that nobody waits for any more out of its queue, if it is still there."""
-        queue = self._queues[entry.priority].get(entry.image.shape)
-        if queue and entry in queue:
-            queue.remove(entry)
+    def _end_late(self, entries: Sequence[Entry[Result]]) -> None:
+        """End the images of a call whose deadline has come."""
+        waited_s = asyncio.get_running_loop().time() - entries[0].call.arrived
+        self._give_up(
+            entries,
+            DeadlineMissed(
+                f"No answer came within the {waited_s:.1f} s that were left; ask again, or allow more time."
+            ),
+        )
+
+    def _give_up(self, entries: Sequence[Entry[Result]], why: ActorError) -> None:
+        """Settle the images of a call that are still open, and take them out of their queues."""
+        for entry in entries:
+            if entry.answer is None:
+                queue = self._queues[entry.call.priority].get(entry.image.shape)
+                if queue and entry in queue:
+                    queue.remove(entry)
+                entry.settle(why)
 
     def _fill_lanes_soon(self) -> None:
         """Fill the lanes when every image that comes at this moment is here, as those of one call do."""
@@ -221,7 +245,7 @@ class Batcher(Generic[Result]):
                 return
             shape = batch[0].image.shape
             begins = asyncio.get_running_loop().time() + self._until_lane_s()
-            is_bulk = batch[0].priority is Priority.BULK
+            is_bulk = batch[0].call.priority is Priority.BULK
             under_way = _BatchUnderWay(begins + self._expected_s(len(batch), shape), len(batch), is_bulk)
             self._running.add(under_way)
             task = asyncio.get_running_loop().create_task(self._run_batch(batch))
@@ -241,7 +265,7 @@ class Batcher(Generic[Result]):
 
     def _num_of_shape(self, shape: Shape) -> int:
         """Images of one shape that wait, of both priorities."""
-        return sum(len(queue) for each in Priority if (queue := self._queues[each].get(shape)))
+        return sum([len(queue) for each in _PRIORITIES if (queue := self._queues[each].get(shape))])
 
     def _has_lane(self) -> bool:
         num_batches = self._num_lanes + self._num_assembling
@@ -258,19 +282,19 @@ class Batcher(Generic[Result]):
         self._tasks.discard(task)
         self._fill_lanes()
 
-    def _next_batch(self) -> list[_Entry[Result]]:
+    def _next_batch(self) -> list[Entry[Result]]:
         """Take the image that has waited longest, interactive ones first, and others of its shape with it."""
         begins = asyncio.get_running_loop().time() + self._until_lane_s()
         while (first := self._first()) is not None:
             shape = first.image.shape
-            batch: list[_Entry[Result]] = []
+            batch: list[Entry[Result]] = []
             if self._is_alone(first.image):
-                self._queues[first.priority][shape].popleft()
+                self._queues[first.call.priority][shape].popleft()
                 self._take(batch, first, begins)
             else:
                 size = self._next_size(shape, self._num_of_shape(shape))
-                self._take_from(first.priority, shape, size, batch, begins)
-                if first.priority is Priority.INTERACTIVE and batch:
+                self._take_from(first.call.priority, shape, size, batch, begins)
+                if first.call.priority is Priority.INTERACTIVE and batch:
                     limit_s = _RIDE_ALONG * self._expected_s(len(batch), shape)
                     while size > len(batch) and self._expected_s(size, shape) > limit_s:
                         size -= 1
@@ -279,27 +303,28 @@ class Batcher(Generic[Result]):
                 return batch
         return []
 
-    def _first(self) -> _Entry[Result] | None:
+    def _first(self) -> Entry[Result] | None:
         for priority in (Priority.INTERACTIVE, Priority.BULK):
             heads = [queue[0] for queue in self._queues[priority].values() if queue]
             if heads:
-                return min(heads, key=lambda entry: entry.arrived)
+                return min(heads, key=lambda entry: entry.call.arrived)
         return None
 
     def _take_from(
-        self, priority: Priority, shape: Shape, size: int, batch: list[_Entry[Result]], begins: float
+        self, priority: Priority, shape: Shape, size: int, batch: list[Entry[Result]], begins: float
     ) -> None:
         """Fill the batch up to `size` from one queue, up to the first image that must be alone."""
         queue = self._queues[priority].get(shape)
         while queue and len(batch) < size and not self._is_alone(queue[0].image):
             self._take(batch, queue.popleft(), begins)
 
-    def _take(self, batch: list[_Entry[Result]], entry: _Entry[Result], begins: float) -> None:
-        if entry.answer.done():
+    def _take(self, batch: list[Entry[Result]], entry: Entry[Result], begins: float) -> None:
+        deadline = entry.call.deadline
+        if entry.answer is not None:
             return
-        if begins + self._expected_s(len(batch) + 1, entry.image.shape) > entry.deadline:
-            left = max(0.0, entry.deadline - asyncio.get_running_loop().time())
-            entry.answer.set_exception(
+        if begins + self._expected_s(len(batch) + 1, entry.image.shape) > deadline:
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            entry.settle(
                 DeadlineMissed(
                     f"The image was not run: {left:.2f} s were left, too few for a run. Allow more time."
                 )
@@ -307,10 +332,10 @@ class Batcher(Generic[Result]):
             return
         batch.append(entry)
 
-    async def _run_batch(self, batch: list[_Entry[Result]]) -> None:
+    async def _run_batch(self, batch: list[Entry[Result]]) -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        first = any(entry.priority is Priority.INTERACTIVE for entry in batch)
+        first = any(entry.call.priority is Priority.INTERACTIVE for entry in batch)
         try:
             answers = await self._run([entry.image for entry in batch], first)
             if len(answers) != len(batch):
@@ -330,12 +355,11 @@ class Batcher(Generic[Result]):
             run_ms = (loop.time() - begun) * 1000
             for entry, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, DetectorFault):
-                    self._fail([entry], answer)
-                elif not entry.answer.done():
-                    entry.answer.set_result(TimedResult(answer, (begun - entry.arrived) * 1000, run_ms))
+                    entry.settle(answer)
+                else:
+                    entry.settle(TimedResult(answer, (begun - entry.call.arrived) * 1000, run_ms))
 
     @staticmethod
-    def _fail(batch: Sequence[_Entry[Result]], error: ActorError) -> None:
+    def _fail(batch: Sequence[Entry[Result]], error: ActorError) -> None:
         for entry in batch:
-            if not entry.answer.done():
-                entry.answer.set_exception(error)
+            entry.settle(error)

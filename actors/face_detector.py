@@ -14,33 +14,29 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from actors.batch_runner import BatchRunner, ImageResult
 from actors.batcher import Batcher
+from actors.call_path import CallPath
 from actors.device import Device
 from actors.encoded_image import EncodedImage
-from actors.errors import DetectorFault, ImageFault, NotReady, Quarantined
+from actors.errors import DetectorFault, NotReady, Quarantined
 from actors.face_model import FaceModel
 from actors.faces import (
-    Detected,
-    Failed,
     Failure,
     Health,
     Outcome,
     Priority,
-    Rejected,
     Stamp,
     State,
-    Times,
 )
 from actors.images import PreparedImage
 from actors.intake import Encoded, ImageIntake
 from actors.model_life import START_AGAIN_S, ModelLife
-from actors.observer import Call, ImageTrace, Observer, Tally
+from actors.observer import Observer, Tally
 from actors.ownership import new_incarnation
 from actors.session import SessionOpener
 from actors.settings import DetectorSettings
@@ -85,11 +81,13 @@ class FaceDetector:
         # And one thread more: for interactive images that overtake, and for the golden photo.
         num_threads = life.num_lanes + self._num_assembling + 1
         self._runners = ThreadPoolExecutor(num_threads, thread_name_prefix="run")
-        self._intake = ImageIntake(self._settings)
         self._draining = False
         self._tally = Tally()
         self._observer = life.observers
         self._observer.add(self._tally)
+        self._path = CallPath(
+            ImageIntake(self._settings), self._observer, self._ready, self._refuse_quarantined, self.stamp
+        )
         self._batcher: Batcher[ImageResult] | None = None
         self._runner: BatchRunner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -132,13 +130,7 @@ class FaceDetector:
         wanted = Priority(priority)
         deadline = math.inf if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
         self._watch()
-        begun = perf_counter()
-        answers = [self._answer(image, wanted, deadline) for image in images]
-        # One image needs no task of its own.
-        traces = [await answers[0]] if len(answers) == 1 else await asyncio.gather(*answers)
-        if trace:
-            self._observer.call(Call(trace, wanted, begun, perf_counter(), tuple(traces)))
-        return [each.outcome for each in traces]
+        return await self._path.outcomes(images, wanted, deadline, trace)
 
     async def health(self, wait_s: float = 0.0) -> Health:
         """Tell how the detector is, after waiting up to `wait_s` seconds for a start under way to end."""
@@ -192,48 +184,6 @@ class FaceDetector:
         """Renew the lease after news of the cluster, and refresh the device's record."""
         self._life.keep_fresh()
 
-    async def _answer(self, image: object, priority: Priority, deadline: float) -> ImageTrace:
-        traced = await self._trace_of(image, priority, deadline)
-        self._observer.image(traced.outcome, priority)
-        return traced
-
-    async def _trace_of(self, image: object, priority: Priority, deadline: float) -> ImageTrace:
-        prepare_ms, queued_at = 0.0, None
-        try:
-            with self._intake.room_for(image):
-                model = await self._ready(deadline)
-                queued = self._batcher.num_queued if self._batcher else 0
-                prepared = await self._intake.prepare(image, queued)
-                prepare_ms = prepared.prepare_ms
-                self._refuse_quarantined(prepared)
-                queued_at = perf_counter()
-                done = await self._batches(model).submit(prepared, priority, deadline)
-        except ImageFault as fault:
-            rejected = Rejected(
-                stamp=self.stamp(), times=Times(prepare_ms), reason=fault.reason, detail=fault.detail
-            )
-            return ImageTrace(rejected, perf_counter())
-        except DetectorFault as fault:
-            failed = self._failed(prepare_ms, fault.failure, fault.detail, fault.retry_after_s)
-            return ImageTrace(failed, perf_counter(), queued_at)
-        except Exception as error:
-            # Nobody foresaw it; it must not cost the other images of the call their outcomes.
-            detail = f"The detector failed with an error that was not foreseen: {error!r}. Please report it."
-            self._observer.trouble("unforeseen", detail=repr(error))
-            return ImageTrace(self._failed(prepare_ms, Failure.INTERNAL, detail), perf_counter(), queued_at)
-        detected = Detected(
-            stamp=self.stamp(),
-            times=Times(prepared.prepare_ms, done.queue_ms, done.run_ms),
-            faces=done.value.faces,
-            width=prepared.width,
-            height=prepared.height,
-        )
-        return ImageTrace(detected, perf_counter(), queued_at, done.value.run)
-
-    def _failed(self, prepare_ms: float, reason: Failure, detail: str, wait_s: float | None = None) -> Failed:
-        times = Times(prepare_ms)
-        return Failed(stamp=self.stamp(), times=times, reason=reason, detail=detail, retry_after_s=wait_s)
-
     def _refuse_quarantined(self, image: PreparedImage) -> None:
         recorder = self._life.recorder
         if recorder is not None and recorder.is_quarantined(image.digest):
@@ -242,7 +192,7 @@ class FaceDetector:
                 f"nothing else there. It is not run again for {self._settings.quarantine_s / 60:g} minutes."
             )
 
-    async def _ready(self, deadline: float) -> FaceModel:
+    async def _ready(self, deadline: float) -> Batcher[ImageResult]:
         if self._draining:
             raise NotReady(f"{self._name} is draining and takes no more images; ask again in a moment.")
         self._start_again_if_due()
@@ -256,7 +206,7 @@ class FaceDetector:
         model = self._life.ready_model()
         if model is None:
             raise self._life.fault or NotReady(f"{self._name} did not start; ask again in a moment.")
-        return model
+        return self._batches(model)
 
     async def _wait_for_start(self, seconds: float | None) -> None:
         if not self._life.starting.done():

@@ -45,21 +45,28 @@ class ImageIntake:
         self.spare_cores = SpareCores(num_cores())
 
     @contextmanager
-    def room_for(self, image: object) -> Iterator[None]:
-        """Count the bytes of an image, as it was sent, while the block runs.
+    def room(self) -> Iterator[Callable[[object], None]]:
+        """Give the images of a call room while the block runs.
 
-        Raises:
-            Busy: the images that are here leave no room for it.
+        Yields:
+            A function that counts the bytes of an image, as it was sent. It raises `Busy` if the images that
+            are here leave no room for it.
         """
-        num_bytes = _num_bytes(image)
-        # A photo that is too large by itself is rejected later, with that reason.
-        if self._num_bytes and self._num_bytes + num_bytes > self._settings.max_queued_bytes:
-            raise Busy(f"{self._num_bytes:,} bytes of images are waiting already; ask again in 1 s.", 1.0)
-        self._num_bytes += num_bytes
+        own_bytes = 0
+
+        def take(image: object) -> None:
+            nonlocal own_bytes
+            num_bytes = _num_bytes(image)
+            # A photo that is too large by itself is rejected later, with that reason.
+            if self._num_bytes and self._num_bytes + num_bytes > self._settings.max_queued_bytes:
+                raise Busy(f"{self._num_bytes:,} bytes of images are waiting already; ask again in 1 s.", 1.0)
+            self._num_bytes += num_bytes
+            own_bytes += num_bytes
+
         try:
-            yield
+            yield take
         finally:
-            self._num_bytes -= num_bytes
+            self._num_bytes -= own_bytes
 
     async def prepare(self, image: object, num_queued: int) -> PreparedImage:
         """Check the image, or prepare it.

@@ -80,8 +80,8 @@ class Call:
 class Observer:
     """Does nothing; a listener overrides the methods that it needs. Any thread may call them."""
 
-    def image(self, outcome: Outcome, priority: Priority) -> None:
-        """An image got its outcome."""
+    def images(self, outcomes: Sequence[Outcome], priority: Priority) -> None:
+        """Images of one call got their outcomes."""
 
     def run(self, run: Run) -> None:
         """A run on the device ended well, and its heads were decoded."""
@@ -107,8 +107,8 @@ class Observers(Observer):
         """Tell one more."""
         self._listeners.append(listener)
 
-    def image(self, outcome: Outcome, priority: Priority) -> None:
-        self._tell(lambda each: each.image(outcome, priority))
+    def images(self, outcomes: Sequence[Outcome], priority: Priority) -> None:
+        self._tell(lambda each: each.images(outcomes, priority))
 
     def run(self, run: Run) -> None:
         self._tell(lambda each: each.run(run))
@@ -158,9 +158,9 @@ class Tally(Observer):
         """Number of images with that status: detected, rejected or failed."""
         return self._outcomes[status]
 
-    def image(self, outcome: Outcome, priority: Priority) -> None:
+    def images(self, outcomes: Sequence[Outcome], priority: Priority) -> None:
         with self._lock:
-            self._outcomes[outcome.status] += 1
+            self._outcomes.update([outcome.status for outcome in outcomes])
 
     def run(self, run: Run) -> None:
         with self._lock:

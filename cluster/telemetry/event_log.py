@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from actors.faces import Failed, Health, Outcome, Priority, Rejected
 from actors.observer import Observer
@@ -42,9 +42,10 @@ class DetectorLog(Observer):
         self._summed_at = clock()
         self._busy_s = 0.0
 
-    def image(self, outcome: Outcome, priority: Priority) -> None:
-        reason = f"_{outcome.reason}" if isinstance(outcome, Rejected | Failed) else ""
-        self._outcomes[f"{outcome.status}{reason}"] += 1
+    def images(self, outcomes: Sequence[Outcome], priority: Priority) -> None:
+        for outcome in outcomes:
+            reason = f"_{outcome.reason}" if isinstance(outcome, Rejected | Failed) else ""
+            self._outcomes[f"{outcome.status}{reason}"] += 1
 
     def event(self, name: str, **facts: object) -> None:
         self._write(logging.INFO, name, facts)

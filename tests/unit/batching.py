@@ -70,5 +70,6 @@ class Device:
 
 
 async def answers(batcher: Batcher[int], numbers: Sequence[int], **options: Any) -> list[Any]:
-    calls = (batcher.submit(prepared(n), **options) for n in numbers)
-    return [getattr(a, "value", a) for a in await asyncio.gather(*calls, return_exceptions=True)]
+    """The results of images that come as calls of one image each, at the same moment."""
+    calls = (batcher.submit([prepared(n)], **options) for n in numbers)
+    return [getattr(a, "value", a) for got in await asyncio.gather(*calls) for a in got]

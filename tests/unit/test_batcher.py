@@ -107,7 +107,7 @@ def test_small_and_large_tensors_of_a_photo_wait_for_nobody_but_their_turn() -> 
         busy = asyncio.create_task(answers(batcher, [99]))
         await asyncio.sleep(0.1)
         asked = [
-            asyncio.create_task(batcher.submit(prepared(number, shape)))
+            asyncio.create_task(batcher.submit([prepared(number, shape)]))
             for number, shape in enumerate(shapes)
         ]
         await asyncio.gather(busy, *asked)
@@ -138,7 +138,7 @@ def test_interactive_overtakes_bulk_of_another_shape() -> None:
 
     async def story() -> None:
         batcher = device.batcher(size=2)
-        bulk = [batcher.submit(prepared(n, LANDSCAPE), Priority.BULK) for n in range(6)]
+        bulk = [batcher.submit([prepared(n, LANDSCAPE)], Priority.BULK) for n in range(6)]
         scan = asyncio.gather(*bulk)
         await asyncio.sleep(0.5)
         assert await answers(batcher, [50]) == [50]
@@ -155,8 +155,8 @@ def test_shapes_are_never_mixed() -> None:
     async def story() -> None:
         batcher = device.batcher()
         both = [prepared(n, LANDSCAPE if n % 2 else (640, 640)) for n in range(8)]
-        got = await asyncio.gather(*(batcher.submit(image) for image in both))
-        assert [each.value for each in got] == list(range(8))
+        got = await batcher.submit(both)
+        assert [getattr(each, "value", each) for each in got] == list(range(8))
 
     run(story())
     assert all(len(shapes) == 1 for shapes in device.shapes)
@@ -280,12 +280,12 @@ def test_a_persons_wait_is_bounded_while_a_scan_runs_at_full_load(
 
             async def scan(number: int) -> None:
                 while not over.is_set():
-                    await batcher.submit(prepared(number), Priority.BULK)
+                    await batcher.submit([prepared(number)], Priority.BULK)
 
             async def person() -> None:
                 for number in range(200):
                     begun = loop.time()
-                    await batcher.submit(prepared(number))
+                    await batcher.submit([prepared(number)])
                     took.append(loop.time() - begun)
                     # The interactive images do not come in step with the batches.
                     await asyncio.sleep(0.0137 + 0.0011 * (number % 17))
@@ -321,13 +321,11 @@ def test_every_image_gets_its_own_answer_once(
             await asyncio.sleep(at)
             priority = Priority.BULK if bulk else Priority.INTERACTIVE
             deadline = asyncio.get_running_loop().time() + within if within is not None else float("inf")
-            try:
-                got = await batcher.submit(
-                    prepared(number, LANDSCAPE if landscape else (640, 640)), priority, deadline
-                )
-            except (Busy, DeadlineMissed):
-                return
-            assert got.value == number
+            (got,) = await batcher.submit(
+                [prepared(number, LANDSCAPE if landscape else (640, 640))], priority, deadline
+            )
+            if not isinstance(got, Busy | DeadlineMissed):
+                assert getattr(got, "value", got) == number
 
         await asyncio.gather(*(call(n, *each) for n, each in enumerate(arrivals)))
         await asyncio.sleep(5)
@@ -337,3 +335,47 @@ def test_every_image_gets_its_own_answer_once(
     assert all(len(batch) <= size for batch in device.batches)
     numbers = [n for batch in device.batches for n in batch]
     assert len(numbers) == len(set(numbers))
+
+
+def test_a_call_that_is_cancelled_leaves_no_image_behind() -> None:
+    """Those that wait leave the queue at once; those on the device end without harm to others."""
+    device = Device()
+
+    async def story() -> None:
+        batcher = device.batcher()
+        call = asyncio.create_task(batcher.submit([prepared(n) for n in range(6)]))
+        await asyncio.sleep(0.5)
+        assert (batcher.num_running, batcher.num_queued) == (4, 2)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert (batcher.num_running, batcher.num_queued) == (4, 0)
+        assert await answers(batcher, [9]) == [9]
+
+    run(story())
+    assert device.batches == [[0, 1, 2, 3], [9]]
+
+
+def test_a_call_gets_what_was_found_before_its_deadline() -> None:
+    """The images of its first run are answered; only the others are late."""
+    device = Device()
+    device.expected_s = 0.1
+
+    async def story() -> None:
+        got = await device.batcher().submit([prepared(n) for n in range(6)], deadline=1.5)
+        assert [getattr(each, "value", type(each)) for each in got] == [0, 1, 2, 3, *2 * [DeadlineMissed]]
+        assert asyncio.get_running_loop().time() == pytest.approx(1.5, abs=0.01)
+
+    run(story())
+
+
+def test_of_a_call_that_is_too_large_for_the_queue_as_many_are_taken_as_fit() -> None:
+    """An idle device takes the three that wait at once, then the queue fills again; the rest is told to wait."""
+    device = Device()
+
+    async def story() -> None:
+        got = await device.batcher(most=3).submit([prepared(n) for n in range(8)])
+        assert [getattr(each, "value", type(each)) for each in got] == [*range(6), *2 * [Busy]]
+
+    run(story())
+    assert [len(batch) for batch in device.batches] == [3, 3]

@@ -94,10 +94,8 @@ def test_a_size_beyond_the_tensor_is_refused_before_decoding(
 def test_an_encoded_photo_counts_with_its_decoded_size() -> None:
     """It becomes that large in the detector, whatever it had on the way."""
     intake = ImageIntake(SETTINGS.model_copy(update={"max_queued_bytes": 2 * PHOTO.pixels.nbytes}))
-    with (
-        intake.room_for(ENCODED),
-        intake.room_for(ENCODED),
-        pytest.raises(DetectorFault),
-        intake.room_for(ENCODED),
-    ):
-        pass
+    with intake.room() as take, intake.room() as other:
+        take(ENCODED)
+        other(ENCODED)
+        with pytest.raises(DetectorFault):
+            take(ENCODED)

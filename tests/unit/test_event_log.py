@@ -36,8 +36,8 @@ def test_what_was_done_is_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> N
     for second in range(600):
         now[0] = float(second)
         if second < 300:
-            log.image(detected(1), Priority.BULK)
-            log.image(failed(Failure.BUSY), Priority.BULK)
+            log.images([detected(1)], Priority.BULK)
+            log.images([failed(Failure.BUSY)], Priority.BULK)
         log.report(health(busy_s=second / 2))
     lines = [record.getMessage() for record in caplog.records]
     assert 4 <= len(lines) <= 6, "and none while there was nothing to do"

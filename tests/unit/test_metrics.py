@@ -54,8 +54,8 @@ def test_names_carry_their_units() -> None:
 def test_what_a_detector_does_is_counted() -> None:
     sink = Sink()
     metrics = DetectorMetrics("FaceDetector", sink)
-    metrics.image(detected(1), Priority.BULK)
-    metrics.image(failed(Failure.BUSY), Priority.INTERACTIVE)
+    metrics.images([detected(1)], Priority.BULK)
+    metrics.images([failed(Failure.BUSY)], Priority.INTERACTIVE)
     metrics.run(Run(4, 8, (640, 640), 0.05, 0.002))
     metrics.run(Run(0, 0, (640, 640), 0.01, 0.001))
     metrics.trouble("run_failed", reason=Failure.DEVICE_FAILED, detail="x")
@@ -79,8 +79,8 @@ def test_listeners_hear_everything_and_the_tally_adds_up() -> None:
     heard: Counter[str] = Counter()
 
     class Listener(Observer):
-        def image(self, *_: Any) -> None:
-            heard["image"] += 1
+        def images(self, *_: Any) -> None:
+            heard["images"] += 1
 
         def run(self, *_: Any) -> None:
             heard["run"] += 1
@@ -96,14 +96,14 @@ def test_listeners_hear_everything_and_the_tally_adds_up() -> None:
 
     tally = Tally()
     all_of_them = Observers([Listener(), tally, Listener()])
-    all_of_them.image(detected(1), Priority.BULK)
+    all_of_them.images([detected(1)], Priority.BULK)
     all_of_them.run(Run(3, 4, (640, 640), 0.5, 0.1))
     all_of_them.run(Run(0, 0, (640, 640), 0.5, 0.1))
     all_of_them.call(Call("", Priority.BULK, 0.0, 1.0, ()))
     all_of_them.event("ready")
     all_of_them.trouble("faulty")
     told = [name for name, _ in inspect.getmembers(observer.Observer, inspect.isfunction)]
-    assert heard == {"image": 2, "run": 4, "call": 2, "event": 2, "trouble": 2}
+    assert heard == {"images": 2, "run": 4, "call": 2, "event": 2, "trouble": 2}
     assert set(heard) == set(told)
     assert (tally.num("detected"), tally.num_runs, tally.num_images_run, tally.num_slots) == (1, 1, 3, 4)
     assert tally.busy_s == 1.0
@@ -113,14 +113,14 @@ def test_a_listener_that_fails_costs_the_others_nothing(caplog: pytest.LogCaptur
     """Nor does it raise where an image is answered; it is logged once a kind."""
 
     class Broken(Observer):
-        def image(self, *_: Any) -> None:
+        def images(self, *_: Any) -> None:
             raise ZeroDivisionError("no number")
 
     tally = Tally()
     observers = Observers([Broken()])
     observers.add(tally)
     for _ in range(3):
-        observers.image(detected(1), Priority.BULK)
+        observers.images([detected(1)], Priority.BULK)
     assert tally.num("detected") == 3
     assert caplog.text.count("The observer Broken failed") == 1
     assert "ZeroDivisionError: no number" in caplog.text
