@@ -370,7 +370,7 @@ def test_a_call_gets_what_was_found_before_its_deadline() -> None:
 
 
 def test_of_a_call_that_is_too_large_for_the_queue_as_many_are_taken_as_fit() -> None:
-    """An idle device takes the three that wait at once, then the queue fills again; the rest is told to wait."""
+    """An idle device takes the three that wait at once, then three more; the rest is told to wait."""
     device = Device()
 
     async def story() -> None:
