@@ -10,8 +10,9 @@ from actors.encoded_image import SentImage
 from actors.faces import Health, Outcome, Priority
 from actors.images import PreparedImage
 from cluster.connection.cluster_api import ActorEntry, ClusterApi, DriverAddress, Node, Pulse, Value
-from cluster.deployment.packed import unpack_outcomes
+from cluster.deployment.packed import Terms, pack_call, unpack_outcomes
 from cluster.deployment.prepare_task import PrepareOrder, Unusable
+from cluster.slabs import Slabs
 from cluster.telemetry.metrics import Observation
 
 Arguments = ParamSpec("Arguments")
@@ -34,10 +35,12 @@ class ClusterClient:
 
     Args:
         send: carries each question.
+        slabs: the memory that the other end can read too; None for none.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, slabs: Slabs | None = None) -> None:
         self._send = send
+        self._slabs = slabs
 
     async def place_detectors(self, *, timeout_s: float) -> list[str]:
         return await self._ask(ClusterApi.place_detectors, timeout_s=timeout_s)
@@ -58,10 +61,9 @@ class ClusterClient:
         *,
         timeout_s: float,
     ) -> list[Outcome]:
-        packed = await self._send(
-            "detect", (detector, images, priority, deadline_s, traceparent), timeout_s=timeout_s
-        )
-        return unpack_outcomes(packed)
+        photos = pack_call(images, self._slabs)
+        terms = Terms(priority.value, deadline_s, traceparent)
+        return unpack_outcomes(await self._send("detect", (detector, photos, terms), timeout_s=timeout_s))
 
     async def prepare(
         self, node_id: str, encoded: bytes, order: PrepareOrder, *, timeout_s: float

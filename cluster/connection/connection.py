@@ -84,7 +84,7 @@ class Connection(ClusterClient):
         slabs: Slabs | None = None,
         early: EarlyProcess | None = None,
     ) -> None:
-        super().__init__(self._carry)
+        super().__init__(self._carry, slabs)
         self._settings = settings
         self._on_joined = on_joined
         self._log = log

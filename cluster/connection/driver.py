@@ -189,7 +189,7 @@ def main(*, is_early: bool = False) -> None:
         join = channel.read()
         assert isinstance(join, Join), "the first message says which cluster to join"
         settings = join.settings()
-        slabs = channel.slabs = _shared(join.slabs) if join.slabs else None
+        slabs = _shared(join.slabs) if join.slabs else None
         inbox = Inbox(channel, parent)
         inbox.start()
         # Joining may take Ray a minute. An embedded Ray that is starting must be up before it can be ended.

@@ -27,6 +27,7 @@ from cluster.connection.messages import (
     Joined,
     ToDriver,
 )
+from cluster.deployment.packed import Terms
 from cluster.errors import ClusterUnavailable, Fault, NotAnswered
 from cluster.settings import Settings
 from cluster.slabs import Slabs
@@ -44,19 +45,18 @@ class DriverProcess:
 
     Args:
         process: running, with pipes for its standard input, output and error.
-        slabs: the memory for pixels that it shares with this process; None sends pixels through the pipe.
 
     Attributes:
         address: of the joined cluster, HOST:PORT.
         ended: is done when the process has ended, whoever ended it; its result says why, in words.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], slabs: Slabs | None = None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._loop = asyncio.get_running_loop()
         self._process = process
-        self._channel: Channel[FromDriver, ToDriver] = Channel(process.stdout, process.stdin, slabs)
+        self._channel: Channel[FromDriver, ToDriver] = Channel(process.stdout, process.stdin)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._to_send: queue.PriorityQueue[tuple[int, int, ToDriver | None]] = queue.PriorityQueue()
@@ -90,7 +90,7 @@ class DriverProcess:
                 f"The process that joins the cluster could not be started: {error}. "
                 "Check that this machine has memory, processes and open files left."
             ) from error
-        made = cls(process, slabs)
+        made = cls(process)
         try:
             for work in (made._send, made._receive, made._listen):
                 threading.Thread(target=work, name=f"driver-process{work.__name__}", daemon=True).start()
@@ -141,10 +141,7 @@ class DriverProcess:
         if isinstance(message, Ask) and self._to_send.empty() and self._sent_at_once(message):
             return
         # A person's photo and every small question go before the megabytes of a scan.
-        is_bulk = isinstance(message, Ask) and (
-            Priority.BULK in message.arguments or message.question == "prepare"
-        )
-        self._to_send.put((int(is_bulk), next(self._sequence), message))
+        self._to_send.put((int(_is_of_scan(message)), next(self._sequence), message))
 
     def _sent_at_once(self, message: Ask) -> bool:
         """Send a question from the event loop if that does not block; a thread costs more than that."""
@@ -241,6 +238,13 @@ class DriverProcess:
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(NotAnswered(_lost(why)))
+
+
+def _is_of_scan(message: ToDriver | None) -> bool:
+    if not isinstance(message, Ask):
+        return False
+    terms = (each for each in message.arguments if isinstance(each, Terms))
+    return message.question == "prepare" or any(each.priority == Priority.BULK for each in terms)
 
 
 def _lost(why: str) -> Fault:

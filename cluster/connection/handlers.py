@@ -10,13 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from actors.encoded_image import SentImage
-from actors.faces import Health, Priority
+from actors.faces import Health
 from actors.images import PreparedImage
 from cluster import ray_internals
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
 from cluster.deployment import placement
-from cluster.deployment.packed import pack_call
+from cluster.deployment.packed import PackedCall, Terms, pack_call, unpack_call
 from cluster.deployment.prepare_task import PrepareOrder, Unusable, prepare_photo
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.node.addresses import knock, split_address
@@ -108,32 +107,30 @@ class Handlers:
             if each["Alive"]
         ]
 
-    async def detect(
-        self,
-        detector: str,
-        images: Sequence[SentImage],
-        priority: Priority,
-        deadline_s: float,
-        traceparent: str = "",
-    ) -> bytes:
+    async def detect(self, detector: str, photos: PackedCall, terms: Terms) -> bytes:
         # Ray repeats the call if the detector's process dies meanwhile.
         handle = await self._handle(detector)
         if (known := self._asks.get(detector)) is None or known[0] is not handle:
             known = self._asks[detector] = (handle, handle.answer.options(name=f"{detector}.detect"))
         ask = known[1]
         begun = time.monotonic()
-        slabs = self._slabs if begun >= self._send_pixels_until.get(detector, begun) else None
+        if begun < self._send_pixels_until.get(detector, begun):
+            photos = self._with_pixels(photos)
         while True:
-            call = pack_call(images, slabs)
-            left_s = deadline_s - (time.monotonic() - begun)
-            outcomes: bytes | None = await _answer_of(
-                ask.remote(call.head, call.pixels, priority.value, left_s, traceparent)
-            )
+            left_s = terms.deadline_s - (time.monotonic() - begun)
+            # An empty list would cost Ray as much as the photos' head.
+            pixels = [photos.pixels] if photos.pixels else []
+            answer = ask.remote(terms._replace(deadline_s=left_s).packed(), photos.head, *pixels)
+            outcomes: bytes | None = await _answer_of(answer)
             if outcomes is not None:
                 return outcomes
             # The detector is on another machine, or of another user; nothing was run.
             self._send_pixels_until[detector] = time.monotonic() + _SHARE_AGAIN_S
-            slabs = None
+            photos = self._with_pixels(photos)
+
+    def _with_pixels(self, photos: PackedCall) -> PackedCall:
+        """The same photos, with the pixels that lie in shared memory."""
+        return pack_call(unpack_call(photos.head, photos.pixels, lambda address: self._slabs), None)
 
     async def prepare(self, node_id: str, encoded: bytes, order: PrepareOrder) -> PreparedImage | Unusable:
         import ray

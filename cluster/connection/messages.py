@@ -13,13 +13,11 @@ import pickle
 import select
 import threading
 from dataclasses import dataclass
-from typing import IO, Any, Generic, TypeVar, cast
-
-import numpy as np
+from typing import IO, Any, Generic, NamedTuple, TypeVar, cast
 
 from cluster.errors import Fault
 from cluster.settings import Settings
-from cluster.slabs import SlabAddress, Slabs
+from cluster.slabs import SlabAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +43,8 @@ class Join:
         return Settings.model_validate_json(self.settings_json)
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+# Named tuples: pickle makes and reads them sooner than dataclasses, and each call is two messages.
+class Ask(NamedTuple):
     """A question.
 
     Attributes:
@@ -60,15 +58,13 @@ class Ask:
     arguments: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(NamedTuple):
     """Nobody waits for the answer to a question any more."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The answer to a question, or the fault that stands in for it."""
 
     number: int
@@ -119,15 +115,11 @@ class Channel(Generic[Received, Sent]):
     Args:
         reading: the pipe from the other end.
         writing: the pipe to the other end.
-
-    Attributes:
-        slabs: memory that both ends share. Of pixels that lie in it, only their place is sent.
     """
 
-    def __init__(self, reading: IO[bytes], writing: IO[bytes], slabs: Slabs | None = None) -> None:
+    def __init__(self, reading: IO[bytes], writing: IO[bytes]) -> None:
         self._reading = reading
         self._writing = writing
-        self.slabs = slabs
         self._lock = threading.Lock()
 
     @classmethod
@@ -151,7 +143,7 @@ class Channel(Generic[Received, Sent]):
             CannotDecode: the message cannot be read; this kind of EOFError has a text.
         """
         try:
-            return cast(Received, _Unpickler(self._reading, self.slabs).load())
+            return cast(Received, pickle.load(self._reading))
         except EOFError:
             raise
         except (OSError, ValueError, pickle.UnpicklingError) as error:
@@ -204,7 +196,7 @@ class Channel(Generic[Received, Sent]):
         try:
             # As a whole before the first byte is sent: half a message would spoil every later one. In parts,
             # because joining them would copy the photos once more.
-            _Pickler(parts, self.slabs).dump(message)
+            pickle.dump(message, parts, protocol=5)
         except _TooLong:
             raise
         except Exception as error:
@@ -221,28 +213,6 @@ class Channel(Generic[Received, Sent]):
         """Close both ways; only the thread that reads may do this."""
         self.hang_up()
         self._reading.close()
-
-
-class _Pickler(pickle.Pickler):
-    def __init__(self, parts: _Parts, slabs: Slabs | None) -> None:
-        super().__init__(parts, protocol=5)
-        self._slabs = slabs
-
-    def persistent_id(self, value: object) -> object:
-        if type(value) is np.ndarray and self._slabs is not None:
-            return self._slabs.slab_of(value)
-        return None
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, reading: IO[bytes], slabs: Slabs | None) -> None:
-        super().__init__(reading)
-        self._slabs = slabs
-
-    def persistent_load(self, slab: Any) -> object:
-        if self._slabs is None:
-            raise pickle.UnpicklingError("pixels in shared memory, and there is none")
-        return self._slabs.pixels_in(slab)
 
 
 class _TooLong(Exception):

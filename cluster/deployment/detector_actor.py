@@ -28,7 +28,7 @@ from actors.settings import DetectorSettings
 from cluster.background import repeat_blocking
 from cluster.deployment.epochs import Epochs
 from cluster.deployment.lease import LeaseKeeper
-from cluster.deployment.packed import CannotShare, pack_outcomes, unpack_call
+from cluster.deployment.packed import CannotShare, Terms, pack_outcomes, unpack_call
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.node.contract import DEVICES_VARIABLE, NOTES_VARIABLE
 from cluster.ray_internals import KeyValueStore, session_folder
@@ -90,14 +90,7 @@ class DetectorActor(FaceDetector):
         )
         threading.Thread(target=reporter.run, name="report", daemon=True).start()
 
-    async def answer(
-        self,
-        head: bytes,
-        pixels: Sequence[Pixels],
-        priority: str,
-        deadline_s: float,
-        trace: str = "",
-    ) -> bytes | None:
+    async def answer(self, terms: bytes, head: bytes, pixels: Sequence[Pixels] = ()) -> bytes | None:
         """Do as `detect`, with photos and outcomes packed (see `packed`).
 
         Returns:
@@ -107,7 +100,7 @@ class DetectorActor(FaceDetector):
             images = unpack_call(head, pixels, self._open_slabs.get)
         except CannotShare:
             return None
-        outcomes: Sequence[Outcome] = await self.detect(images, priority, deadline_s, trace)
+        outcomes: Sequence[Outcome] = await self.detect(images, *Terms.unpacked(terms))
         return pack_outcomes(outcomes)
 
     def __repr__(self) -> str:

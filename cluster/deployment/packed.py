@@ -1,20 +1,29 @@
-"""How a call's photos travel from a driver process to a detector, and their outcomes back: packed once.
+"""How a call's photos travel from a backend to a detector, and their outcomes back: packed once.
 
-Ray would pickle a list of objects with its own, slower pickler, and does nothing to bytes. So a call is a
-head, which is bytes, and the pixels of the photos that do not lie in shared memory. Ray sends these as they
-are. The outcomes are bytes too, which nobody unpacks before the backend does.
+The backend packs, the detector unpacks, and the driver process between them hands bytes on. Ray would pickle
+a list of objects with its own, slower pickler, and does nothing to bytes. So a call is a head, which is
+bytes, and the pixels of the photos that do not lie in shared memory. The outcomes are bytes too.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from actors.faces import Outcome
+from actors.faces import (
+    Detected,
+    Face,
+    Failed,
+    Failure,
+    Outcome,
+    Rejected,
+    Rejection,
+    Stamp,
+    Times,
+)
 from actors.images import Pixels, PreparedImage
 from cluster.slabs import Slab, SlabAddress, Slabs
 
@@ -22,9 +31,8 @@ from cluster.slabs import Slab, SlabAddress, Slabs
 _Facts = tuple[int, int, tuple[int, int], float, str]
 
 
-@dataclass(frozen=True, slots=True)
-class PackedCall:
-    """A call as it travels.
+class PackedCall(NamedTuple):
+    """A call's photos as they travel.
 
     Attributes:
         head: everything but the pixels in `pixels`, as bytes.
@@ -56,8 +64,34 @@ def pack_call(images: Sequence[Any], slabs: Slabs | None) -> PackedCall:
     return PackedCall(pickle.dumps((address, rows), protocol=5), pixels)
 
 
+class Terms(NamedTuple):
+    """What a detector is told of a call beside its photos.
+
+    Attributes:
+        priority: of all photos, as a word.
+        deadline_s: seconds until the outcomes are of no use.
+        trace: the caller's name for the call; empty if it has none.
+    """
+
+    priority: str
+    deadline_s: float
+    trace: str = ""
+
+    def packed(self) -> bytes:
+        """The terms as bytes: Ray takes one argument sooner than three."""
+        return pickle.dumps(tuple(self), protocol=5)
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Terms:
+        """The terms that `packed` packed."""
+        return cls(*pickle.loads(packed))
+
+
 class CannotShare(Exception):
     """The memory that a call names cannot be read here, or not any more."""
+
+    def __init__(self) -> None:
+        super().__init__("The memory in which the backend has put its photos cannot be read here.")
 
 
 def unpack_call(
@@ -92,13 +126,52 @@ def unpack_call(
 
 
 def pack_outcomes(outcomes: Sequence[Outcome]) -> bytes:
-    """The outcomes of a call as bytes."""
-    return pickle.dumps(outcomes, protocol=5)
+    """The outcomes of a call as bytes. Plain tuples take a quarter of the time that the objects take."""
+    stamps: dict[int, tuple[Any, ...]] = {}
+    rows: list[tuple[Any, ...]] = []
+    for each in outcomes:
+        if (stamp := stamps.get(id(each.stamp))) is None:
+            stamp = stamps[id(each.stamp)] = _fields_of_stamp(each.stamp)
+        times = (each.times.prepare_ms, each.times.queue_ms, each.times.run_ms)
+        if isinstance(each, Detected):
+            faces = [(face.box, face.score, face.landmarks) for face in each.faces]
+            rows.append(("detected", stamp, times, faces, each.width, each.height))
+        elif isinstance(each, Rejected):
+            rows.append(("rejected", stamp, times, str(each.reason), each.detail))
+        elif isinstance(each, Failed):
+            rows.append(("failed", stamp, times, str(each.reason), each.detail, each.retry_after_s))
+        else:
+            raise TypeError(f"{type(each).__name__} is no kind of outcome.")
+    return pickle.dumps(rows, protocol=5)
 
 
 def unpack_outcomes(packed: bytes) -> list[Outcome]:
     """The outcomes that `pack_outcomes` packed."""
-    return cast(list[Outcome], pickle.loads(packed))
+    stamps: dict[int, Stamp] = {}
+    outcomes: list[Outcome] = []
+    for kind, fields, times_ms, *rest in pickle.loads(packed):
+        # Pickle gives equal stamps as one tuple again.
+        if (stamp := stamps.get(id(fields))) is None:
+            stamp = stamps[id(fields)] = Stamp(*fields)
+        times = Times(*times_ms)
+        if kind == "detected":
+            faces, width, height = rest
+            found = tuple([Face(*face) for face in faces])
+            outcomes.append(Detected(stamp=stamp, times=times, faces=found, width=width, height=height))
+        elif kind == "rejected":
+            reason, detail = rest
+            outcomes.append(Rejected(stamp=stamp, times=times, reason=Rejection(reason), detail=detail))
+        else:
+            reason, detail, wait_s = rest
+            failure = Failure(reason)
+            outcomes.append(
+                Failed(stamp=stamp, times=times, reason=failure, detail=detail, retry_after_s=wait_s)
+            )
+    return outcomes
+
+
+def _fields_of_stamp(stamp: Stamp) -> tuple[Any, ...]:
+    return (stamp.served_by, stamp.model, stamp.incarnation, stamp.epoch, stamp.fallback)
 
 
 def _copied(slabs: Slabs | None, slab: Slab) -> Pixels:

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,12 +24,19 @@ from typing import Any
 import numpy as np
 
 from actors.face_model import FaceModel
-from actors.faces import Detected, Outcome, Priority, Stamp, Times
+from actors.faces import Detected, Outcome, Stamp, Times
 from actors.guard import Guard
-from actors.images import Limits, Pixels, PreparedImage, prepare
+from actors.images import Limits, Pixels, prepare
 from actors.settings import DetectorSettings
 from cluster.connection.messages import Ask, Channel
-from cluster.deployment.packed import pack_call, pack_outcomes, unpack_call, unpack_outcomes
+from cluster.deployment.packed import (
+    PackedCall,
+    Terms,
+    pack_call,
+    pack_outcomes,
+    unpack_call,
+    unpack_outcomes,
+)
 from cluster.slabs import SlabPool, Slabs
 from tests.benchmarks.large_photos import write_large_photos
 from tests.benchmarks.report import arguments, machine, parsed, table
@@ -84,25 +91,21 @@ def is_copied(before: Pixels, after: Pixels) -> bool:
 class _Pipe:
     """Both ends of the pipe between the backend and its driver process, in this process."""
 
-    def __init__(self, sending: Slabs | None, receiving: Slabs | None) -> None:
+    def __init__(self) -> None:
         reading, writing = os.pipe()
         spare_reading, spare_writing = os.pipe()
-        self._backend: Channel[Any, Any] = Channel(
-            os.fdopen(spare_reading, "rb"), os.fdopen(writing, "wb"), sending
-        )
-        self._driver: Channel[Any, Any] = Channel(
-            os.fdopen(reading, "rb"), os.fdopen(spare_writing, "wb"), receiving
-        )
+        self._backend: Channel[Any, Any] = Channel(os.fdopen(spare_reading, "rb"), os.fdopen(writing, "wb"))
+        self._driver: Channel[Any, Any] = Channel(os.fdopen(reading, "rb"), os.fdopen(spare_writing, "wb"))
 
-    def carry(self, images: Sequence[PreparedImage]) -> Pixels:
-        """Send a question, and return the first photo's pixels as the other end has them."""
-        question = Ask(1, "detect", ("FaceDetector", images, Priority.INTERACTIVE, 30.0, ""))
+    def carry(self, photos: PackedCall) -> PackedCall:
+        """Send a question, and return its photos as the other end has them."""
+        question = Ask(1, "detect", ("FaceDetector", photos, Terms("interactive", 30.0)))
         # A pipe that nobody reads holds 64 KB.
         sender = threading.Thread(target=self._backend.write, args=(question,))
         sender.start()
-        got: PreparedImage = self._driver.read().arguments[1][0]
+        got: PackedCall = self._driver.read().arguments[1]
         sender.join()
-        return got.pixels
+        return got
 
     def close(self) -> None:
         self._backend.close()
@@ -156,21 +159,26 @@ def hops(folder: Path, stack: ExitStack) -> list[Hop]:
         def place_and_free() -> None:
             pool.free(pool.place(photo.pixels))
 
-        shared = _pipe(pool, slabs, stack)
-        made += [
-            Hop("into shared memory", "backend", place_and_free, copies="1"),
-            Hop("pipe", "backend → driver", partial(shared.carry, [inside]), inside.pixels),
-        ]
-    plain = partial(_pipe(None, None, stack).carry, [photo])
-    made.append(Hop("pipe without shared memory", "backend → driver", plain, copies="4"))
-    if slabs is not None:
-        received = [replace(photo, pixels=shared.carry([inside]))]
-        head = pack_call(received, slabs).head
-        unpack = partial(unpack_call, head, [], lambda address: slabs)
-        made += [
-            Hop("pack the call", "driver", lambda: pack_call(received, slabs)),
-            Hop("unpack the call", "detector", lambda: unpack()[0].pixels, inside.pixels),
-        ]
+        made.append(Hop("into shared memory", "backend", place_and_free, copies="1"))
+    pipe = _Pipe()
+    stack.callback(pipe.close)
+    call = pack_call([inside], pool)
+    made += [
+        Hop("pack the call", "backend", lambda: pack_call([inside], pool)),
+        Hop("pipe", "backend → driver", lambda: pipe.carry(call)),
+        Hop(
+            "pipe without shared memory",
+            "backend → driver",
+            lambda: pipe.carry(pack_call([photo], None)),
+            copies="4",
+        ),
+        Hop(
+            "unpack the call",
+            "detector",
+            lambda: unpack_call(call.head, call.pixels, lambda address: slabs)[0].pixels,
+            inside.pixels if slabs is not None else None,
+        ),
+    ]
     device = _ProcessorAtRun()
     model = FaceModel(MODEL, device, settings, Guard(1))
     model.warm_up()
@@ -187,12 +195,6 @@ def hops(folder: Path, stack: ExitStack) -> list[Hop]:
     made.append(Hop("the outcome, there and back", "both", lambda: unpack_outcomes(pack_outcomes(answer))))
     assert unpack_outcomes(packed) == answer
     return made
-
-
-def _pipe(sending: Slabs | None, receiving: Slabs | None, stack: ExitStack) -> _Pipe:
-    pipe = _Pipe(sending, receiving)
-    stack.callback(pipe.close)
-    return pipe
 
 
 def main() -> None:

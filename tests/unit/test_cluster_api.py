@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import numpy as np
 import pytest
 
-from actors.faces import Failure
+from actors.faces import Failure, Priority
 from actors.images import PreparedImage
 from cluster.connection.cluster_api import ClusterApi
 from cluster.connection.cluster_client import ClusterClient
@@ -21,7 +21,7 @@ from cluster.connection.connection import Connection
 from cluster.connection.driver import Driver, Handler
 from cluster.connection.handlers import Handlers
 from cluster.connection.messages import Answer, Ask, Channel, Join
-from cluster.deployment.packed import pack_outcomes
+from cluster.deployment.packed import PackedCall, Terms, pack_call, pack_outcomes
 from cluster.errors import DetectorNotReady, Fault
 from cluster.settings import load_settings
 from tests.unit.fake_cluster import FakeCluster
@@ -63,9 +63,16 @@ def test_a_question_has_one_signature(question: str) -> None:
     for kind in (ClusterClient, Connection, FakeCluster):
         assert signature(getattr(kind, question)) == signature(agreed), kind
     assert table()[question].__name__ == question
-    names, returned = signature(agreed, "self", "timeout_s")
-    # Outcomes stay packed until they reach the backend.
-    assert signature(table()[question]) == (names, bytes if question == "detect" else returned)
+    if question != "detect":
+        assert signature(table()[question]) == signature(agreed, "self", "timeout_s")
+    else:
+        # Photos and outcomes are packed on this way.
+        assert get_type_hints(table()[question]) == {
+            "detector": str,
+            "photos": PackedCall,
+            "terms": Terms,
+            "return": bytes,
+        }
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -77,9 +84,14 @@ def test_a_question_is_sent_by_its_name_with_all_its_arguments(question: str) ->
         return pack_outcomes([]) if question == "detect" else "the answer"
 
     names = [name for name in inspect.signature(QUESTIONS[question]).parameters if name != "self"]
-    given = {name: name for name in names if name != "timeout_s"}
+    given: dict[str, Any] = {name: name for name in names if name != "timeout_s"}
+    if question == "detect":
+        given |= {"images": [], "priority": Priority.BULK}
     answer = asyncio.run(getattr(ClusterClient(send), question)(**given, timeout_s=3.0))
-    assert sent == [(question, tuple(given.values()), 3.0)]
+    arguments = tuple(given.values())
+    if question == "detect":
+        arguments = ("detector", pack_call([], None), Terms("bulk", given["deadline_s"], "traceparent"))
+    assert sent == [(question, arguments, 3.0)]
     returns_nothing = get_type_hints(QUESTIONS[question])["return"] is type(None)
     assert answer == (None if returns_nothing else [] if question == "detect" else "the answer")
 

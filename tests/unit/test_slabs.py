@@ -126,16 +126,19 @@ def test_a_detector_keeps_so_many_memories_open_and_no_more() -> None:
     assert opened.get(pools[0].address) is not slabs[0]
 
 
-def test_a_channel_sends_only_the_place_of_shared_pixels(pool: SlabPool) -> None:
+def test_of_shared_pixels_only_the_place_travels(pool: SlabPool) -> None:
+    """Through the pipe to the driver process, and from there to the detector."""
     written = io.BytesIO()
-    sending: Channel[None, Ask] = Channel(io.BytesIO(), written, pool)
-    sending.write(Ask(1, "detect", (prepared(pool.place(photo(5))),)))
+    sending: Channel[None, Ask] = Channel(io.BytesIO(), written)
+    sending.write(Ask(1, "detect", (pack_call([prepared(pool.place(photo(5)))], pool),)))
     assert len(written.getvalue()) < 600
-    sending.write(Ask(2, "detect", (prepared(photo(6)),)))
+    sending.write(Ask(2, "detect", (pack_call([prepared(photo(6))], pool),)))
     written.seek(0)
-    reading: Channel[Ask, None] = Channel(written, io.BytesIO(), Slabs.inherited(pool.address))
-    assert int(reading.read().arguments[0].pixels[3, 3, 1]) == 5
-    assert int(reading.read().arguments[0].pixels[3, 3, 1]) == 6
+    reading: Channel[Ask, None] = Channel(written, io.BytesIO())
+    for value in (5, 6):
+        (call,) = reading.read().arguments
+        (came,) = unpack_call(call.head, call.pixels, OpenSlabs().get)
+        assert int(came.pixels[3, 3, 1]) == value
 
 
 def test_a_short_message_is_written_at_once_and_a_long_one_is_not(pool: SlabPool) -> None:
