@@ -120,7 +120,8 @@ class Handlers:
             left_s = terms.deadline_s - (time.monotonic() - begun)
             # An empty list would cost Ray as much as the photos' head.
             pixels = [photos.pixels] if photos.pixels else []
-            answer = ask.remote(terms._replace(deadline_s=left_s).packed(), photos.head, *pixels)
+            left = Terms(terms.priority, left_s, terms.trace)
+            answer = ask.remote(left.packed(), photos.head, *pixels)
             outcomes: bytes | None = await _answer_of(answer)
             if outcomes is not None:
                 return outcomes
