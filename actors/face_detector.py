@@ -85,9 +85,8 @@ class FaceDetector:
         self._tally = Tally()
         self._observer = life.observers
         self._observer.add(self._tally)
-        self._path = CallPath(
-            ImageIntake(self._settings), self._observer, self._ready, self._refuse_quarantined, self.stamp
-        )
+        self._intake = ImageIntake(self._settings)
+        self._path = CallPath(self._intake, self._observer, self._ready, self._refuse_quarantined, self.stamp)
         self._batcher: Batcher[ImageResult] | None = None
         self._runner: BatchRunner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
