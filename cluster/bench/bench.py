@@ -17,6 +17,7 @@ from cluster.bench.load import Calls, Load
 from cluster.bench.measure import Counters, Measured, Plan, measure
 from cluster.bench.report import report
 from cluster.bench.stages import StageTracer
+from cluster.bench.travel import Travel
 from cluster.bench.usage import usage
 from cluster.bench.windows import Window
 from cluster.client.detector_pool import DetectorPool
@@ -65,7 +66,8 @@ async def bench(
         async def read() -> Counters:
             healths = await healths_of(pool)
             here = [each.pid for each in healths.values() if _is_here(each)]
-            return Counters(healths, await asyncio.to_thread(usage, here), tracer.totals())
+            travel = Travel.to(pool.detectors.values(), platform.node())
+            return Counters(healths, await asyncio.to_thread(usage, here), tracer.totals(), travel)
 
         for load in loads:
             tell(load, None)

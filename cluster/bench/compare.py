@@ -28,16 +28,31 @@ def read_report(path: Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: the file cannot be read, or is no such report.
     """
+    advice = "Make a report with `rayface bench --json > FILE`, and compare with that."
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(each, dict) and "load" in each for each in earlier["loads"]):
-            raise KeyError("load")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}). {advice}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is no JSON ({error}). {advice}") from error
+    if missing := _missing(earlier):
         raise ConfigurationError(
-            f"{path} cannot be compared with: it is no report of `rayface bench --json` "
-            f"({type(error).__name__}: {error}). Make one with `rayface bench --json > FILE`."
-        ) from error
+            f"{path} is JSON of another kind, and no report of a bench: it has no {missing}. {advice}"
+        )
     return dict(earlier)
+
+
+def _missing(found: object) -> str:
+    """What JSON lacks to be a report, in words; empty if it is one."""
+    if not isinstance(found, dict):
+        return "names"
+    if absent := [name for name in _SURROUNDINGS if not isinstance(found.get(name), dict)]:
+        return ", ".join(f'"{name}"' for name in absent)
+    loads = found.get("loads")
+    if not isinstance(loads, list) or not loads:
+        return 'list "loads"'
+    whole = all(isinstance(each, dict) and {"load", "latency_ms"} <= each.keys() for each in loads)
+    return "" if whole else '"load" and "latency_ms" in each of its loads'
 
 
 def compare(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

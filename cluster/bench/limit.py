@@ -40,6 +40,10 @@ class Kind(StrEnum):
     CALLERS = "callers"
 
 
+#: Kinds in which the other figures say little.
+FAULTS = (Kind.FAILURES, Kind.REJECTED, Kind.FALLBACK)
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """What the limit is.
@@ -77,8 +81,13 @@ class Figures:
         prepare_cores: seconds in which threads prepared photos, a second.
         num_prepare_threads: threads that prepare photos of this priority.
         stage_ms: milliseconds of a call, by stage (`stages.STAGES`).
-        link_share: the share of the link that is in use, 0..1; None if its speed is not known.
         sent_bytes_per_s: bytes that this machine sent on its network, a second.
+        link_bytes_per_s: bytes a second that the links to the detectors carry, as the client's calls measured
+            it; None if that is not known.
+        nominal_bytes_per_s: bytes a second that the network interface can carry, as its driver says; None if
+            it does not say.
+        encodings: how photos travelled, in words; empty if that is not known.
+        wire: the setting `client.wire`.
         max_images_in_flight: the setting.
     """
 
@@ -101,8 +110,11 @@ class Figures:
     prepare_cores: float = 0.0
     num_prepare_threads: int = 1
     stage_ms: Mapping[str, float] = field(default_factory=dict)
-    link_share: float | None = None
     sent_bytes_per_s: float = 0.0
+    link_bytes_per_s: float | None = None
+    nominal_bytes_per_s: float | None = None
+    encodings: str = ""
+    wire: str = "auto"
     max_images_in_flight: int = 128
 
     @property
@@ -121,6 +133,16 @@ class Figures:
         return self.device_busy is not None and self.device_busy >= BUSY
 
     @property
+    def link_share(self) -> float | None:
+        """The share of the link that is in use, 0..1; None if its speed is not known.
+
+        A measured speed is better than the one that a driver states: the slowest part of the way may be
+        behind this machine's interface.
+        """
+        speed = self.link_bytes_per_s or self.nominal_bytes_per_s
+        return min(1.0, self.sent_bytes_per_s / speed) if speed and not self.is_here else None
+
+    @property
     def call_ms(self) -> float:
         """Milliseconds of all stages of a call together."""
         return sum(self.stage_ms.values())
@@ -136,7 +158,10 @@ def limit_of(figures: Figures) -> Limit:
     Args:
         figures: of one load.
     """
-    return next(limit for choose in _IN_ORDER if (limit := choose(figures)) is not None)
+    found = next(limit for choose in _IN_ORDER if (limit := choose(figures)) is not None)
+    if not figures.encodings or found.kind in FAULTS:
+        return found
+    return Limit(found.kind, f"{found.sentence} {_travelled(figures)}")
 
 
 def _faults(it: Figures) -> Limit | None:
@@ -241,8 +266,10 @@ def _processor(it: Figures) -> Limit | None:
 
 
 def _wire(it: Figures) -> Limit | None:
-    sent = f"this machine sends {it.sent_bytes_per_s / 1e6:.1f} MB/s"
+    sent = f"this machine sends {_mb_per_s(it.sent_bytes_per_s)}"
     fewer = "Use a faster link (a cable in place of radio), or set a smaller detector.input_size."
+    if it.wire == "pixels":
+        fewer = f"Set client.wire to auto: photos then travel as JPEGs over a slow link. {fewer}"
     if it.link_share is not None and it.link_share >= _LINK_FULL:
         return Limit(
             Kind.LINK,
@@ -326,6 +353,20 @@ def _idle(it: Figures) -> str:
     if it.device_busy is None:
         return ""
     return f" (the device is idle {_percent(1 - it.device_busy)} of the time)"
+
+
+def _travelled(it: Figures) -> str:
+    said = f"Photos travelled as {it.encodings} (client.wire is {it.wire})"
+    if it.is_here:
+        return f"{said} within this machine."
+    said += f", and this machine sent {_mb_per_s(it.sent_bytes_per_s)}"
+    if it.link_bytes_per_s is not None:
+        said += f"; the calls measured {_mb_per_s(it.link_bytes_per_s)} on the way"
+    return f"{said}."
+
+
+def _mb_per_s(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:.1f} MB/s"
 
 
 def _longest(it: Figures) -> str:

@@ -12,6 +12,7 @@ from actors.images import ImageSource
 from cluster.bench.device import DeviceUse, device_use
 from cluster.bench.load import Calls, Detects, Load, LoadGenerator
 from cluster.bench.stages import StageTotals
+from cluster.bench.travel import Travel
 from cluster.bench.usage import Spent, Usage, spent
 from cluster.bench.windows import NUM_STEADY, Collector, Window, are_steady, joined
 
@@ -39,11 +40,13 @@ class Counters:
         healths: what each detector that answered says of itself, by name.
         usage: of this machine.
         stages: of this client.
+        travel: how photos travel.
     """
 
     healths: Mapping[str, Health]
     usage: Usage
     stages: StageTotals
+    travel: Travel
 
 
 class ReadsCounters(Protocol):
@@ -67,6 +70,7 @@ class Measured:
         device: the devices meanwhile.
         spent: processor time and network meanwhile.
         stages: the client's stages meanwhile.
+        travel: how photos travelled meanwhile.
         num_outstanding: calls without an answer at the end.
         grew: how many more calls were without an answer at the end than at the beginning.
     """
@@ -79,6 +83,7 @@ class Measured:
     device: DeviceUse
     spent: Spent
     stages: StageTotals
+    travel: Travel
     num_outstanding: int
     grew: int
 
@@ -138,6 +143,7 @@ async def measure(
         device=device_use(first.healths, final.healths),
         spent=spent(first.usage, final.usage),
         stages=final.stages.since(first.stages),
+        travel=Travel.during(each.travel for each in counted[-len(last) :]),
         num_outstanding=outstanding[-1],
         grew=outstanding[-1] - outstanding[-len(last) - 1],
     )

@@ -9,13 +9,12 @@ from typing import Any
 
 from actors.faces import Health
 from actors.intake import num_cores
-from cluster.bench.limit import Figures, Kind, limit_of
+from cluster.bench.limit import FAULTS, Figures, limit_of
 from cluster.bench.measure import Measured, Plan
 from cluster.bench.windows import PERCENTILES, percentile
 from cluster.settings import Settings
 
 _CPU_PROVIDER = "CPUExecutionProvider"
-_FAULTS = (Kind.FAILURES, Kind.REJECTED, Kind.FALLBACK)
 
 
 def report(
@@ -91,8 +90,11 @@ def figures_of(measured: Measured, settings: Settings, detectors: Sequence[Healt
         prepare_cores=window.prepare_ms / 1000 / window.seconds if window.seconds else 0.0,
         num_prepare_threads=num_threads,
         stage_ms=measured.stages.ms_a_call(),
-        link_share=measured.spent.link_share,
         sent_bytes_per_s=measured.spent.sent_bytes_per_s,
+        link_bytes_per_s=measured.travel.link_bytes_per_s,
+        nominal_bytes_per_s=measured.spent.nominal_bytes_per_s,
+        encodings=str(measured.travel),
+        wire=settings.client.wire,
         max_images_in_flight=settings.client.max_images_in_flight,
     )
 
@@ -143,8 +145,10 @@ def _row(measured: Measured, settings: Settings, detectors: Sequence[Health]) ->
             for kind, used in spent.cores.items()
         },
         "network": {
+            "wire": list(measured.travel.encodings),
             "sent_bytes_per_s": round(spent.sent_bytes_per_s),
-            "link_bytes_per_s": spent.link_bytes_per_s,
+            "link_bytes_per_s": _whole(measured.travel.link_bytes_per_s),
+            "nominal_bytes_per_s": _whole(spent.nominal_bytes_per_s),
         },
         "limit": {"kind": str(limit.kind), "sentence": limit.sentence},
     }
@@ -152,7 +156,7 @@ def _row(measured: Measured, settings: Settings, detectors: Sequence[Health]) ->
 
 def _last_word(loads: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The limit under a load with a fault, if there is one; else under the load with the most images/s."""
-    faulty = [each for each in loads if each["limit"]["kind"] in _FAULTS]
+    faulty = [each for each in loads if each["limit"]["kind"] in FAULTS]
     chosen = faulty[0] if faulty else max(loads, key=lambda each: float(each["images_per_s"]))
     return {"load": chosen["load"], **chosen["limit"]}
 
@@ -163,6 +167,10 @@ def _reasons(measured: Measured, status: str) -> dict[str, int]:
 
 def _percentile_or_none(values: Sequence[float], percent: float) -> float | None:
     return round(percentile(values, percent), 2) if values else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -42,23 +42,18 @@ class Spent:
         cores: cores in use by kind of process; "others" are programs that do not belong to the bench.
         num_cores: cores that this process may use.
         sent_bytes_per_s: bytes that the busiest network interface sent, a second.
-        link_bytes_per_s: what that interface can carry, as its driver says; None where it does not say.
+        nominal_bytes_per_s: what that interface can carry, as its driver says; None where it does not say.
     """
 
     cores: Mapping[str, float] = field(default_factory=dict)
     num_cores: int = 1
     sent_bytes_per_s: float = 0.0
-    link_bytes_per_s: float | None = None
+    nominal_bytes_per_s: float | None = None
 
     @property
     def busy_cores(self) -> float:
         """Cores in use by all processes of this machine."""
         return sum(self.cores.values())
-
-    @property
-    def link_share(self) -> float | None:
-        """The share of the link that is in use, 0..1; None where its speed is not known."""
-        return self.sent_bytes_per_s / self.link_bytes_per_s if self.link_bytes_per_s else None
 
 
 def usage(detectors: Collection[int]) -> Usage:
@@ -101,7 +96,7 @@ def spent(before: Usage, after: Usage) -> Spent:
         cores=cores,
         num_cores=num_cores(),
         sent_bytes_per_s=sent[busiest] if busiest is not None else 0.0,
-        link_bytes_per_s=_speed(busiest) if busiest is not None else None,
+        nominal_bytes_per_s=_speed(busiest) if busiest is not None else None,
     )
 
 

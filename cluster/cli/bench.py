@@ -22,6 +22,7 @@ from cluster.bench.measure import Plan
 from cluster.bench.windows import Window, percentile
 from cluster.cli.bench_view import comparison, tables
 from cluster.cli.kept_cluster import find_suitable, joining
+from cluster.cli.options import address_option, config_option, model_option, settings_of_model
 from cluster.cli.photo_paths import find_photos
 from cluster.errors import ConfigurationError
 from cluster.settings import Settings, load_settings
@@ -88,14 +89,9 @@ def _counts(context: click.Context, parameter: click.Parameter, value: str | Non
     type=click.Path(dir_okay=False, path_type=Path),
     help="Compare with what an earlier bench printed with --json.",
 )
-@click.option(
-    "--address",
-    help="The address of a running Ray (`auto`, HOST:PORT); without it, the cluster of `rayface up`, or "
-    "else a Ray that ends with this run.",
-)
-@click.option(
-    "--config", type=click.Path(path_type=Path), help="A settings file instead of configs/local.toml."
-)
+@model_option
+@address_option
+@config_option
 def bench(
     paths: tuple[str, ...],
     concurrency: list[int] | None,
@@ -110,6 +106,7 @@ def bench(
     max_windows: int,
     as_json: bool,
     earlier: Path | None,
+    model: str | None,
     address: str | None,
     config: Path | None,
 ) -> None:
@@ -129,11 +126,18 @@ def bench(
         Load(concurrency=each) for each in concurrency or (1, 8)
     ]
     before = read_report(earlier) if earlier else None
+    detector = settings_of_model(model)
     settings = load_settings(
         config,
         client={"images_per_call": images_per_call},
+        **({"detector": detector} if detector else {}),
         **({"cluster": {"address": address}} if address else {}),
     )
+    if model is not None and settings.cluster.address is not None:
+        raise click.UsageError(
+            f"The detectors of {settings.cluster.address} run the model that they were started with, so "
+            "--model would change nothing there. Leave it out, or measure without an address."
+        )
     messages = Console(stderr=True, highlight=False, soft_wrap=True)
     if settings.cluster.address is None:
         kept, problem = find_suitable(settings)

@@ -13,6 +13,7 @@ from cluster.bench.compare import COMPARED
 from cluster.bench.windows import PERCENTILES
 
 _BAD = "bold red"
+_SPEEDS = ("sent_bytes_per_s", "link_bytes_per_s")
 
 
 def tables(report: Mapping[str, Any]) -> RenderableType:
@@ -26,7 +27,8 @@ def tables(report: Mapping[str, Any]) -> RenderableType:
         _by_name(loads, "stage_ms", 1),
         Text(f"\ncores in use, of {report['machine']['num_cores']}", style="bold"),
         _by_name(loads, "cores", 2),
-        *_network(loads),
+        Text("\nhow photos travelled", style="bold"),
+        _travel(loads),
     )
 
 
@@ -114,14 +116,17 @@ def _by_name(loads: Sequence[Mapping[str, Any]], key: str, digits: int) -> Table
     return table
 
 
-def _network(loads: Sequence[Mapping[str, Any]]) -> list[Text]:
-    """What the network carried; nothing if that is too little to tell."""
-    most = max((each["network"] for each in loads), key=lambda each: float(each["sent_bytes_per_s"]))
-    sent, link = most["sent_bytes_per_s"] / 1e6, most["link_bytes_per_s"]
-    if sent < 0.1:
-        return []
-    carries = f", of {link / 1e6:.0f} MB/s" if link else "; the speed of the link is not known"
-    return [Text(f"\nsent over the network: up to {sent:.1f} MB/s{carries}")]
+def _travel(loads: Sequence[Mapping[str, Any]]) -> Table:
+    """The wire, the bytes that were sent, and the speed of the links as the calls measured it."""
+    table = Table("load", "wire", "sent MB/s", "link MB/s")
+    _plain(table)
+    for each in loads:
+        network = each["network"]
+        speeds = (None if network[name] is None else network[name] / 1e6 for name in _SPEEDS)
+        table.add_row(
+            each["load"], ", ".join(network["wire"]) or "-", *(_number(speed, 1) for speed in speeds)
+        )
+    return table
 
 
 def _plain(table: Table) -> None:

@@ -8,12 +8,13 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from actors.errors import ModelUnavailable
 from cluster.cli.lazy import LazyGroup
+from cluster.cli.options import address_option, config_option, model_option, settings_of_model
 from cluster.errors import ConfigurationError, DeviceTaken, RayfaceError
 
 # `detect` starts a process before it loads the settings and what else takes long to load.
@@ -61,7 +62,7 @@ def cli() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Write copies with the faces drawn into this folder.",
 )
-@click.option("--model", help="A model by name (see `rayface models`), or the path of your own .onnx file.")
+@model_option
 @click.option(
     "--min-score",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -70,14 +71,8 @@ def cli() -> None:
 @click.option(
     "--timings", is_flag=True, help="Show on standard error where the time to the first outcome went."
 )
-@click.option(
-    "--address",
-    help="The address of a running Ray (`auto`, HOST:PORT); without it, the cluster of `rayface up`, or "
-    "else a Ray that ends with this run.",
-)
-@click.option(
-    "--config", type=click.Path(path_type=Path), help="A settings file instead of configs/local.toml."
-)
+@address_option
+@config_option
 def detect(
     paths: tuple[str, ...],
     as_json: bool,
@@ -102,7 +97,6 @@ def detect(
 
     import asyncio
 
-    from actors import models
     from cluster.cli import detect as detect_command
     from cluster.cli.kept_cluster import find_suitable
     from cluster.cli.photo_paths import find_photos
@@ -111,15 +105,7 @@ def detect(
     def warn(sentence: str) -> None:
         click.echo(sentence, err=True)
 
-    detector: dict[str, Any] = {}
-    if model is not None:
-        is_name = model in models.CATALOGUE
-        detector |= {"model": model} if is_name else {"model_path": model}
-        if not is_name and not Path(model).expanduser().is_file():
-            raise click.UsageError(
-                f"{model!r} is neither a model ({', '.join(models.CATALOGUE)}) nor a file. Choose a model, "
-                "or give the path of an .onnx file."
-            )
+    detector = settings_of_model(model)
     if min_score is not None:
         detector["score_threshold"] = min_score
     try:

@@ -12,6 +12,7 @@ from actors.images import ImageSource
 from cluster.bench.load import Answered, Calls, Load, LoadGenerator
 from cluster.bench.measure import Counters, Measured, Plan, measure
 from cluster.bench.stages import StageTotals
+from cluster.bench.travel import Travel
 from cluster.bench.usage import Usage
 from cluster.bench.windows import Window, are_steady, percentile
 from cluster.errors import ClientNotUsable
@@ -70,7 +71,7 @@ def measured(client: Client, load: Load, plan: Plan, *healths: Health) -> tuple[
     async def read() -> Counters:
         known = {"FaceDetector": left.pop(0) if len(left) > 1 else left[0]} if left else {}
         at = asyncio.get_running_loop().time()
-        return Counters(known, Usage(at, {}, 0.0, {}), StageTotals({}, 0, 0))
+        return Counters(known, Usage(at, {}, 0.0, {}), StageTotals({}, 0, 0), Travel())
 
     calls = Calls(images_per_call=2)
     return run(measure(client, [b"1"], load, calls, plan, read, told.append)), told

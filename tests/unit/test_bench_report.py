@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from cluster.bench.load import Answered, Calls, Load
 from cluster.bench.measure import Measured, Plan
 from cluster.bench.report import report
 from cluster.bench.stages import StageTotals, StageTracer
+from cluster.bench.travel import Travel
 from cluster.bench.usage import Spent, Usage, spent, usage
 from cluster.bench.windows import Window
 from cluster.cli import bench as bench_command
 from cluster.cli.bench_view import comparison, tables
 from cluster.cli.main import cli
+from cluster.client.detector import Detector
 from cluster.errors import ConfigurationError
-from cluster.settings import load_settings
+from cluster.settings import CircuitSettings, load_settings
 from cluster.telemetry.tracing import OFF
 from tests.unit.fake_cluster import detected, failed, health
 
@@ -47,6 +50,7 @@ def one(load: Load, outcome: Outcome | None = None, latency_s: float = 0.1) -> M
         device=DeviceUse(1, 0, 0.5, 50, 100, 125),
         spent=Spent({"client": 0.5, "others": 0.1}, 2, 5e6, None),
         stages=StageTotals({"prepare": 1.0, "wire": 2.0}, 100, 0),
+        travel=Travel(("pixels",)),
         num_outstanding=1,
         grew=0,
     )
@@ -118,12 +122,70 @@ def test_two_reports_are_compared_by_load(tmp_path: Path) -> None:
     assert "only now: 8 callers" in shown
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"loads": [1]}', '{"loads": [{}]}'])
-def test_a_file_that_is_no_report_is_refused(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is no JSON"),
+        ("[]", "of another kind"),
+        ('{"loads": [{"load": "1 caller"}]}', 'no "machine", "detectors", "settings", "bench"'),
+        ('{"machine": {}, "detectors": {}, "settings": {}, "bench": {}}', 'no list "loads"'),
+        ('{"machine": {}, "detectors": {}, "settings": {}, "bench": {}, "loads": [1]}', '"latency_ms"'),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(content: str, said: str, tmp_path: Path) -> None:
+    """Before the load, and not after it."""
     file = tmp_path / "earlier.json"
     file.write_text(content, encoding="utf-8")
-    with pytest.raises(ConfigurationError, match="rayface bench --json"):
+    with pytest.raises(ConfigurationError, match="rayface bench --json") as refused:
         read_report(file)
+    assert said in str(refused.value)
+    done = CliRunner().invoke(cli, ["bench", "--compare", str(file)])
+    assert isinstance(done.exception, ConfigurationError)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_report(tmp_path / "absent.json")
+
+
+def test_the_table_and_the_last_sentence_name_the_wire() -> None:
+    """And the speeds that were measured, not what a driver says of its interface."""
+    spent = Spent({"client": 0.5}, 2, 11.2e6, 125e6)
+    row = replace(one(Load(8)), spent=spent, travel=Travel(("jpeg",), 12.4e6))
+    found = report(load_settings(), "photos", Plan(), [health(host="there")], [row])
+    assert found["loads"][0]["network"] == {
+        "wire": ["jpeg"],
+        "sent_bytes_per_s": 11_200_000,
+        "link_bytes_per_s": 12_400_000,
+        "nominal_bytes_per_s": 125_000_000,
+    }
+    assert found["limit"]["kind"] == "link"
+    assert "11.2 MB/s, 90 % of what it can carry" in found["limit"]["sentence"]
+    assert found["limit"]["sentence"].endswith(
+        "Photos travelled as JPEGs (client.wire is auto), and this machine sent 11.2 MB/s; the calls "
+        "measured 12.4 MB/s on the way."
+    )
+    shown = text(tables(found))
+    assert re.search(r"load +wire +sent MB/s +link MB/s *\n *8 callers +jpeg +11\.2 +12\.4", shown), shown
+
+
+def test_how_photos_travel_is_read_from_the_links() -> None:
+    """Detectors of this machine have no link that could be full."""
+    here, there, silent = (Detector(name, CircuitSettings(), 0.0) for name in ("here", "there", "silent"))
+    here.hear(0.0, health(host="here"))
+    there.hear(0.0, health(host="there"))
+    there.link.encoding = "jpeg"
+    for each in (here, there):
+        for _ in range(5):
+            answer = replace(detected(1), times=Times(run_ms=10.0))
+            each.link.end(each.link.begin(0.0, 1_000_000), 0.11, [answer])
+    found = Travel.to([here, there, silent], "here")
+    assert found.encodings == ("jpeg", "pixels")
+    assert found.link_bytes_per_s == pytest.approx(10e6)
+    assert Travel.to([here], "here") == Travel(("pixels",), None)
+    both = Travel.during([Travel(("pixels",), 1e6), Travel(("jpeg",), 2e6)])
+    assert both == Travel(("jpeg", "pixels"), 2e6)
+    assert str(both) == "JPEGs and pixels"
 
 
 def test_stages_add_up() -> None:
@@ -166,7 +228,6 @@ def test_processor_time_is_counted_by_kind() -> None:
         "others": 0.4,
     }
     assert found.sent_bytes_per_s == 500_000
-    assert found.link_share is None
 
 
 def test_this_process_is_the_client() -> None:
@@ -238,3 +299,11 @@ def test_the_command_hands_on_what_it_was_told(monkeypatch: pytest.MonkeyPatch, 
     assert asked["plan"] == Plan(1.0, 2.0, 7)
     assert asked["settings"].client.images_per_call == 2
     assert len(asked["images"]) == inputs.MAX_MADE
+    CliRunner().invoke(cli, ["bench", "--pixels", "64", "--model", "yunet"])
+    assert asked["settings"].detector.model == "yunet"
+
+
+def test_a_model_is_not_chosen_for_detectors_that_run_already() -> None:
+    done = CliRunner().invoke(cli, ["bench", "--model", "yunet", "--address", "head:6379"])
+    assert done.exit_code == 2
+    assert "run the model that they were started with" in done.output
