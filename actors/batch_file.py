@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -87,7 +88,11 @@ class BatchFile:
 
     def _tables(self) -> dict[str, tuple[float, list[KeptRow]]]:
         try:
-            if self._path.stat().st_size > _MAX_BYTES:
+            facts = self._path.stat()
+            if not stat.S_ISREG(facts.st_mode):
+                # Reading a FIFO would wait for somebody who writes.
+                raise ValueError("it is no file")
+            if facts.st_size > _MAX_BYTES:
                 raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
             found = json.loads(self._path.read_bytes())
             if found["version"] != _VERSION:
@@ -98,7 +103,15 @@ class BatchFile:
             }
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (
+            OSError,
+            ArithmeticError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             self._tell(
                 f"The times of batches in {self._path} are ignored: {error!r}. They are measured again, "
                 "and the file is replaced."

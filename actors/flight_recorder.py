@@ -50,7 +50,9 @@ class _Page:
             page.flights = [[str(key) for key in flight] for flight in page.flights]
             page.suspects = {str(key): float(at) for key, at in page.suspects.items()}
             page.quarantined = {str(key): float(until) for key, until in page.quarantined.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+            page.max_batch = None if page.max_batch is None else max(1, int(page.max_batch))
+            page.context, page.last_words = str(page.context), str(page.last_words)
+        except (OSError, ArithmeticError, ValueError, TypeError, AttributeError, RecursionError):
             return cls()
         return page
 

@@ -160,8 +160,10 @@ class DeviceLock:
     def holder(self) -> Holder | None:
         """The holder in the record; None where there is no record, or none that can be read."""
         try:
-            return Holder(**json.loads(self._record.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            found = Holder(**json.loads(self._record.read_text(encoding="utf-8")))
+            born, since = float(found.born), float(found.since)
+            return Holder(int(found.pid), born, since, str(found.name), str(found.cluster))
+        except (OSError, ArithmeticError, ValueError, TypeError, RecursionError):
             return None
 
     def is_used(self) -> bool:

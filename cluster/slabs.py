@@ -17,6 +17,7 @@ import contextlib
 import mmap
 import os
 import secrets
+import stat
 import sys
 from dataclasses import dataclass
 from typing import Self
@@ -97,7 +98,7 @@ class Slabs:
             # A backend on Linux, which is another machine, whatever the path may name here.
             return None
         with contextlib.suppress(OSError, ValueError):
-            descriptor = os.open(_path(address), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            descriptor = _opened(address)
             try:
                 return cls._of_file(descriptor, address)
             finally:
@@ -111,10 +112,15 @@ class Slabs:
             # Windows tells nobody how many processes hold a memory.
             return False
         try:
-            with open(_path(self.address), "rb") as file:
-                return file.read(len(self.address.nonce)) != self.address.nonce
+            descriptor = _opened(self.address)
+        except (OSError, ValueError):
+            return True
+        try:
+            return os.pread(descriptor, len(self.address.nonce), 0) != self.address.nonce
         except OSError:
             return True
+        finally:
+            os.close(descriptor)
 
     def slab_of(self, pixels: Pixels) -> Slab | None:
         """The slab in which an array lies; None for an array elsewhere."""
@@ -274,8 +280,17 @@ def _cannot_shrink(descriptor: int) -> bool:
     return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALS == _SEALS
 
 
-def _path(address: SlabAddress) -> str:
-    return f"/proc/{address.pid}/fd/{address.descriptor}"
+def _opened(address: SlabAddress) -> int:
+    """A descriptor of the memory's file, to be closed.
+
+    Raises:
+        OSError, ValueError: there is none. The backend may be gone, and its number another process's: what
+            that has open, a pipe perhaps, is neither read nor waited for.
+    """
+    path = f"/proc/{address.pid}/fd/{address.descriptor}"
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} is no memory")
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _tag(nonce: bytes) -> str:

@@ -21,6 +21,8 @@ _LOOK_EVERY_S = 10.0
 _TIMEOUT_S = 10.0
 #: A photo that another machine has not made small by then is made small here.
 _WITHIN_S = 20.0
+#: Files that are read at once. While so many reads hang (a network disk), photos are made small here.
+_NUM_READERS = 4
 
 
 class ClusterPreparing:
@@ -33,7 +35,7 @@ class ClusterPreparing:
         cluster: carries the photos.
         log: told of unforeseen errors; a cluster that is away is none.
         clock: seconds; the event loop's.
-        threads: makes the thread that reads files, from a number and a name.
+        threads: makes the threads that read files, from a number and a name.
     """
 
     def __init__(
@@ -44,7 +46,8 @@ class ClusterPreparing:
         threads: Callable[[int, str], Executor],
     ) -> None:
         self._cluster = cluster
-        self._reader = threads(1, "rayface-read")
+        self._readers = threads(_NUM_READERS, "rayface-read")
+        self._num_reading = 0
         self._log = log
         self._clock = clock
         self._num_cpus: dict[str, int] = {}
@@ -64,8 +67,8 @@ class ClusterPreparing:
         )
 
     async def close(self) -> None:
-        """Look no more, and end the thread."""
-        self._reader.shutdown(wait=False, cancel_futures=True)
+        """Look no more, and end the threads."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -113,8 +116,7 @@ class ClusterPreparing:
             The small photo, or why it cannot be used; None if it has to be made small here.
         """
         try:
-            loop = asyncio.get_running_loop()
-            encoded = await loop.run_in_executor(self._reader, _encoded, source)
+            encoded = await self._read(source)
             seconds = min(_WITHIN_S, deadline - self._clock())
             if encoded is None or seconds <= 0:
                 return None
@@ -124,6 +126,22 @@ class ClusterPreparing:
             return None
         finally:
             self._under_way[node] -= 1
+
+    async def _read(self, source: ImageSource) -> bytes | None:
+        """The bytes of a photo that may travel; None for another, and while all reading threads are busy."""
+        if not isinstance(source, str | PathLike):
+            return _encoded(source)
+        if self._num_reading >= _NUM_READERS:
+            return None
+        self._num_reading += 1
+        reading = self._readers.submit(_encoded, source)
+        # Nobody can stop a read that hangs: its thread is busy until it ends, also when nobody waits for it.
+        loop = asyncio.get_running_loop()
+        reading.add_done_callback(lambda _: loop.call_soon_threadsafe(self._has_read))
+        return await asyncio.wrap_future(reading)
+
+    def _has_read(self) -> None:
+        self._num_reading -= 1
 
 
 def _num_cpus(node: Node) -> int:

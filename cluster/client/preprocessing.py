@@ -96,11 +96,13 @@ class Preprocessor:
 
     async def _prepare_one(self, image: CallImage, call: Call) -> None:
         work: Future[PreparedImage | Rejected] | None = None
-        if call.priority is Priority.BULK and await self._is_prepared_elsewhere(image, call.deadline):
-            return
-        self._num_in_threads += 1
+        is_counted = False
         try:
             async with asyncio.timeout_at(call.deadline):
+                if call.priority is Priority.BULK and await self._is_prepared_elsewhere(image, call.deadline):
+                    return
+                self._num_in_threads += 1
+                is_counted = True
                 work = self._threads[call.priority].submit(self._shrunk, image.source)
                 made = await asyncio.wrap_future(work)
         except TimeoutError:
@@ -112,7 +114,7 @@ class Preprocessor:
             work = None
             self._settle(image, lambda: made)
         finally:
-            self._num_in_threads -= 1
+            self._num_in_threads -= is_counted
             if work is not None:
                 # The thread cannot be stopped; nobody takes what it makes.
                 work.add_done_callback(self._free_late)

@@ -154,7 +154,7 @@ def _read(key: str, value: bytes) -> ClientEntry:
         status = entry["status"]
         if _has(ClientStatus, status) and all(_has(DetectorStatus, each) for each in status["detectors"]):
             return ClientEntry(name, age_s, status)
-    except (ValueError, TypeError, LookupError):
+    except (ArithmeticError, ValueError, TypeError, LookupError, RecursionError):
         pass  # half an entry, or one of another shape
     unread = ClientStatus("", _UNREADABLE, "", 0, 0, (), {}, 0)
     return ClientEntry(name, age_s, unread.as_dict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ def test_the_file_is_bounded(tmp_path: Path) -> None:
         b'{"version": 1, "tables": {"key": [0, [[1, 640, 640, -2.5, 4, 0]]]}}',
         b'{"version": 1, "tables": {"key": [0, [[1, 640, 640, NaN, 4, 0]]]}}',
         b'{"version": 1, "tables": {"key": [0, [[1, 640, 640, 2.5, 4, 1e300]]]}}',
+        b'{"version": 1, "tables": {"key": [0, [[1e400, 640, 640, 2.5, 4, 0]]]}}',
+        b'{"version": 1, "tables": {"key": [0, [[1, 640, 640, 1' + 400 * b"0" + b", 4, 0]]]}}",
+        b'{"version": 1, "tables": {"key": [1' + 400 * b"0" + b", []]}}",
         b'{"version": 1, "tables": {"key": [0, [["a", 640, 640, 2.5, 4, 0]]]}}',
         b"[" * 100_000,
         b" " * 2_000_000,
@@ -74,6 +78,17 @@ def test_a_broken_or_foreign_file_is_ignored_with_a_line(tmp_path: Path, content
     assert kept(path, told=told).read() == []
     assert len(told) == 1
     assert "ignored" in told[0]
+    kept(path).write(ROWS)
+    assert kept(path).read() == ROWS
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs in folders")
+def test_a_fifo_in_place_of_the_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "batches.json"
+    os.mkfifo(path)
+    told: list[str] = []
+    assert kept(path, told=told).read() == []
+    assert "it is no file" in told[0]
     kept(path).write(ROWS)
     assert kept(path).read() == ROWS
 

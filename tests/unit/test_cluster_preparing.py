@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actors.errors import ImageFault
-from actors.faces import Priority, Rejected, Rejection
+from actors.faces import Failed, Failure, Priority, Rejected, Rejection
 from actors.images import Limits, prepare
 from cluster.client.call import Call
 from cluster.client.cluster_preparing import ClusterPreparing
@@ -140,5 +140,35 @@ def test_what_cannot_travel_is_made_small_here(tmp_path: Path) -> None:
         for source in (tmp_path / "missing.jpg", tmp_path, bytes(10_000_001)):
             assert await preparing.prepare("bb", source, ORDER, until) is None
         assert cluster.prepared_on == []
+
+    run(whole())
+
+
+class HungReads(InlineThreads):
+    """Threads whose reads never end, as those of a network disk that is away."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        hung: Future[Any] = Future()
+        hung.set_running_or_notify_cancel()
+        return hung
+
+
+def test_a_file_that_cannot_be_read_in_time_costs_the_call_no_more_than_its_time() -> None:
+    """Its CPU is free again, and photos after it are not kept waiting."""
+
+    async def whole() -> None:
+        cluster, clock = cluster_of(node("bb", "10.0.0.2", 8)), asyncio.get_running_loop().time
+        preparing = ClusterPreparing(cluster, quiet(clock), clock, HungReads)
+        await preparing.look()
+        prepares = preprocessor(preparing, BusyThreads)
+        call = bulk(*6 * [PHOTO], seconds=3.0)
+        begun = clock()
+        await prepares.prepare(call)
+        assert clock() - begun == pytest.approx(3.0, abs=0.1)
+        reasons = [image.outcome.reason for image in call.images if isinstance(image.outcome, Failed)]
+        assert reasons == 6 * [Failure.DEADLINE]
+        assert [preparing.take_cpu() for _ in range(9)] == [*8 * ["bb"], None]
+        assert await preparing.prepare("bb", PHOTO, ORDER, clock() + 3) is None, "all readers hang"
+        assert await preparing.prepare("bb", PHOTO.read_bytes(), ORDER, clock() + 3) is not None
 
     run(whole())

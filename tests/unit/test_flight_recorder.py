@@ -149,7 +149,20 @@ def test_memory_and_last_words_reach_the_next(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     "left",
-    [b"", b"{", b"[1]", b'{"flights": 3}', b'{"nobody": "knows"}', b'{"suspects": {"a": "b"}}', b"\xff\xfe"],
+    [
+        b'{"suspects": {"a": 1' + 400 * b"0" + b"}}",
+        b'{"max_batch": "many"}',
+        b'{"max_batch": 1e400}',
+        b'{"flights": ' + b"[" * 100_000,
+        b"",
+        b"{",
+        b"[1]",
+        b'{"flights": 3}',
+        b'{"nobody": "knows"}',
+        b'{"suspects": {"a": "b"}}',
+        b"\xff\xfe",
+    ],
+    ids=lambda left: repr(left[:40]),
 )
 def test_a_spoilt_record_is_no_record(machine: Machine, left: bytes) -> None:
     """It must never keep the detector from starting."""

@@ -169,3 +169,29 @@ def test_a_lease_ends_in_silence_and_goes_on_when_the_cluster_is_heard() -> None
     lease.renew()
     with pytest.raises(LeaseOver, match="Succeeded"):
         lease.check()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"[]",
+        b"[" * 100_000,
+        b'{"pid": "x", "born": 1, "since": 1, "name": "a", "cluster": ""}',
+        b'{"pid": 1, "born": "x", "since": 1, "name": "a", "cluster": ""}',
+        b'{"pid": 1e400, "born": 1, "since": 1, "name": "a", "cluster": ""}',
+        b'{"pid": 1, "born": 1' + 400 * b"0" + b', "since": 1, "name": "a", "cluster": ""}',
+    ],
+    ids=lambda record: repr(record[:40]),
+)
+def test_a_record_that_cannot_be_read_names_no_holder(tmp_path: Path, record: bytes) -> None:
+    """The lock itself says whether the device is free."""
+    (tmp_path / "rayface-x.json").write_bytes(record)
+    lock = DeviceLock("x", tmp_path)
+    assert lock.holder() is None
+    assert not lock.is_used()
+    lock.acquire("FaceDetector", "home")
+    holder = lock.holder()
+    assert holder is not None
+    assert holder.pid == os.getpid()
+    lock.release()

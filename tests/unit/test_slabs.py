@@ -105,6 +105,20 @@ def test_no_other_file_is_taken_for_the_memory(pool: SlabPool, tmp_path: Path) -
     assert Slabs.opened(dataclasses.replace(pool.address, descriptor=9999)) is None
 
 
+def test_what_another_process_has_open_is_neither_read_nor_waited_for(pool: SlabPool) -> None:
+    """The backend may be gone, and its number another process's, which has a pipe open under that number."""
+    slabs = Slabs.opened(pool.address)
+    assert slabs is not None
+    reading, writing = os.pipe()
+    with open(reading, "rb") as read_end, open(writing, "wb", buffering=0) as write_end:
+        slabs.address = dataclasses.replace(pool.address, descriptor=read_end.fileno())
+        assert slabs.is_abandoned, "an empty pipe keeps nobody waiting"
+        write_end.write(b"another's")
+        assert slabs.is_abandoned
+        assert Slabs.opened(slabs.address) is None
+        assert os.read(reading, 99) == b"another's"
+
+
 def test_the_memory_of_a_backend_that_is_gone_is_given_up(pool: SlabPool) -> None:
     opened = OpenSlabs()
     slabs = opened.get(pool.address)
