@@ -81,8 +81,8 @@ class ClientSettings(BaseModel):
             all threads of the client are busy, on the CPUs that other machines offer (`join.num_cpus`).
         max_shared_bytes: The most memory for pixels that a client shares with its driver process, and with
             detectors of its own machine. Further pixels are copied from process to process. 0 shares none.
-        wire: How photos travel to a detector: as "pixels", or as "jpeg" of high quality, which has about an
-            eighth of the bytes and costs both machines a few milliseconds of processor time a photo. "auto"
+        wire: How photos travel to a detector: as "pixels", or as "jpeg" of high quality, which has about a
+            fifth of the bytes and costs both machines a few milliseconds of processor time a photo. "auto"
             takes JPEGs where the measured link is slow, and neither the client's cores nor those of the
             detector's machine are what photos wait for.
     """

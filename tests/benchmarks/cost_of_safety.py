@@ -9,7 +9,6 @@ turned off by Ray's own switch; what we do to hand them to Ray is still done.
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from tests.benchmarks.loads import Figures, Load
 from tests.benchmarks.report import arguments, in_turns, machine, median, parsed, ratio, ready, table
 from tests.benchmarks.sides.ours import ours, simulated
+from tests.tls import tls_variables
 
 #: Callers, images a call, and side of the pixels.
 LOADS = ((1, 1, 160), (8, 8, 160))
@@ -45,45 +45,11 @@ def parts(folder: Path) -> list[Part]:
     """All parts; the folder takes certificates and spans."""
     return [
         Part("token", {"RAY_AUTH_MODE": "token"}, {"RAY_AUTH_MODE": "disabled"}),
-        Part("TLS", certificates(folder), {"RAY_USE_TLS": "0"}),
+        Part("TLS", tls_variables(folder), {"RAY_USE_TLS": "0"}),
         Part("metrics", {}, {"RAY_enable_metrics_collection": "0"}),
         Part("tracing", {"RAYFACE_TRACING__FOLDER": str(folder / "spans")}, {}),
         Part("driver process", {}, {}, ("same-process",)),
     ]
-
-
-def certificates(folder: Path) -> dict[str, str]:
-    """Make a key and a certificate for the loopback address, and name them to Ray.
-
-    Raises:
-        FileNotFoundError: there is no `openssl` on this machine.
-        subprocess.CalledProcessError: `openssl` failed.
-    """
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    create = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=rayface",
-    ]
-    names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
-    subprocess.run(
-        [*create, "-subj", "/CN=rayface", "-addext", names, "-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
-    )
-    return {
-        "RAY_USE_TLS": "1",
-        "RAY_TLS_SERVER_CERT": str(certificate),
-        "RAY_TLS_SERVER_KEY": str(key),
-        "RAY_TLS_CA_CERT": str(certificate),
-    }
 
 
 def main() -> None:

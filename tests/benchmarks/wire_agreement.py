@@ -5,8 +5,8 @@
 The sample photos are always compared. FOLDER holds further photos; a `labels.json` beside them may name a
 size for each photo, to which it is then enlarged.
 
-The row `noise` shows what no encoder can mend: a random third of the values is one greater, a third one
-smaller. A face that is lost there hangs on less than anybody sees.
+In the row `noise`, no JPEG is made: each value of the pixels is changed by -1, 0 or 1 at random. A face that
+is lost there depends on a difference that nobody sees.
 """
 
 from __future__ import annotations

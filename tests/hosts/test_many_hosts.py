@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.lab import sh
 from tests.hosts.machines import Machine, eventually, rows, started_head
+from tests.tls import tls_variables
 
 Make = Callable[..., Machine]
 
@@ -70,27 +70,7 @@ def test_everything_works_encrypted_and_a_plain_driver_gets_nothing(
     """I7: TLS end to end, with certificates as docs/two-machines.md says."""
     plain = make_machine()
     own = plain.run("head", "--print").stdout.partition("--node-ip-address=")[2].split()[0]
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    names = f"subjectAltName=IP:{own},IP:127.0.0.1,DNS:localhost"
-    create = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=rayface",
-    ]
-    sh(*create, "-addext", names, "-keyout", key, "-out", certificate)
-    tls = {
-        "RAY_USE_TLS": "1",
-        "RAY_TLS_SERVER_CERT": str(certificate),
-        "RAY_TLS_SERVER_KEY": str(key),
-        "RAY_TLS_CA_CERT": str(certificate),
-    }
+    tls = tls_variables(tmp_path, own)
     head, address = started_head(make_machine, **tls)
     host = make_machine(**tls)
     _join(host, address)

@@ -15,7 +15,7 @@ from cluster.client.wire import Costs, Encoding, Journey, Link, WireChoice, bett
 
 FAST_ETHERNET, GIGABIT = 12.5e6, 125e6
 #: A photo of 12 megapixels; and one that came as small pixels, which costs next to nothing to prepare.
-LARGE_PHOTO = Costs(pixel_bytes=921_600, jpeg_bytes=130_000, prepare_s=0.042, encode_s=0.003)
+LARGE_PHOTO = Costs(pixel_bytes=921_600, jpeg_bytes=170_000, prepare_s=0.042, encode_s=0.003)
 SMALL_PIXELS = replace(LARGE_PHOTO, prepare_s=0.0005)
 
 
