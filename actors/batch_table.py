@@ -31,7 +31,7 @@ _FIRST_TRY_AGAIN_S = 0.25
 _MAX_TRY_AGAIN_S = 60.0
 #: After such a pause, earlier runs of a size that is tried again count little.
 _FORGET_AFTER_S = 4.0
-#: What tries may lose of the device's time: so many seconds, and this share.
+#: How much of the device's time tries may lose: these seconds, and this share of the time of all runs.
 _FREE_LOSS_S = 1.0
 _MAX_LOSS = 0.03
 #: A kept time is measured again if a run takes this many times as long.
@@ -226,7 +226,7 @@ class BatchTable:
                 self._count_try(row, bucket, run_ms, Bucket(before or 1, shape))
             after = self._choose(shape)
             if before is not None and after != before:
-                # Beside another best size other sizes are of interest.
+                # The sizes beside the new best one should be tried soon.
                 for size in self._all_sizes:
                     if (other := self._rows.get(Bucket(size, shape))) is not None:
                         other.pause_s = _FIRST_TRY_AGAIN_S
@@ -342,7 +342,7 @@ class BatchTable:
         return self._lost_ms <= _FREE_LOSS_S * 1000 + _MAX_LOSS * self._run_ms
 
     def _is_worth_opening(self, shape: Shape, best: int, larger: int) -> bool:
-        """Whether a size that is not open promises more; from one size alone nobody can tell, so it does."""
+        """Whether a size that is not open promises more. While only one size is known, it does."""
         if len(self._sizes(shape)) < 2:
             return True
         gain = self._expected_ms(larger, shape) / larger

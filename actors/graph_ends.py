@@ -1,6 +1,6 @@
 """Appends the ends of a prepared graph: the best candidates of each image. Large heads stay on the device.
 
-With `graph` the only user of the onnx package. The plain heads of an image of 640 x 640 pixels are 1.5 MB
+Only this module and `graph` use the onnx package. The plain heads of an image of 640 x 640 pixels are 1.5 MB
 (CenterFace) or 0.5 MB (YuNet). What leaves the device instead is 66 KB or 131 KB: the best candidates, and a
 few sums that show whether the heads were finite and alive.
 
@@ -28,7 +28,7 @@ LEAST_OPSET = 12
 #: The most candidates of an image that leave the device: with CenterFace, and with the other families. A face
 #: has several, 3 to 5 on photos of WIDER FACE. CenterFace needs fewer in all, because its peaks go first.
 _MAX_CELLS, _MAX_ANCHORS = 1024, 2048
-#: Peaks of the heat map below this score do not go first. A map has thousands of them, of noise.
+#: Peaks of the heat map below this score do not go first: noise makes thousands of them.
 _LEAST_PEAK = 0.1
 
 
@@ -36,7 +36,7 @@ def append_ends(graph: onnx.GraphProto, family: str, heads: Mapping[str, str], o
     """Append the nodes to `graph`; its outputs stay as they are.
 
         top      float32[batch, K, 16]: score, index of the anchor, four numbers of the box and ten of the
-                 landmarks, as the heads hold them; in no promised order
+                 landmarks, as the heads hold them; their order is not defined
         check    float32[batch, 3 H + 1]: the sum of each of the H heads, the maximum of each, the minimum of
                  each, and the greatest score
 
@@ -150,7 +150,7 @@ def _centerface(ends: _Ends) -> tuple[str, str]:
 
 
 def _yunet(ends: _Ends) -> tuple[str, str]:
-    # The root of the product is left to the decoder: it changes no order.
+    # The decoder takes the square root of the product. The root does not change the order.
     scores = ends.node("Mul", *[ends.in_zero_to_one(ends.of_all_strides(kind)) for kind in ("cls", "obj")])
     return _anchors(ends, scores, ends.of_all_strides("bbox"), ends.of_all_strides("kps"))
 

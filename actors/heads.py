@@ -66,7 +66,8 @@ def dead_images(heads: Heads, num_images: int) -> list[int]:
         return np.flatnonzero((greatest == least).all(axis=1)).tolist()
     rows = [head[:num_images].reshape(num_images, -1) for head in heads.values()]
     alive = np.zeros(num_images, dtype=bool)
-    # One number in 97 shows nearly every living image, and no regular pattern hides from so odd a step.
+    # One number in 97 is enough for nearly every image that is alive. 97 is prime, so it seldom falls in step
+    # with a regular pattern.
     for step in (97, 1):
         for row in rows:
             if not alive.any():
@@ -143,7 +144,7 @@ def pick_top(heads: Heads, scores: Floats, reaches: NDArray[np.bool_], num_ancho
         num_anchors: how many anchors an image has.
 
     Raises:
-        HeadsWrong: the index of an anchor is none of the image's.
+        HeadsWrong: an index names no anchor of the image.
     """
     image, row = np.nonzero(reaches)
     chosen, chosen_scores = heads[TOP][image, row], scores[image, row]

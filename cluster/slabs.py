@@ -31,7 +31,7 @@ if sys.platform == "linux":
 
     _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
-#: Before the slabs: who made the memory. Before each slab's pixels: how often the slab was freed.
+#: Bytes before the slabs, for the nonce; and bytes before each slab's pixels, for the number of its uses.
 _HEAD_BYTES = 64
 _PAGE_BYTES = 4096
 
@@ -95,7 +95,7 @@ class Slabs:
         if address.descriptor < 0:
             return cls._of_name(address)
         if sys.platform != "linux":
-            # A backend on Linux, which is another machine, whatever the path may name here.
+            # Only Linux has such an address, so the backend is on another machine.
             return None
         with contextlib.suppress(OSError, ValueError):
             descriptor = _opened(address)
@@ -137,11 +137,11 @@ class Slabs:
         return self._bytes[begin : begin + height * width * 3].reshape(height, width, 3)
 
     def holds(self, slab: Slab) -> bool:
-        """Whether the slab belongs to that photo still. What was read before the answer "yes" is right."""
+        """Whether the slab still belongs to that photo; if so, what was read before is right."""
         return int(self._uses[slab[0]]) == slab[1]
 
     def fits(self, slab: Slab) -> bool:
-        """Whether the pool has such a slab; what came from elsewhere may say anything."""
+        """Whether the pool has such a slab. Its numbers came with a call, so they may be wrong."""
         number, _, height, width = slab
         room = self.address.slab_bytes - _HEAD_BYTES
         return (
@@ -210,7 +210,7 @@ class SlabPool(Slabs):
 
     @property
     def num_free(self) -> int:
-        """Slots without a photo."""
+        """Slabs without a photo."""
         return len(self._free)
 
     def place(self, pixels: Pixels) -> Pixels:
@@ -240,17 +240,17 @@ class SlabPool(Slabs):
             self._free.append(slab[0])
 
     def close(self) -> None:
-        """Let no further process open the memory; it is gone when no array of it is used any more."""
+        """Close the pool. Nobody can open the memory any more; the system frees it with its last array."""
         if self.address.descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self.address.descriptor)
 
 
 class OpenSlabs:
-    """The memories that a detector has opened, at most so many.
+    """The memories that a detector has opened.
 
     Args:
-        max_open: the one that was opened first is given up for a further one.
+        max_open: the most memories at a time; beyond that, the one that was opened first is closed.
     """
 
     def __init__(self, max_open: int = 64) -> None:
@@ -269,7 +269,7 @@ class OpenSlabs:
         return found
 
     def give_up_abandoned(self) -> None:
-        """Give the memories of backends that are gone back to the system."""
+        """Close the memories whose backends are gone, so that the system can free them."""
         for nonce, slabs in list(self._open.items()):
             if slabs.is_abandoned:
                 self._open.pop(nonce, None)

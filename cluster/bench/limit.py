@@ -49,8 +49,8 @@ class Limit:
     """What the limit is.
 
     Attributes:
-        kind: in a word.
-        sentence: the same for people: what it is, the figures that show it, and what to do next.
+        kind: one of the kinds.
+        sentence: for people: what it is, the figures that show it, and what to do next.
     """
 
     kind: Kind
@@ -124,7 +124,7 @@ class Figures:
 
     @property
     def cores_are_busy(self) -> bool:
-        """Whether no core is left."""
+        """Whether nearly all cores are in use."""
         return self.busy_cores >= BUSY * self.num_cores
 
     @property

@@ -150,7 +150,7 @@ async def measure(
 
 
 async def _goes_on(running: asyncio.Task[None], seconds: float) -> None:
-    """Wait; raises at once what ends the load before its time."""
+    """Wait; if the load ends too early, raise at once what ended it."""
     await asyncio.wait([running], timeout=max(0.0, seconds))
     if running.done():
         try:

@@ -36,7 +36,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What was spent between two moments, a second.
+    """What was spent for each second between two moments.
 
     Attributes:
         cores: cores in use by kind of process; "others" are programs that do not belong to the bench.

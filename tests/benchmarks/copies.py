@@ -3,8 +3,8 @@
 python -m tests.benchmarks.copies [SECONDS] [--rounds N] [--quick]
 
 Each hop calls the function or the class that a call goes through. A photo of 12 megapixels is read and made
-small once; what travels is 640 x 640 pixels, 1.23 MB. Whether a hop copies is tried out: the pixels before it
-are changed, and those after it are looked at.
+small once; what travels is 640 x 640 pixels, 1.23 MB. To see whether a hop copies, the
+benchmark changes the pixels before it, and looks at those after it.
 """
 
 from __future__ import annotations

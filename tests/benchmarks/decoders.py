@@ -32,7 +32,7 @@ SMALL = (640, 480)
 NUM_PHOTOS = 8
 _LIMITS = Limits(10**9, 10**9)
 _SHAPES = DetectorSettings().shapes
-#: With what they need; pyvips-binary brings libvips, PyTurboJPEG needs libjpeg-turbo 3 from the system.
+#: The decoders' packages. pyvips-binary contains libvips; PyTurboJPEG needs the system's libjpeg-turbo 3.
 _INSTALLED = ("pyvips", "pyvips-binary", "cffi", "pycparser", "PyTurboJPEG")
 
 Decoder = Callable[[bytes], Any]

@@ -1,10 +1,10 @@
 """Processor time of a detector, a call and an image: `python -m tests.benchmarks.detector_cost`.
 
 A `FaceDetector` in this process, without Ray, on a simulated GPU that computes nothing: its runs sleep, and
-give the same heads each time. So what is left is the way through the detector: check, queue, assemble,
-record, decode, answer. Images are prepared pixels. Prints a row for each load: microseconds of this process's
-processor time for a call and for an image, the share of time that the device ran, how full the batches
-were, and images a second.
+give the same heads each time. So what is left is the cost of the detector's own steps: check, queue,
+assemble, record, decode, answer. Images are prepared pixels. Prints a row for each load: microseconds of this
+process's processor time for a call and for an image, the share of time that the device ran, how full the
+batches were, and images a second.
 """
 
 from __future__ import annotations

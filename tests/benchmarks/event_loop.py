@@ -2,8 +2,8 @@
 
 python -m tests.benchmarks.event_loop [SECONDS] [--rounds N] [--quick]
 
-A heartbeat every 2 ms inside each loop; what it comes later is a stall. On a machine whose cores are all busy
-a part of each stall is the system's scheduling: the bare actor beside it shows how large that is.
+A heartbeat is due every 2 ms inside each loop. The time by which it is late is a stall. Where all cores are
+busy, the system's scheduling is a part of each stall; the bare actor beside it shows how large that part is.
 """
 
 from __future__ import annotations

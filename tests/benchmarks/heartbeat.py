@@ -1,6 +1,6 @@
 """Measures how long an event loop is kept from its work, by a timer inside it.
 
-A heartbeat is due every 2 ms; what it comes later than that is a stall. The files in the folder
+A heartbeat is due every 2 ms; the time by which it is late is a stall. The files in the folder
 RAYFACE_TEST_STALLS hold the stalls of each process (`read_stalls`).
 """
 
@@ -47,7 +47,7 @@ def beat(name: str) -> None:
 def beat_in_every_loop(name: str) -> None:
     """Measure each event loop of this process from the first time that it uses a thread pool.
 
-    The processes that Ray starts give a benchmark no better place to begin in their loops.
+    A benchmark has no better place to begin in the loops of processes that Ray starts.
     """
     if not os.environ.get(STALLS_VARIABLE):
         return

@@ -1,4 +1,4 @@
-"""Photos of 12 megapixels, made from the real photos: enlarged, each cut a little differently."""
+"""Photos of 12 megapixels, enlarged from the sample photos; each is cut a little differently."""
 
 from __future__ import annotations
 

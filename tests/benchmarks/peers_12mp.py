@@ -2,9 +2,9 @@
 
 python -m tests.benchmarks.peers_12mp [SECONDS] [--model NAME_OR_FILE] [--environments FOLDER] [--quick]
 
-Each server has an environment of its own, which is made once by pip from the index that pip is set to. It
-gets the same JPEGs over HTTP on the loopback address, by aiohttp, which costs less than httpx. Servers with
-workers have one for each core.
+Each server has an environment of its own; pip makes it once, from the index that pip is set to use. All
+servers get the same JPEGs over HTTP on the loopback address, by aiohttp, which costs less than httpx. Servers
+with workers have one for each core.
 """
 
 from __future__ import annotations

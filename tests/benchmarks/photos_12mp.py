@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.photos_12mp [SECONDS] [--model NAME_OR_FILE ...] [--rounds N] [--quick]
 
-Each call has one encoded photo. The bare loop has a thread a core, no Ray and no wire.
+Each call has one encoded photo. The bare loop has one thread for each core, no Ray and no wire.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What 10 GPUs and 10 million photos need, reckoned from figures that are measured here; and the next limit.
+"""Calculates what 10 GPUs and 10 million photos need, and where the next limit is, from measured figures.
 
 python -m tests.benchmarks.reckoning [SECONDS] [--gpus 10] [--photos 10000000] [--gpu-ms 2.0 0.5] [--quick]
 

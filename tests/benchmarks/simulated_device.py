@@ -1,4 +1,4 @@
-"""A simulated GPU for benchmarks: a run sleeps and leaves the cores free, so that only our own price shows.
+"""A simulated GPU for benchmarks: a run sleeps and leaves the cores free, so that only our own cost shows.
 
 The setting `detector.opener = "tests.benchmarks.simulated_device:SleepingOpener"` selects it. It finds the
 golden face in each image. The file in RAYFACE_TEST_GAUGE holds what it has done so far (`Gauge`).
@@ -51,7 +51,7 @@ class Gauge:
 
 
 def on_the_device(heads: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-    """What a prepared graph gives in place of CenterFace's plain heads (`actors.graph_ends`)."""
+    """The heads that a prepared graph gives in place of CenterFace's plain heads (`actors.graph_ends`)."""
     num, _, height, width = heads["heat"].shape
     order = ("heat", "scale", "offset", "landmarks")
     flat = [heads[name].reshape(num, heads[name].shape[1], -1) for name in order]

@@ -2,8 +2,8 @@
 
 python -m tests.benchmarks.simulated_gpu [SECONDS] [--rounds N] [--quick]
 
-Made-up pixels that need no preparing. The detector's tensor has the pixels' size, so both sides send and
-assemble the same bytes; `--input-size 640` gives ours the tensor of 640 x 640 for small pixels too.
+The pixels are made up and need no preparing. The detector's tensor has the pixels' size, so both sides send
+and assemble the same bytes; `--input-size 640` gives ours the tensor of 640 x 640 for small pixels too.
 """
 
 from __future__ import annotations

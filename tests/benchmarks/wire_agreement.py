@@ -76,7 +76,7 @@ def main() -> None:
 
 
 class Comparison:
-    """The faces of one way beside those of the pixels."""
+    """Compares the faces of one way with those of the pixels."""
 
     def __init__(self) -> None:
         self._overlaps: list[float] = []
@@ -98,7 +98,7 @@ class Comparison:
     def add(
         self, photo: PreparedImage, num_bytes: int, expected: Sequence[Face], answer: Sequence[Face]
     ) -> None:
-        """Compare one photo."""
+        """Count one photo's faces: which are the same, lost and new."""
         self._num_photos += 1
         self._num_bytes += num_bytes
         self._num_pixel_bytes += photo.pixels.nbytes

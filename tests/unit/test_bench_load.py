@@ -119,7 +119,7 @@ def test_latency_counts_from_the_moment_at_which_a_call_should_have_begun() -> N
 
 
 def test_it_ends_when_three_windows_agree() -> None:
-    """The first ten seconds are slower and slower no more: the windows of that time do not count."""
+    """The calls of the first ten seconds are slower, so the windows of that time do not count."""
     client = Client(lambda now: 1.0 if now < 10 else 0.1)
     found, windows = measured(client, Load(concurrency=2), Plan(1.0, 4.0, 20))
     assert found.is_steady

@@ -1,4 +1,4 @@
-"""The reference for photos: our own `prepare` and model in a thread a core, without Ray and without a wire.
+"""The reference for photos: our own `prepare` and model, one thread for each core, no Ray and no wire.
 
 The settings come from the variables of its environment, as for our side.
 """
@@ -28,7 +28,7 @@ def bare_loop(variables: dict[str, str]) -> Side:
 
 
 class BareLoop:
-    """A thread a core; each does one photo at a time, from the encoded photo to its faces."""
+    """One thread for each core; each does one photo at a time, from the encoded photo to its faces."""
 
     def __init__(self) -> None:
         self._settings = load_settings().detector

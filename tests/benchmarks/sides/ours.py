@@ -134,7 +134,7 @@ class SomeDetectors(Connection):
 @asynccontextmanager
 async def _opened() -> AsyncIterator[Server]:
     heartbeat.beat("client")
-    # `Parts` makes its connection by this name.
+    # `Parts` finds the class of its connection by this name.
     if "same-process" in sys.argv:
         vars(parts)["Connection"] = SameProcess
     elif some := [int(word.partition("=")[2]) for word in sys.argv if word.startswith("detectors=")]:

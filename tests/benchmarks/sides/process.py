@@ -144,5 +144,5 @@ def serve(open_server: Callable[[], AbstractAsyncContextManager[Server]], roles:
 
 @asynccontextmanager
 async def as_it_is(server: Server) -> AsyncIterator[Server]:
-    """A server that needs no end."""
+    """Hand out a server that needs no closing."""
     yield server
