@@ -1,5 +1,5 @@
 """`python -m cluster` is `rayface`."""
 
-from cluster.cli.main import main
+from cluster.cli.entry import main
 
 main()

@@ -39,7 +39,7 @@ async def bench(
     plan: Plan,
     tell: Callable[[Load, Window | None], None] = lambda load, window: None,
 ) -> dict[str, Any]:
-    """Measure each load, and return the report as JSON-ready values (`report.report`).
+    """Measure each load until one is in vain, and return the report as JSON-ready values (`report.report`).
 
     Args:
         settings: of the client; say which cluster is measured.
@@ -72,6 +72,8 @@ async def bench(
         for load in loads:
             tell(load, None)
             measured.append(await measure(client, images, load, calls, plan, read, partial(tell, load)))
+            if measured[-1].is_in_vain:
+                break
         healths = await healths_of(pool)
     return report(settings, about_images, plan, healths.values(), measured)
 

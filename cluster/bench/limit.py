@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
-#: From this share on, a device, all cores or a process with one busy thread count as busy.
-BUSY = 0.9
+from cluster.bench.figures import BUSY, Figures
+
 #: From this share on, the link counts as full: the headers of the packets need the rest.
 _LINK_FULL = 0.8
 #: Share of a call's time from which a wait is named as the limit.
@@ -18,11 +18,14 @@ _MANY_REFUSED = 0.05
 _OTHERS = 0.3
 #: Share of the rate that must be reached for it to count as kept.
 _KEPT = 0.95
+#: Calls that must be due to tell whether a rate is kept: with fewer, one call more or less decides.
+_MIN_DUE = 10
 
 
 class Kind(StrEnum):
     """What can be the limit."""
 
+    UNANSWERED = "unanswered"
     FAILURES = "failures"
     REJECTED = "rejected"
     FALLBACK = "fallback"
@@ -37,11 +40,12 @@ class Kind(StrEnum):
     REFUSALS = "refusals"
     ADMISSION = "admission"
     RATE = "rate"
+    FEW_CALLS = "few_calls"
     CALLERS = "callers"
 
 
 #: Kinds in which the other figures say little.
-FAULTS = (Kind.FAILURES, Kind.REJECTED, Kind.FALLBACK)
+FAULTS = (Kind.UNANSWERED, Kind.FAILURES, Kind.REJECTED, Kind.FALLBACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,103 +61,8 @@ class Limit:
     sentence: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """What was measured, as the choice needs it.
-
-    Attributes:
-        num_images: images that got an outcome.
-        failed: images that failed, by reason.
-        rejected: images that were rejected, by reason.
-        num_by_fallback: images that the CPU of the client's process answered in place of a detector.
-        num_refused: times that a detector was too busy to take an image, and was asked again.
-        images_per_s: images that were searched, a second.
-        rate: images a second that were asked for; None if callers waited for their answers.
-        num_outstanding: calls without an answer at the end.
-        num_callers: calls that were outstanding at all times; None with a rate.
-        images_per_call: images of one call.
-        device_busy: the share of the time in which the devices ran, 0..1; None if it is not known.
-        fill: images run, divided by slots; None if it is not known.
-        on_processor: whether a detector runs on this machine's processor instead of a GPU.
-        is_here: whether all detectors run on this machine.
-        cores: cores in use, by kind of process (`usage.KINDS`).
-        num_cores: cores of this machine that the client may use.
-        prepare_cores: seconds in which threads prepared photos, a second.
-        num_prepare_threads: threads that prepare photos of this priority.
-        stage_ms: milliseconds of a call, by stage (`stages.STAGES`).
-        sent_bytes_per_s: bytes that this machine sent on its network, a second.
-        link_bytes_per_s: bytes a second that the links to the detectors carry, as the client's calls measured
-            it; None if that is not known.
-        nominal_bytes_per_s: bytes a second that the network interface can carry, as its driver says; None if
-            it does not say.
-        encodings: how photos travelled, in words; empty if that is not known.
-        wire: the setting `client.wire`.
-        max_images_in_flight: the setting.
-    """
-
-    num_images: int
-    failed: Mapping[str, int] = field(default_factory=dict)
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    num_by_fallback: int = 0
-    num_refused: int = 0
-    images_per_s: float = 0.0
-    rate: float | None = None
-    num_outstanding: int = 0
-    num_callers: int | None = None
-    images_per_call: int = 1
-    device_busy: float | None = None
-    fill: float | None = None
-    on_processor: bool = False
-    is_here: bool = True
-    cores: Mapping[str, float] = field(default_factory=dict)
-    num_cores: int = 1
-    prepare_cores: float = 0.0
-    num_prepare_threads: int = 1
-    stage_ms: Mapping[str, float] = field(default_factory=dict)
-    sent_bytes_per_s: float = 0.0
-    link_bytes_per_s: float | None = None
-    nominal_bytes_per_s: float | None = None
-    encodings: str = ""
-    wire: str = "auto"
-    max_images_in_flight: int = 128
-
-    @property
-    def busy_cores(self) -> float:
-        """Cores in use by all programs, at most those that there are."""
-        return min(float(self.num_cores), sum(self.cores.values()))
-
-    @property
-    def cores_are_busy(self) -> bool:
-        """Whether nearly all cores are in use."""
-        return self.busy_cores >= BUSY * self.num_cores
-
-    @property
-    def device_is_busy(self) -> bool:
-        """Whether the devices run nearly all the time."""
-        return self.device_busy is not None and self.device_busy >= BUSY
-
-    @property
-    def link_share(self) -> float | None:
-        """The share of the link that is in use, 0..1; None if its speed is not known.
-
-        A measured speed is better than the one that a driver states: the slowest part of the way may be
-        behind this machine's interface.
-        """
-        speed = self.link_bytes_per_s or self.nominal_bytes_per_s
-        return min(1.0, self.sent_bytes_per_s / speed) if speed and not self.is_here else None
-
-    @property
-    def call_ms(self) -> float:
-        """Milliseconds of all stages of a call together."""
-        return sum(self.stage_ms.values())
-
-    def share(self, stage: str) -> float:
-        """The share of a call's time that a stage takes, 0..1."""
-        return self.stage_ms.get(stage, 0.0) / self.call_ms if self.call_ms else 0.0
-
-
 def limit_of(figures: Figures) -> Limit:
-    """Choose the limit. The first that applies is it: faults, a rate that is kept, what is full, waits.
+    """Choose the limit: the first that applies of no answers, faults, a kept rate, what is full, and waits.
 
     Args:
         figures: of one load.
@@ -162,6 +71,25 @@ def limit_of(figures: Figures) -> Limit:
     if not figures.encodings or found.kind in FAULTS:
         return found
     return Limit(found.kind, f"{found.sentence} {_travelled(figures)}")
+
+
+def _unanswered(it: Figures) -> Limit | None:
+    if it.is_gone:
+        failed = f", and {sum(it.failed.values())} images failed ({_listed(it.failed)})" if it.failed else ""
+        return Limit(
+            Kind.UNANSWERED,
+            f"No detector answers any more, so the measurement ended: {_calls(it.num_outstanding)} had no "
+            f"answer at the end{failed}. The cluster has ended, or this machine lost it. Run `rayface "
+            "status`, start the cluster again, and measure again.",
+        )
+    if it.num_images or not it.num_outstanding:
+        return None
+    return Limit(
+        Kind.UNANSWERED,
+        f"No call was answered in {it.seconds:.0f} s, and {_calls(it.num_outstanding)} had no answer at the "
+        "end, so nothing is measured. A call takes longer than that, or the detector hangs: run `rayface "
+        "status`, or measure with longer windows (--window).",
+    )
 
 
 def _faults(it: Figures) -> Limit | None:
@@ -190,7 +118,17 @@ def _faults(it: Figures) -> Limit | None:
 
 
 def _rate(it: Figures) -> Limit | None:
-    if it.rate is None or it.images_per_s < _KEPT * it.rate:
+    if it.rate is None or it.num_due is None:
+        return None
+    if it.num_due < _MIN_DUE:
+        return Limit(
+            Kind.FEW_CALLS,
+            f"Too few calls were made to tell what the limit is: {_calls(it.num_due)} "
+            f"{'was' if it.num_due == 1 else 'were'} due in {it.seconds:.0f} s, and {it.num_calls} "
+            f"{'was' if it.num_calls == 1 else 'were'} answered. Measure with longer windows (--window).",
+        )
+    # A call that begins just before the end is answered after it, and is not late.
+    if it.num_calls < min(_KEPT * it.num_due, it.num_due - 1):
         return None
     return Limit(
         Kind.RATE,
@@ -307,8 +245,9 @@ def _callers(it: Figures) -> Limit:
     if it.rate is not None:
         return Limit(
             Kind.CALLERS,
-            f"{it.images_per_s:.1f} of {it.rate:g} images a second are answered, and nothing that is "
-            f"measured is full; a call takes longest in the stage {_longest(it)}{_idle(it)}. Measure with "
+            f"{it.images_per_s:.1f} of {it.rate:g} images a second are answered ({it.num_calls} of "
+            f"{_calls(it.num_due or 0)} that were due), and nothing that is measured is full; a call takes "
+            f"longest in the stage {_longest(it)}{_idle(it)}. Measure with "
             "--concurrency and longer windows (--window).",
         )
     return Limit(
@@ -320,6 +259,7 @@ def _callers(it: Figures) -> Limit:
 
 
 _IN_ORDER: Sequence[Callable[[Figures], Limit | None]] = (
+    _unanswered,
     _faults,
     _rate,
     _device,
@@ -367,6 +307,10 @@ def _travelled(it: Figures) -> str:
 
 def _mb_per_s(num_bytes: float) -> str:
     return f"{num_bytes / 1e6:.1f} MB/s"
+
+
+def _calls(num: int) -> str:
+    return f"{num} call{'' if num == 1 else 's'}"
 
 
 def _longest(it: Figures) -> str:

@@ -7,6 +7,7 @@ its calls would else hide how long a caller really waited (coordinated omission)
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -103,6 +104,7 @@ class LoadGenerator:
         self._calls = calls
         self._on_answer = on_answer
         self._num_sent = 0
+        self._first: float | None = None
         #: Calls that are outstanding now.
         self.num_outstanding = 0
 
@@ -119,15 +121,25 @@ class LoadGenerator:
             else:
                 await self._at_equal_distances(group)
 
+    def num_due(self, now: float) -> int:
+        """Calls that should have begun until now, whether they did or not; 0 without a rate."""
+        return 0 if self._first is None else math.floor((now - self._first) / self._every_s) + 1
+
+    @property
+    def _every_s(self) -> float:
+        """Seconds from one call to the next, with a rate."""
+        assert self._load.rate is not None
+        return self._calls.images_per_call / self._load.rate
+
     async def _one_after_the_other(self) -> None:
         now = asyncio.get_running_loop().time
         while True:
             await self._call(now())
 
     async def _at_equal_distances(self, group: asyncio.TaskGroup) -> None:
-        assert self._load.rate is not None
         loop = asyncio.get_running_loop()
-        first, every_s = loop.time(), self._calls.images_per_call / self._load.rate
+        first, every_s = loop.time(), self._every_s
+        self._first = first
         for number in count():
             # Reckoned from the first call, so that one late call does not make all others late.
             intended = first + number * every_s

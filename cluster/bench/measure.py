@@ -14,7 +14,7 @@ from cluster.bench.load import Calls, Detects, Load, LoadGenerator
 from cluster.bench.stages import StageTotals
 from cluster.bench.travel import Travel
 from cluster.bench.usage import Spent, Usage, spent
-from cluster.bench.windows import NUM_STEADY, Collector, Window, are_steady, joined
+from cluster.bench.windows import NUM_STEADY, Collector, Window, are_steady, is_in_vain, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,9 @@ class Measured:
         travel: how photos travelled meanwhile.
         num_outstanding: calls without an answer at the end.
         grew: how many more calls were without an answer at the end than at the beginning.
+        num_due: calls that should have begun meanwhile; None without a rate.
+        is_in_vain: whether it ended early, because to measure on would tell nothing more.
+        is_gone: whether no detector was heard at the end, and the last window found nothing.
     """
 
     load: Load
@@ -86,6 +89,9 @@ class Measured:
     travel: Travel
     num_outstanding: int
     grew: int
+    num_due: int | None = None
+    is_in_vain: bool = False
+    is_gone: bool = False
 
 
 async def measure(
@@ -97,7 +103,7 @@ async def measure(
     read: ReadsCounters,
     tell: Callable[[Window], None] = lambda window: None,
 ) -> Measured:
-    """Put one load on a client until the figures of three windows in a row agree.
+    """Put one load on a client until the figures of three windows in a row agree, or it is in vain.
 
     Args:
         client: is asked; the clock is that of its event loop.
@@ -117,18 +123,26 @@ async def measure(
     running = asyncio.create_task(generator.run())
     try:
         await _goes_on(running, plan.warm_up_s)
-        collector.cut(now())
+        collector.cut(begun := now())
         counted, outstanding = [await read()], [generator.num_outstanding]
+        due, in_vain = [generator.num_due(begun)], False
         windows: list[Window] = []
         until = now()
-        while len(windows) < plan.max_windows and not are_steady(windows):
+        while len(windows) < plan.max_windows and not are_steady(windows) and not in_vain:
             # From the end of the window before: reading the counters does not make the windows longer.
             until = max(until + plan.window_s, now())
             await _goes_on(running, until - now())
             windows.append(collector.cut(now()))
             outstanding.append(generator.num_outstanding)
+            due.append(generator.num_due(windows[-1].ended))
             counted.append(await read())
             tell(windows[-1])
+            in_vain = is_in_vain(
+                windows,
+                len(images),
+                is_heard=bool(counted[-1].healths),
+                are_waiting=all(outstanding[-NUM_STEADY:]),
+            )
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -146,6 +160,9 @@ async def measure(
         travel=Travel.during(each.travel for each in counted[-len(last) :]),
         num_outstanding=outstanding[-1],
         grew=outstanding[-1] - outstanding[-len(last) - 1],
+        num_due=due[-1] - due[-len(last) - 1] if load.rate is not None else None,
+        is_in_vain=in_vain,
+        is_gone=not final.healths and not last[-1].num("detected"),
     )
 
 

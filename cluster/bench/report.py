@@ -9,7 +9,8 @@ from typing import Any
 
 from actors.faces import Health
 from actors.intake import num_cores
-from cluster.bench.limit import FAULTS, Figures, limit_of
+from cluster.bench.figures import Figures
+from cluster.bench.limit import FAULTS, limit_of
 from cluster.bench.measure import Measured, Plan
 from cluster.bench.windows import PERCENTILES, percentile
 from cluster.settings import Settings
@@ -79,6 +80,10 @@ def figures_of(measured: Measured, settings: Settings, detectors: Sequence[Healt
         num_refused=measured.stages.num_refused,
         images_per_s=window.images_per_s,
         rate=measured.load.rate,
+        seconds=window.seconds,
+        num_due=measured.num_due,
+        num_calls=len(window.latencies_ms),
+        is_gone=measured.is_gone,
         num_outstanding=measured.num_outstanding,
         num_callers=measured.load.concurrency,
         device_busy=measured.device.busy,
@@ -112,6 +117,7 @@ def _row(measured: Measured, settings: Settings, detectors: Sequence[Health]) ->
         "num_windows": measured.num_windows,
         "seconds": round(window.seconds, 3),
         "num_calls": len(latencies),
+        "num_due": measured.num_due,
         "images_per_s": round(window.images_per_s, 2),
         "latency_ms": {
             "mean": round(sum(latencies) / len(latencies), 2) if latencies else None,

@@ -97,6 +97,27 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
+def is_in_vain(windows: Sequence[Window], num_different: int, *, is_heard: bool, are_waiting: bool) -> bool:
+    """Whether to measure on would tell nothing more.
+
+    It is so if every image that was sent is rejected, if no detector is there any more to find anything, and
+    if no call was answered in as many windows as a result needs.
+
+    Args:
+        windows: so far, the first one first; at least one.
+        num_different: how many different images are sent.
+        is_heard: whether a detector said just now how it is.
+        are_waiting: whether calls were outstanding whenever one of the last three windows ended.
+    """
+    num_images = sum(each.num_images for each in windows)
+    if num_images >= num_different and num_images == sum(each.num("rejected") for each in windows):
+        return True
+    if not is_heard and not windows[-1].num("detected"):
+        return True
+    last = windows[-NUM_STEADY:]
+    return are_waiting and len(last) == NUM_STEADY and not any(each.latencies_ms for each in last)
+
+
 def are_steady(windows: Sequence[Window]) -> bool:
     """Whether the last three windows agree in images a second and in the median latency."""
     last = windows[-NUM_STEADY:]

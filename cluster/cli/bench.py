@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +18,19 @@ from cluster.bench import inputs
 from cluster.bench.bench import bench as measure_loads
 from cluster.bench.compare import compare as compare_reports
 from cluster.bench.compare import read_report
+from cluster.bench.limit import Kind
 from cluster.bench.load import Calls, Load
 from cluster.bench.measure import Plan
 from cluster.bench.windows import Window, percentile
 from cluster.cli.bench_view import comparison, tables
 from cluster.cli.kept_cluster import find_suitable, joining
 from cluster.cli.options import address_option, config_option, model_option, settings_of_model
-from cluster.cli.photo_paths import find_photos
+from cluster.cli.photo_paths import find_photos, shown
 from cluster.errors import ConfigurationError
 from cluster.settings import Settings, load_settings
 
 _EXIT_SOME_NOT_DETECTED = 1
+_EXIT_NOTHING_WAS_ANSWERED = 3
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
@@ -118,7 +121,7 @@ def bench(
     latency. With --rate, latency counts from the moment at which a call should have begun.
 
     Exit code: 0 every image got a detection, 1 some were rejected or failed, 2 wrong use, 3 no detector could
-    be asked.
+    be asked, or none answered any more.
     """
     if concurrency and rate:
         raise click.UsageError("A load is either --concurrency or --rate: give one of them.")
@@ -151,6 +154,8 @@ def bench(
     def tell(load: Load, done: Window | None) -> None:
         if done is None:
             messages.print(f"{load}: {warm_up:g} s of warm-up, then windows of {window:g} s", style="dim")
+        elif not done.latencies_ms:
+            messages.print(f"{load}: no call was answered", style="yellow")
         else:
             p50 = percentile(done.latencies_ms, 50)
             messages.print(f"{load}: {done.images_per_s:.1f} images/s, p50 {p50:.1f} ms", style="dim")
@@ -167,6 +172,8 @@ def bench(
         if compared is not None:
             console.print(comparison(compared, str(earlier)))
         console.print(f"\n{found['limit']['load']}: {found['limit']['sentence']}", style="bold", markup=False)
+    if found["limit"]["kind"] == Kind.UNANSWERED:
+        sys.exit(_EXIT_NOTHING_WAS_ANSWERED)
     if any(each["outcomes"]["failed"] or each["outcomes"]["rejected"] for each in found["loads"]):
         sys.exit(_EXIT_SOME_NOT_DETECTED)
 
@@ -188,6 +195,12 @@ def _images(
     if not found:
         raise ConfigurationError(
             "There is no photo to send. Name photos, folders with photos, or nothing for made-up photos."
+        )
+    if missing := [path for path in found if not os.path.isfile(path)]:
+        others = f", nor are {len(missing) - 1} more of those that were named" if missing[1:] else ""
+        raise ConfigurationError(
+            f"{shown(missing[0])} is no file{others}. Name photos that are there, folders with photos, or "
+            "nothing for made-up photos."
         )
     if pixels is None:
         return list(found), f"{len(found)} photos"

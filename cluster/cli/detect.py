@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -23,7 +22,7 @@ from actors.faces import Detected, Failed, Outcome, Rejected
 from actors.images import Limits, read_upright
 from cluster.background import repeat_async
 from cluster.cli.kept_cluster import joining
-from cluster.cli.photo_paths import Photo
+from cluster.cli.photo_paths import Photo, shown
 from cluster.cli.timings import Start
 from cluster.client.face_client import FaceClient
 from cluster.client.parts import Parts
@@ -90,14 +89,14 @@ async def detect(
                 counts[outcome.status] += 1
                 problem = await asyncio.to_thread(copies.draw, photo, outcome) if copies else ""
                 if as_json:
-                    row = {"image": _shown(photo.path), **outcome.as_dict()}
+                    row = {"image": shown(photo.path), **outcome.as_dict()}
                     out.print(json.dumps(row), markup=False)
                 else:
                     out.print(_row(photo, outcome))
                 if problem:
                     messages.print(Text(problem, style="yellow"))
                 if isinstance(outcome, Rejected | Failed):
-                    not_detected.append((_shown(photo.path), outcome))
+                    not_detected.append((shown(photo.path), outcome))
                 if isinstance(outcome, Detected):
                     counts["faces"] += len(outcome.faces)
                     served_by.add(outcome.stamp.served_by)
@@ -223,7 +222,7 @@ def _row(photo: Photo, outcome: Outcome) -> Text:
         faces = str(len(outcome.faces))
         score = f"{outcome.faces[0].score:.3f}" if outcome.faces else "-"
     spent = outcome.times.prepare_ms + outcome.times.queue_ms + outcome.times.run_ms
-    rest = f" {faces:>5} {score:>6} {spent:>7.1f}  {_shown(photo.path)}"
+    rest = f" {faces:>5} {score:>6} {spent:>7.1f}  {shown(photo.path)}"
     return Text.assemble((f"{outcome.status:<9}", _STYLES[outcome.status]), rest)
 
 
@@ -235,11 +234,6 @@ def _summary(counts: Counter[str], seconds: float, served_by: set[str]) -> Text:
         + (f"; by {', '.join(sorted(served_by))}" if served_by else ""),
         style="bold",
     )
-
-
-def _shown(path: str) -> str:
-    """A file name as text; bytes that are not UTF-8 become replacement characters."""
-    return path.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8", "replace")
 
 
 class _AnnotatedCopies:
@@ -264,7 +258,7 @@ class _AnnotatedCopies:
             target = self._name(photo)
             write_jpeg(target, draw_faces(read_upright(photo.path, self._limits), outcome.faces))
         except (OSError, ImageFault) as error:
-            return f"There is no annotated copy of {_shown(photo.path)}: {error}"
+            return f"There is no annotated copy of {shown(photo.path)}: {error}"
         return ""
 
     def _name(self, photo: Photo) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from actors.errors import ModelUnavailable
+from cluster.cli.entry import end_interrupted
 from cluster.cli.lazy import LazyGroup
 from cluster.cli.options import address_option, config_option, model_option, settings_of_model
 from cluster.errors import ConfigurationError, DeviceTaken, RayfaceError
@@ -25,7 +25,6 @@ EXIT_SOME_NOT_DETECTED = 1
 EXIT_WRONG_USE = 2
 EXIT_NOTHING_COULD_BE_ASKED = 3
 EXIT_TAKEN = 4
-EXIT_INTERRUPTED = 130
 
 _NO_PHOTO = "There is no photo to look at. Name photos, folders with photos, or a pattern that matches some."
 
@@ -221,19 +220,11 @@ def main() -> None:
     except RayfaceError as error:
         _end(error)
     except (click.Abort, KeyboardInterrupt):
-        _end_interrupted()
+        end_interrupted()
     except BrokenPipeError:
         # The program that read our output has ended (`rayface detect … | head`).
         sys.stderr.close()
         sys.exit(EXIT_SOME_NOT_DETECTED)
-
-
-def _end_interrupted() -> NoReturn:
-    """End at once: Python would first wait for the thread that reads standard input, perhaps for ever."""
-    click.echo("Stopped.", err=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_INTERRUPTED)
 
 
 def _show_licence(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,11 @@ def find_photos(
             yield from _matching(argument, warn)
         else:
             yield Photo(argument, Path(argument).name)
+
+
+def shown(path: str) -> str:
+    """A file name as text; bytes that are not UTF-8 become replacement characters."""
+    return path.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8", "replace")
 
 
 def _in_folder(folder: str, warn: Callable[[str], None]) -> Iterator[Photo]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cluster.bench.limit import Figures, Kind, limit_of
+from cluster.bench.figures import Figures
+from cluster.bench.limit import Kind, limit_of
 from cluster.settings import load_settings
 
 #: Nothing is full: one caller of a GPU elsewhere.
@@ -27,6 +28,13 @@ FULL = {"client": 1.7, "driver process": 0.2, "detector": 0.0, "Ray": 0.1, "othe
 ON_CPU = {"client": 0.6, "driver process": 0.1, "detector": 1.2, "Ray": 0.1, "others": 0.0}
 OTHERS = {"client": 0.3, "driver process": 0.1, "detector": 0.0, "Ray": 0.1, "others": 1.5}
 LATE = {"wait for room": 1.0, "prepare": 5.0, "wire": 90.0, "queue": 1.0, "run": 5.0}
+AT_A_RATE: dict[str, Any] = {
+    "num_callers": None,
+    "rate": 40.0,
+    "seconds": 6.0,
+    "num_calls": 400,
+    "is_here": True,
+}
 NO_ROOM = {"wait for room": 90.0, "prepare": 5.0, "wire": 10.0, "queue": 1.0, "run": 5.0}
 
 
@@ -86,9 +94,24 @@ NO_ROOM = {"wait for room": 90.0, "prepare": 5.0, "wire": 10.0, "queue": 1.0, "r
         (Kind.WIRE, {"num_callers": 8, "stage_ms": LATE}, "90 of a call's 102 ms"),
         (Kind.REFUSALS, {"num_refused": 40}, "refused images 40 times"),
         (Kind.ADMISSION, {"num_callers": 200, "stage_ms": NO_ROOM}, "client.max_images_in_flight"),
-        (Kind.RATE, {"num_callers": None, "rate": 40.0}, "all 40 images a second"),
-        (Kind.DEVICE, {"num_callers": None, "rate": 90.0, "device_busy": 0.95}, "busy 95 % of the time"),
-        (Kind.CALLERS, {"num_callers": None, "rate": 90.0, "is_here": True}, "40.0 of 90 images a second"),
+        (Kind.RATE, AT_A_RATE | {"num_due": 400}, "all 40 images a second"),
+        (Kind.DEVICE, AT_A_RATE | {"num_due": 900, "device_busy": 0.95}, "busy 95 % of the time"),
+        # A call that begins just before the end is answered after it: of few calls, that is more than 5 %.
+        (Kind.RATE, AT_A_RATE | {"num_due": 10, "num_calls": 9}, "all 40 images a second"),
+        (Kind.CALLERS, AT_A_RATE | {"num_due": 10, "num_calls": 8}, "(8 of 10 calls that were due)"),
+        (Kind.CALLERS, AT_A_RATE | {"num_due": 900, "num_calls": 400}, "(400 of 900 calls that were due)"),
+        # What is answered a second is no measure of few calls: 8 images of one call are many in a window.
+        (Kind.FEW_CALLS, AT_A_RATE | {"num_due": 2, "num_calls": 3}, "2 calls were due in 6 s, and 3 were"),
+        (Kind.FEW_CALLS, AT_A_RATE | {"num_due": 1, "num_calls": 1}, "1 call was due in 6 s, and 1 was"),
+        (Kind.FEW_CALLS, AT_A_RATE | {"num_images": 0, "num_due": 0, "num_calls": 0}, "--window"),
+        (Kind.UNANSWERED, {"num_images": 0, "num_outstanding": 1, "seconds": 15.0}, "1 call had no answer"),
+        (
+            Kind.UNANSWERED,
+            {"num_images": 0, "num_outstanding": 8, "seconds": 15.0},
+            "No call was answered in 15 s, and 8 calls had no answer",
+        ),
+        (Kind.UNANSWERED, {"is_gone": True, "num_outstanding": 8}, "8 calls had no answer at the end."),
+        (Kind.UNANSWERED, {"is_gone": True, "failed": {"no_cluster": 3}}, "3 images failed (3 no_cluster)"),
         (Kind.CALLERS, {}, 'in the stage "wire" (10.0 of 21.0 ms)'),
         (Kind.CALLERS, {"device_busy": None, "stage_ms": {}}, "Too few callers"),
         # One thread that waits for its answers is no slow link: more callers would help.

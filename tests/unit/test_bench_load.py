@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from actors.faces import Detected, Failed, Failure, Health, Outcome, Priority, Stamp
+from actors.faces import Detected, Failed, Failure, Health, Outcome, Priority, Rejected, Rejection, Stamp
 from actors.images import ImageSource
 from cluster.bench.load import Answered, Calls, Load, LoadGenerator
 from cluster.bench.measure import Counters, Measured, Plan, measure
@@ -145,6 +145,32 @@ def test_no_answer_at_all_is_no_division_by_zero() -> None:
     found, _ = measured(Client(lambda now: 1e6), Load(concurrency=1), Plan(0.0, 1.0, 3))
     assert not found.is_steady
     assert found.window.images_per_s == 0
+
+
+def test_calls_that_hang_end_the_measurement_and_so_do_detectors_that_are_gone() -> None:
+    hung, _ = measured(Client(lambda now: 1e6), Load(concurrency=1), Plan(0.0, 1.0, 50), health())
+    assert hung.is_in_vain
+    assert not hung.is_gone
+    assert hung.num_windows == 3
+    ended = Client(lambda now: 0.1 if now < 1 else 1e6)
+    gone, _ = measured(ended, Load(concurrency=1), Plan(0.0, 2.0, 50))
+    assert gone.is_gone
+    assert gone.is_in_vain
+    assert gone.num_windows == 2
+
+
+def test_rejected_images_alone_end_the_measurement() -> None:
+    stamp = Stamp("client")
+    client = Client(lambda now: 0.1, Rejected(stamp=stamp, reason=Rejection.UNREADABLE, detail="none"))
+    found, _ = measured(client, Load(concurrency=1), Plan(0.0, 1.0, 50), health())
+    assert found.is_in_vain
+    assert found.num_windows == 1
+
+
+def test_the_calls_that_were_due_are_counted() -> None:
+    found, _ = measured(Client(lambda now: 0.038), Load(rate=0.5), Plan(1.0, 10.0, 3), health())
+    assert found.num_due == len(found.window.latencies_ms) == 7
+    assert not found.is_in_vain
 
 
 def test_failures_are_counted_by_kind_and_reason() -> None:

@@ -303,6 +303,22 @@ def test_the_command_hands_on_what_it_was_told(monkeypatch: pytest.MonkeyPatch, 
     assert asked["settings"].detector.model == "yunet"
 
 
+def test_a_file_that_does_not_exist_is_refused_before_the_start(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["bench", str(tmp_path / "none.jpg"), str(tmp_path / "nor.jpg")])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "none.jpg is no file, nor are 1 more" in str(done.exception)
+
+
+def test_a_cluster_that_ends_is_told_by_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ended(*_: Any) -> Any:
+        return made(replace(one(Load(8)), window=Window(0.0, 10.0), num_outstanding=8, is_gone=True))
+
+    monkeypatch.setattr(bench_command, "measure_loads", ended)
+    done = CliRunner().invoke(cli, ["bench", "--pixels", "64"])
+    assert done.exit_code == 3
+    assert "No detector answers any more" in done.output
+
+
 def test_a_model_is_not_chosen_for_detectors_that_run_already() -> None:
     done = CliRunner().invoke(cli, ["bench", "--model", "yunet", "--address", "head:6379"])
     assert done.exit_code == 2
