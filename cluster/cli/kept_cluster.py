@@ -30,8 +30,13 @@ def find_kept() -> tuple[KeptCluster | None, str]:
 
 
 def find_suitable(settings: Settings) -> tuple[KeptCluster | None, str]:
-    """As `find_kept`, but one of other versions or settings is left alone, and the sentence says so."""
+    """As `find_kept`, but one of other versions or settings is left alone, and the sentence says so.
+
+    What is left of one that has ended is cleared away.
+    """
     cluster, problem = find_kept()
+    if problem:
+        kept.clear_away()
     if cluster is not None and (reason := cluster.why_other(settings)):
         return None, f"The kept cluster is not used: {reason}. `rayface down` ends it."
     return cluster, problem

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from cluster.errors import ClusterUnavailable, ConfigurationError
 from cluster.node import kept
@@ -139,9 +139,9 @@ def _wait(is_done: Callable[[], bool], seconds: float) -> bool:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Let one `up` or `down` of this user work at a time."""
-    lock = FileLock(kept.make_folder() / "lock", timeout=_END_WITHIN_S)
+    lock = kept.lock()
     try:
-        lock.acquire()
+        lock.acquire(timeout=_END_WITHIN_S)
     except Timeout as error:
         raise ClusterUnavailable(
             "Another `rayface up` or `rayface down` is at work. Wait until it is done."

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from actors.face_detector import start_detector
 from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected
 from actors.images import PreparedImage
 from actors.observer import Observer
@@ -41,6 +40,9 @@ class CpuDetector(Protocol):
 
 def open_cpu_detector(settings: DetectorSettings, observer: Observer | None) -> CpuDetector:
     """Make the detector of this process; it opens its model in the background."""
+    # Loaded here: few clients ever need a detector of their own.
+    from actors.face_detector import start_detector
+
     return start_detector("fallback", settings, observer=observer)
 
 

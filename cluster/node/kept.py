@@ -26,11 +26,14 @@ from cluster.ray_internals import HEAD_PROCESS_NAMES, NODE_PROCESS_NAMES
 
 # Loading the settings takes longer than all of this; `detect` reads the record before.
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
     from cluster.settings import Settings
 
 _RECORD = "cluster.json"
 #: A file in the folder; while it exists, the keeper ends its cluster.
 _END_NOTE = "end"
+_LOCK = "lock"
 #: Beginning of the name of Ray's folder for a kept cluster. `remove_leftovers` removes no other folder.
 TEMP_PREFIX = "rayface-up-"
 
@@ -262,6 +265,33 @@ def ask_to_end() -> None:
 def is_asked_to_end() -> bool:
     """Whether the note is there."""
     return (folder() / _END_NOTE).exists()
+
+
+def lock() -> BaseFileLock:
+    """What each process holds while it starts or ends a kept cluster, or clears one away.
+
+    Its file stays in the folder: a process that had opened it before it was removed would hold a lock that no
+    other process sees.
+
+    Raises:
+        ConfigurationError: as for `make_folder`.
+    """
+    from filelock import FileLock
+
+    return FileLock(make_folder() / _LOCK)
+
+
+def clear_away() -> None:
+    """Remove what is left of a cluster whose keeper was killed: Ray's agents may have outlived it.
+
+    A keeper that runs does this itself. A cluster that another process starts or ends now is left to it.
+    """
+    from filelock import Timeout
+
+    with contextlib.suppress(ConfigurationError, Timeout, OSError), lock().acquire(timeout=0):
+        cluster = read()
+        if cluster is not None and not (cluster.boot == boot() and cluster.keeper.is_alive()):
+            remove_leftovers(cluster)
 
 
 def remove_leftovers(cluster: KeptCluster | None) -> None:

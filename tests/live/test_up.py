@@ -93,6 +93,19 @@ def test_a_raylet_that_was_killed_is_noticed(home: Path, photos: Path) -> None:
     assert recorded(home).address != cluster.address
 
 
+def test_what_a_killed_keeper_left_goes_with_the_next_run(home: Path, photos: Path) -> None:
+    """Ray's agents outlive a keeper that was killed with SIGKILL."""
+    assert command("up", variables=state(home)).returncode == 0
+    cluster = recorded(home)
+    os.kill(cluster.keeper.pid, signal.SIGKILL)
+    done = command("detect", str(photos / "astronaut.jpg"), "--json", variables=state(home))
+    assert done.returncode == 0, done.stderr
+    assert "The kept cluster has ended" in done.stderr
+    assert [each.name for each in cluster.processes if each.is_alive()] == []
+    assert not Path(cluster.temp_dir).exists()
+    assert "No cluster is kept" in command("down", variables=state(home)).stdout
+
+
 def test_a_run_with_other_settings_leaves_the_kept_cluster_alone(home: Path, photos: Path) -> None:
     """Of a keeper that was killed with SIGKILL, `down` ends what is left, by the record."""
     assert command("up", variables=state(home)).returncode == 0

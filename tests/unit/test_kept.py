@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,10 +109,59 @@ def test_a_cluster_whose_raylet_is_gone_has_ended() -> None:
     whole = cluster()
     keeper, gcs, raylet = whole.processes
     kept.write(replace(whole, processes=(keeper, gcs, replace(raylet, born=1.0))))
-    found, why = find_suitable(load_settings())
+    found, why = find_kept()
     assert found is None
     assert "raylet ended" in why
     assert "`rayface up` starts it anew" in why
+
+
+@pytest.fixture
+def agent() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that waits until it is killed, as an agent of Ray that has lost its node."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+def left_behind(agent: subprocess.Popen[bytes], temp_dir: Path, *, by_killed_keeper: bool) -> KeptCluster:
+    """A recorded cluster without a raylet; the process is its agent, or its keeper if none was killed."""
+    temp_dir.mkdir(mode=0o700)
+    keeper, gcs, raylet = (replace(each, born=1.0) for each in cluster().processes)
+    waiting = KeptProcess.of(psutil.Process(agent.pid))
+    assert waiting is not None
+    processes = (keeper, gcs, raylet, waiting) if by_killed_keeper else (waiting, gcs, raylet)
+    made = replace(cluster(), temp_dir=str(temp_dir), processes=processes)
+    kept.write(made)
+    return made
+
+
+def test_what_a_killed_keeper_left_is_cleared_away(agent: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """By the next run that would use it, which says in a sentence that it has ended."""
+    temp_dir = tmp_path / f"{kept.TEMP_PREFIX}x"
+    left_behind(agent, temp_dir, by_killed_keeper=True)
+    found, why = find_suitable(load_settings())
+    assert found is None
+    assert "has ended" in why
+    assert agent.wait(30) != 0
+    assert not temp_dir.exists()
+    assert find_kept() == (None, "")
+
+
+def test_a_keeper_that_runs_clears_away_itself(agent: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    made = left_behind(agent, tmp_path / f"{kept.TEMP_PREFIX}x", by_killed_keeper=False)
+    assert "has ended" in find_suitable(load_settings())[1]
+    assert agent.poll() is None
+    assert kept.read() == made
+
+
+def test_what_another_command_clears_away_is_left_to_it(
+    agent: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    made = left_behind(agent, tmp_path / f"{kept.TEMP_PREFIX}x", by_killed_keeper=True)
+    with kept.lock():
+        assert "has ended" in find_suitable(load_settings())[1]
+    assert agent.poll() is None
+    assert kept.read() == made
 
 
 def test_a_cluster_of_an_earlier_start_of_the_machine_has_ended() -> None:
