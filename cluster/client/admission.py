@@ -68,9 +68,13 @@ class Admission:
             self._let_in()
 
     async def _take(self, wanted: int, priority: Priority, until: float) -> None:
-        queue = self._queues[priority]
-        if self.num_waiting >= self._max_waiting:
+        num_waiting = self.num_waiting
+        if not num_waiting and wanted <= self._num_free - self._kept_from(priority):
+            self._num_free -= wanted
+            return
+        if num_waiting >= self._max_waiting:
             raise Full
+        queue = self._queues[priority]
         waiting = _Waiting(wanted, asyncio.get_running_loop().create_future())
         queue.append(waiting)
         self._let_in()

@@ -59,8 +59,9 @@ class Asking:
             patient: whether to wait while every circuit is open, and not to fail at once.
         """
         asked = list(images)
+        late = self._failed(Failure.DEADLINE, "The time was up before the photo was sent.")
         for image in asked:
-            image.outcome = self._failed(Failure.DEADLINE, "The time was up before the photo was sent.")
+            image.outcome = late
         while asked and self._clock() < until:
             await self._once(asked, priority, until, patient=patient)
             waits_s = [wait_s for image in asked if (wait_s := _wait_s(image)) is not None]

@@ -164,8 +164,8 @@ class DetectorPool:
                 each for each in self.detectors.values() if each.circuit.state(now) is CircuitState.CLOSED
             ]
             if closed:
-                ready = [each for each in closed if each.is_ready]
-                return min(ready or closed, key=lambda each: each.expected_ms)
+                best = [each for each in closed if each.is_ready] or closed
+                return best[0] if len(best) == 1 else min(best, key=lambda each: each.expected_ms)
             refusal = self.refusal()
             if refusal is not None and not patient:
                 raise refusal

@@ -8,7 +8,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected
+from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected, Stamp
 from cluster.background import repeat_async
 from cluster.client.status import ClientStatus
 from cluster.connection.cluster_api import ClusterApi
@@ -52,22 +52,26 @@ class ClientMetrics:
     def call_ended(self, outcomes: Sequence[Outcome], priority: Priority, seconds: float) -> None:
         """Count a call of the client, and each of its images by outcome."""
         self._durations.append(("rayface_client_call_seconds", seconds, {"priority": str(priority)}))
+        kinds: Counter[tuple[str, str, Stamp]] = Counter()
         for outcome in outcomes:
             reason = str(outcome.reason) if isinstance(outcome, Rejected | Failed) else ""
-            self.outcomes[outcome.status] += 1
-            self._count(
-                "rayface_client_images_total",
-                outcome=outcome.status,
-                reason=reason,
-                served_by=outcome.stamp.served_by,
-                priority=str(priority),
-            )
-            if outcome.stamp.fallback:
-                self._count("rayface_client_fallback_images_total", reason=outcome.stamp.fallback)
+            kinds[outcome.status, reason, outcome.stamp] += 1
             if isinstance(outcome, Detected):
                 self._durations.append(
                     ("rayface_client_prepare_seconds", outcome.times.prepare_ms / 1000, {})
                 )
+        for (status, reason, stamp), num in kinds.items():
+            self.outcomes[status] += num
+            self._count(
+                "rayface_client_images_total",
+                num,
+                outcome=status,
+                reason=reason,
+                served_by=stamp.served_by,
+                priority=str(priority),
+            )
+            if stamp.fallback:
+                self._count("rayface_client_fallback_images_total", num, reason=stamp.fallback)
 
     def asked_again(self, num_images: int, priority: Priority) -> None:
         """Count images that were busy and are asked for again."""

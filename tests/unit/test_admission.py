@@ -57,9 +57,10 @@ def test_a_call_larger_than_all_there_is_takes_all_there_is() -> None:
 def test_too_many_who_wait_are_told_so() -> None:
     async def story() -> None:
         admission = Admission(1, 0)
-        with pytest.raises(Full):
-            async with admission.room(1, Priority.BULK, 1e9):
-                pass
+        async with admission.room(1, Priority.INTERACTIVE, 1e9):
+            with pytest.raises(Full):
+                async with admission.room(1, Priority.INTERACTIVE, 1e9):
+                    pass
 
     run(story())
 
