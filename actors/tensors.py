@@ -13,6 +13,11 @@ Tensor = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 _MAX_SPARE = 3
 
 
+#: Fewer bytes than this are copied without letting other threads run meanwhile. NumPy lets them, and getting
+#: the interpreter back from a busy event loop takes much longer than copying a small image.
+MAX_BYTES_AT_ONCE = 200_000
+
+
 def fill_row(row: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
     """Copy an image into the top left of a row of a tensor, and clear what is left of the row.
 
@@ -21,9 +26,25 @@ def fill_row(row: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
         pixels: uint8[h, w, 3], not larger than the row.
     """
     height, width = pixels.shape[:2]
+    is_whole = width == row.shape[1] and row.flags.c_contiguous and pixels.flags.c_contiguous
+    if is_whole and row.nbytes <= MAX_BYTES_AT_ONCE:
+        flat = memoryview(row).cast("B")
+        flat[: pixels.nbytes] = memoryview(pixels).cast("B")
+        if pixels.nbytes < row.nbytes:
+            flat[pixels.nbytes :] = bytes(row.nbytes - pixels.nbytes)
+        return
     row[:height, :width] = pixels
-    row[height:] = 0
-    row[:height, width:] = 0
+    if height < row.shape[0]:
+        row[height:] = 0
+    if width < row.shape[1]:
+        row[:height, width:] = 0
+
+
+def copied(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy of pixels, uint8[h, w, 3]; it may be read-only."""
+    if pixels.nbytes > MAX_BYTES_AT_ONCE:
+        return np.array(pixels)
+    return np.frombuffer(bytes(pixels.data), np.uint8).reshape(pixels.shape)
 
 
 class Buffers:

@@ -11,8 +11,6 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from actors.faces import (
     Detected,
     Face,
@@ -25,6 +23,7 @@ from actors.faces import (
     Times,
 )
 from actors.images import Pixels, PreparedImage
+from actors.tensors import copied
 from cluster.slabs import Slab, SlabAddress, Slabs
 
 #: What a `PreparedImage` holds beside its pixels, in the order of its fields.
@@ -177,7 +176,7 @@ def _fields_of_stamp(stamp: Stamp) -> tuple[Any, ...]:
 def _copied(slabs: Slabs | None, slab: Slab) -> Pixels:
     if slabs is None or not slabs.fits(slab):
         raise CannotShare
-    pixels = np.array(slabs.pixels_in(slab))
+    pixels = copied(slabs.pixels_in(slab))
     if not slabs.holds(slab):
         raise CannotShare
     return pixels
