@@ -68,8 +68,15 @@ class BatchRunner:
         self._num_reruns_left = _RERUNS_AT_FIRST
         self._opening: asyncio.Task[None] | None = None
 
-    async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[ResultOrFault]:
-        """Run one batch; with `first`, before others that wait for the device.
+    async def __call__(
+        self, batch: Sequence[PreparedImage], first: bool, begun: Callable[[], None] = lambda: None
+    ) -> Sequence[ResultOrFault]:
+        """Run one batch.
+
+        Args:
+            batch: images of one shape.
+            first: whether the run goes before others that wait for the device.
+            begun: called when the device begins with them.
 
         Raises:
             DetectorFault: no image of the batch got faces, all for this reason.
@@ -77,7 +84,7 @@ class BatchRunner:
         if (fault := self._fault()) is not None:
             raise fault
         try:
-            answers: Sequence[ResultOrFault] = await self._on_device(batch, first)
+            answers: Sequence[ResultOrFault] = await self._on_device(batch, first, begun)
         except OutOfMemory as full:
             return await self._smaller(batch, first, full)
         except DeviceRemoved as gone:
@@ -108,8 +115,10 @@ class BatchRunner:
             # Nobody waits for this task, so it tells.
             self._observer.trouble("bucket_not_opened", reason=type(error).__name__, detail=repr(error))
 
-    async def _on_device(self, batch: Sequence[PreparedImage], first: bool) -> list[ImageResult]:
-        work = partial(self._model.run_batch, batch, first=first)
+    async def _on_device(
+        self, batch: Sequence[PreparedImage], first: bool, begun: Callable[[], None]
+    ) -> list[ImageResult]:
+        work = partial(self._model.run_batch, batch, first=first, begun=begun)
         faces, run = await asyncio.get_running_loop().run_in_executor(self._threads, work)
         return [ImageResult(each, run) for each in faces]
 

@@ -37,6 +37,7 @@ class _BatchUnderWay:
     """A batch that is assembled or run now; `ends` is when it should end, on the event loop's clock."""
 
     ends: float
+    run_s: float
     num_images: int
     is_bulk: bool
 
@@ -45,8 +46,9 @@ class Batcher(Generic[Result]):
     """Collects images of many callers into batches of one shape.
 
     Args:
-        run: runs one batch, given whether it goes before others; returns a result or a fault for each image,
-            or raises the `DetectorFault` of all.
+        run: runs one batch, given whether it goes before others, and what to call, from any thread, when the
+            device begins with it; returns a result or a fault for each image, or raises the `DetectorFault`
+            of all.
         best_batch: returns the batch size for a shape.
         expected_s: returns the seconds that a run of so many images of a shape takes.
         num_lanes: batches on the device at once.
@@ -61,7 +63,9 @@ class Batcher(Generic[Result]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[PreparedImage], bool], Awaitable[Sequence[Result | DetectorFault]]],
+        run: Callable[
+            [Sequence[PreparedImage], bool, Callable[[], None]], Awaitable[Sequence[Result | DetectorFault]]
+        ],
         *,
         best_batch: Callable[[Shape], int],
         expected_s: Callable[[int, Shape], float],
@@ -246,9 +250,10 @@ class Batcher(Generic[Result]):
             shape = batch[0].image.shape
             begins = asyncio.get_running_loop().time() + self._until_lane_s()
             is_bulk = batch[0].call.priority is Priority.BULK
-            under_way = _BatchUnderWay(begins + self._expected_s(len(batch), shape), len(batch), is_bulk)
+            run_s = self._expected_s(len(batch), shape)
+            under_way = _BatchUnderWay(begins + run_s, run_s, len(batch), is_bulk)
             self._running.add(under_way)
-            task = asyncio.get_running_loop().create_task(self._run_batch(batch))
+            task = asyncio.get_running_loop().create_task(self._run_batch(batch, under_way))
             self._tasks.add(task)
             task.add_done_callback(partial(self._lane_is_free, under_way))
 
@@ -332,12 +337,18 @@ class Batcher(Generic[Result]):
             return
         batch.append(entry)
 
-    async def _run_batch(self, batch: list[Entry[Result]]) -> None:
+    async def _run_batch(self, batch: list[Entry[Result]], under_way: _BatchUnderWay) -> None:
         loop = asyncio.get_running_loop()
+
+        def begun_on_device() -> None:
+            # A plain number, so that any thread may set it. Most runs begin later than it was expected, and
+            # the next batch may take images for longer.
+            under_way.ends = loop.time() + under_way.run_s
+
         begun = loop.time()
         first = any(entry.call.priority is Priority.INTERACTIVE for entry in batch)
         try:
-            answers = await self._run([entry.image for entry in batch], first)
+            answers = await self._run([entry.image for entry in batch], first, begun_on_device)
             if len(answers) != len(batch):
                 raise DeviceFailed(
                     f"A batch of {len(batch)} images got {len(answers)} answers. Please report it."

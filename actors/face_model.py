@@ -192,10 +192,11 @@ class FaceModel:
         return self.run_batch(images, first=first)[0]
 
     def run_batch(
-        self, images: Sequence[PreparedImage], *, first: bool = False
+        self, images: Sequence[PreparedImage], *, first: bool = False, begun: Callable[[], None] | None = None
     ) -> tuple[list[tuple[Face, ...]], Run]:
-        """Do as `detect`, and return the run too."""
-        return self._detect(images, [image.digest for image in images], self._settings.max_run_s, first)
+        """Do as `detect`, and return the run too; `begun` is called when the device begins with it."""
+        digests = [image.digest for image in images]
+        return self._detect(images, digests, self._settings.max_run_s, first, begun)
 
     def check_golden(self) -> None:
         """Detect the golden photo once, in a batch of one.
@@ -240,11 +241,18 @@ class FaceModel:
                 )
 
     def _detect(
-        self, images: Sequence[PreparedImage], digests: Sequence[str], limit_s: float, first: bool
+        self,
+        images: Sequence[PreparedImage],
+        digests: Sequence[str],
+        limit_s: float,
+        first: bool,
+        on_begin: Callable[[], None] | None = None,
     ) -> tuple[list[tuple[Face, ...]], Run]:
         shape = images[0].shape
         session, tensor = self._assemble(images, shape)
         with self._guard.run(_named(Bucket(len(images), shape)), limit_s, digests, first=first):
+            if on_begin is not None:
+                on_begin()
             begun = self._clock()
             heads = session.run(tensor)
             ran = self._clock()

@@ -28,8 +28,8 @@ def fill_row(row: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
     height, width = pixels.shape[:2]
     is_whole = width == row.shape[1] and row.flags.c_contiguous and pixels.flags.c_contiguous
     if is_whole and row.nbytes <= MAX_BYTES_AT_ONCE:
-        flat = memoryview(row).cast("B")
-        flat[: pixels.nbytes] = memoryview(pixels).cast("B")
+        flat = row.data.cast("B")
+        flat[: pixels.nbytes] = pixels.data.cast("B")
         if pixels.nbytes < row.nbytes:
             flat[pixels.nbytes :] = bytes(row.nbytes - pixels.nbytes)
         return

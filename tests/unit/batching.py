@@ -29,9 +29,12 @@ class Device:
         self.shapes: list[set[tuple[int, int]]] = []
         self.broken: Callable[[Sequence[PreparedImage]], Answers | None] = lambda batch: None
 
-    async def __call__(self, batch: Sequence[PreparedImage], first: bool) -> Answers:
+    async def __call__(
+        self, batch: Sequence[PreparedImage], first: bool, begun: Callable[[], None]
+    ) -> Answers:
         self.running = asyncio.current_task()
         await self._pass(first)
+        begun()
         numbers = [image.height - 80 for image in batch]
         self.batches.append(numbers)
         self.shapes.append({image.shape for image in batch})

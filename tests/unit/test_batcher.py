@@ -62,6 +62,22 @@ def test_the_next_batch_takes_images_until_it_must_be_assembled() -> None:
     assert device.batches == [[0], [1, 2, 3], [4]]
 
 
+def test_a_run_that_begins_late_gives_the_next_batch_more_time() -> None:
+    """The second run is expected at 1 s and begins at 1.5 s; the third batch takes images until 2.4 s."""
+    device = Device(seconds=1.5, gate=True)
+
+    async def story() -> None:
+        batcher = device.batcher(num_assembling=1, assemble_s=lambda num, shape: 0.1)
+        calls = []
+        for number, at in enumerate((0.0, 0.5, 1.95, 2.2)):
+            await asyncio.sleep(at - asyncio.get_running_loop().time())
+            calls.append(asyncio.create_task(answers(batcher, [number])))
+        await asyncio.gather(*calls)
+
+    run(story())
+    assert device.batches == [[0], [1], [2, 3]]
+
+
 def test_a_full_batch_is_assembled_at_once() -> None:
     device = Device(gate=True)
 
