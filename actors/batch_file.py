@@ -54,6 +54,7 @@ class BatchFile:
         self._key = key
         self._tell = tell
         self._wall = wall
+        self._told: set[str] = set()
 
     def read(self) -> list[KeptRow]:
         """What an earlier process kept under the same key; nothing if there is no such process or file."""
@@ -81,10 +82,17 @@ class BatchFile:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(fresh)
-            self._tell(
+            self._tell_once(
+                "write",
                 f"The times of batches cannot be kept in {self._path} ({error.strerror or error}); "
-                "the next start measures them again."
+                "the next start measures them again.",
             )
+
+    def _tell_once(self, kind: str, sentence: str) -> None:
+        """Tell of a trouble, unless one of its kind was told before."""
+        if kind not in self._told:
+            self._told.add(kind)
+            self._tell(sentence)
 
     def _tables(self) -> dict[str, tuple[float, list[KeptRow]]]:
         try:
@@ -112,9 +120,10 @@ class BatchFile:
             AttributeError,
             RecursionError,
         ) as error:
-            self._tell(
+            self._tell_once(
+                "read",
                 f"The times of batches in {self._path} are ignored: {error!r}. They are measured again, "
-                "and the file is replaced."
+                "and the file is replaced.",
             )
             return {}
 

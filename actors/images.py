@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,9 +208,15 @@ def check_pixels(pixels: NDArray[np.generic], limits: Limits) -> Pixels:
     return pixels.astype(np.uint8, copy=False)
 
 
-def _encoded(source: bytes | bytearray | memoryview | str | PathLike[str], limits: Limits) -> bytes:
+def _encoded(source: object, limits: Limits) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         num_bytes, data = len(source), bytes(source)
+    elif not isinstance(source, str | PathLike) or not isinstance(fspath(source), str):
+        raise ImageFault(
+            Rejection.UNSUPPORTED,
+            f"It is a {type(source).__name__}; pass an encoded photo as bytes, the path of one, or its "
+            "pixels as a uint8[height, width, 3] array in BGR order.",
+        )
     else:
         path = Path(source)
         try:

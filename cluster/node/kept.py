@@ -80,9 +80,9 @@ class KeptProcess:
             return None
 
     def is_alive(self) -> bool:
-        """Whether this process still runs; another one with the same number does not count."""
+        """Whether this process still runs; one of another user, or that began at another time, is another."""
         began = born(self.pid)
-        return began is not None and abs(began - self.born) < 1.0
+        return began is not None and abs(began - self.born) < 1.0 and _is_process_ours(self.pid)
 
     def kill(self) -> None:
         """Kill this process if it still runs."""
@@ -197,6 +197,16 @@ def born(pid: int) -> float | None:
         return None
 
 
+def _is_process_ours(pid: int) -> bool:
+    """Whether a process belongs to this user; on Windows, where there is no owner's number, always."""
+    if sys.platform == "win32":
+        return True
+    try:
+        return bool(psutil.Process(pid).uids().effective == os.geteuid())
+    except psutil.Error:
+        return False
+
+
 def folder() -> Path:
     """The folder of the record; it may not exist."""
     return Path(platformdirs.user_state_path("rayface", appauthor=False)) / "up"
@@ -235,12 +245,62 @@ def read() -> KeptCluster | None:
         if problem := _not_ours(each, is_folder=is_folder):
             raise ConfigurationError(problem)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        processes = tuple(KeptProcess(**each) for each in values.pop("processes"))
-        return KeptCluster(**values, processes=processes) if processes else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return _cluster(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
         # An older version may have written it, or a disk may have been full.
         return None
+
+
+def _cluster(values: dict[str, Any]) -> KeptCluster:
+    """The cluster that a record describes.
+
+    It checks by hand: pydantic takes longer to load than `rayface detect` may lose here.
+
+    Raises:
+        ValueError, TypeError, LookupError, ArithmeticError, AttributeError: the values are no record.
+    """
+    processes = tuple(
+        KeptProcess(_text(each["name"]), _pid(each["pid"]), _number(each["born"]))
+        for each in values["processes"]
+    )
+    if not processes:
+        raise ValueError("it has no processes")
+    address = _text(values["address"])
+    if not address.rpartition(":")[2].isdecimal():
+        raise ValueError(f"{address} is not HOST:PORT")
+    settings = {_text(name): value for name, value in values["settings"].items()}
+    for name in ("cluster.namespace", "cluster.detector_name"):
+        _text(settings[name])
+    return KeptCluster(
+        address=address,
+        since=_number(values["since"]),
+        idle_minutes=_number(values["idle_minutes"]),
+        temp_dir=_text(values["temp_dir"]),
+        processes=processes,
+        settings=settings,
+        versions={_text(name): _text(value) for name, value in values["versions"].items()},
+        boot=_text(values["boot"]),
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _number(value: object) -> float:
+    """The number of seconds or minutes: the calendar of Windows ends soon after the largest one."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 3e10:
+        raise TypeError(f"{value!r} is no number of seconds or minutes")
+    return float(value)
+
+
+def _pid(value: object) -> int:
+    # Number 1 is the system's first process, and 0 none that anybody could end.
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 < value < 2**31:
+        raise TypeError(f"{value!r} is no number of a process")
+    return value
 
 
 def write(cluster: KeptCluster) -> None:

@@ -100,6 +100,18 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert "cannot be kept" in told[0]
 
 
+def test_each_kind_of_trouble_is_told_once(tmp_path: Path) -> None:
+    """A damaged file in a folder that cannot be written is two troubles, however often it is used."""
+    told: list[str] = []
+    path = tmp_path / "batches.json"
+    path.mkdir()
+    file = kept(path, told=told)
+    for _ in range(3):
+        file.read()
+        file.write(ROWS)
+    assert len(told) == 2
+
+
 def test_the_installed_runtime_is_named() -> None:
     assert runtime_version().startswith("onnxruntime")
 

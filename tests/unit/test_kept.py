@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from cluster.cli.kept_cluster import find_kept, find_suitable, joining
 from cluster.errors import ConfigurationError
@@ -95,6 +100,63 @@ def test_a_record_that_cannot_be_read_is_none(folder: Path, text: str) -> None:
     kept.write(cluster())
     (folder / "cluster.json").write_text(text)
     assert find_kept() == (None, "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"processes": [{"name": "x", "pid": "1", "born": "q"}]},
+        {"processes": [{"name": "x", "pid": 1, "born": 0}]},
+        {"address": 5},
+        {"since": "x"},
+        {"since": float("nan")},
+        {"settings": []},
+        {"temp_dir": "\0"},
+        {"versions": None},
+        {"boot": None},
+    ],
+)
+def test_a_record_with_a_value_of_the_wrong_type_is_none(folder: Path, change: dict[str, Any]) -> None:
+    kept.write(cluster())
+    (folder / "cluster.json").write_text(json.dumps(asdict(cluster()) | change))
+    assert kept.read() is None
+
+
+@pytest.mark.parametrize("name", ["versions", "boot"])
+def test_a_record_that_does_not_name_its_boot_or_versions_is_none(folder: Path, name: str) -> None:
+    """It must not look like a record of this boot."""
+    kept.write(cluster())
+    values = asdict(cluster())
+    del values[name]
+    (folder / "cluster.json").write_text(json.dumps(values))
+    assert kept.read() is None
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(name=st.sampled_from(sorted(asdict(cluster()))), value=_JSON)
+def test_any_json_in_a_record_is_read_or_is_none(folder: Path, name: str, value: Any) -> None:
+    kept.write(cluster())
+    (folder / "cluster.json").write_text(json.dumps(asdict(cluster()) | {name: value}))
+    found = kept.read()
+    if found is not None:
+        assert str(found)
+        found.why_ended()
+        found.why_other(load_settings())
+
+
+@posix_only
+def test_a_process_of_another_user_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = this_process("raylet")
+    someone = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: someone)
+    assert not here.is_alive()
 
 
 def test_another_process_with_the_same_number_is_not_the_recorded_one() -> None:
