@@ -6,9 +6,10 @@ import asyncio
 import json
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +19,7 @@ from rich.text import Text
 from actors import golden, models
 from actors.drawing import draw_faces, write_jpeg
 from actors.errors import ImageFault, ModelUnavailable
-from actors.faces import Detected, Failed, Outcome, Rejected
+from actors.faces import Detected, Failed, Failure, Outcome, Rejected, Stamp
 from actors.images import Limits, read_upright
 from cluster.background import repeat_async
 from cluster.cli.kept_cluster import joining
@@ -27,13 +28,23 @@ from cluster.cli.timings import Start
 from cluster.client.face_client import FaceClient
 from cluster.client.parts import Parts
 from cluster.connection.early_process import EarlyProcess
-from cluster.errors import ConfigurationError, DetectorNotReady, RayfaceError
+from cluster.errors import (
+    ClientNotUsable,
+    ClusterUnavailable,
+    ConfigurationError,
+    DetectorNotReady,
+    RayfaceError,
+)
 from cluster.node.kept import KeptCluster
 from cluster.settings import Settings
 from cluster.telemetry.rate_limit import rate_limited_log
 
-#: How often to look whether photos wait for a detector.
+#: How often to look whether photos wait for a detector, and whether the kept cluster is alive.
 _LOOK_EVERY_S = 1.0
+_KEPT_ENDED = (
+    "The cluster that `rayface up` kept has ended. Start it again with `rayface up`, or run detect again: "
+    "without it, detect starts a cluster of its own."
+)
 _STYLES = {"detected": "green", "rejected": "yellow", "failed": "red"}
 
 
@@ -65,7 +76,7 @@ async def detect(
         there was no photo.
 
     Raises:
-        RayfaceError: no detector could be asked.
+        RayfaceError: no detector could be asked, or the kept cluster ended before the last photo's outcome.
     """
     out = Console(highlight=False, soft_wrap=True)
     messages = out if out.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True)
@@ -75,32 +86,40 @@ async def detect(
     copies = _AnnotatedCopies(annotate, settings) if annotate else None
     served_by: set[str] = set()
     start = Start() if timings else None
+    ended: ClusterUnavailable | None = None
     async with await _connected(settings, messages, kept, early) as client, _telling_pauses(client, messages):
         if start is not None:
             start.is_ready = time.time()
+        address = client.status().address
+        used = kept if kept is not None and kept.address == address else None
+        is_own = address != (kept.address if kept else settings.cluster.address)
+        rest = photos if num_photos is not None else ()
         with _progress(messages, num_photos) as advance:
             if not as_json:
                 out.print(Text(f"{'status':<9} {'faces':>5} {'score':>6} {'ms':>7}  image", style="bold"))
-            async for photo, outcome in _following(client, photos):
-                if start is not None and not counts:
-                    joined = kept.address if kept else settings.cluster.address
-                    is_own = client.status().address != joined
-                    await start.tell(client, is_own=is_own, as_json=as_json)
-                counts[outcome.status] += 1
-                problem = await asyncio.to_thread(copies.draw, photo, outcome) if copies else ""
-                if as_json:
-                    row = {"image": shown(photo.path), **outcome.as_dict()}
-                    out.print(json.dumps(row), markup=False)
-                else:
-                    out.print(_row(photo, outcome))
-                if problem:
-                    messages.print(Text(problem, style="yellow"))
-                if isinstance(outcome, Rejected | Failed):
-                    not_detected.append((shown(photo.path), outcome))
-                if isinstance(outcome, Detected):
-                    counts["faces"] += len(outcome.faces)
-                    served_by.add(outcome.stamp.served_by)
-                advance()
+            try:
+                async for photo, outcome in _following(client, photos, rest, used):
+                    if start is not None and not counts:
+                        # The client is closed if the kept cluster has ended; there is nothing to tell then.
+                        with suppress(ClientNotUsable):
+                            await start.tell(client, is_own=is_own, as_json=as_json)
+                    counts[outcome.status] += 1
+                    problem = await asyncio.to_thread(copies.draw, photo, outcome) if copies else ""
+                    if as_json:
+                        row = {"image": shown(photo.path), **outcome.as_dict()}
+                        out.print(json.dumps(row), markup=False)
+                    else:
+                        out.print(_row(photo, outcome))
+                    if problem:
+                        messages.print(Text(problem, style="yellow"))
+                    if isinstance(outcome, Rejected | Failed):
+                        not_detected.append((shown(photo.path), outcome))
+                    if isinstance(outcome, Detected):
+                        counts["faces"] += len(outcome.faces)
+                        served_by.add(outcome.stamp.served_by)
+                    advance()
+            except ClusterUnavailable as error:
+                ended = error
     if not as_json:
         for name, outcome in not_detected:
             out.print(
@@ -108,6 +127,8 @@ async def detect(
             )
             out.print(Text(f"    {outcome.detail}"))
         out.print(_summary(counts, time.monotonic() - begun, served_by))
+    if ended is not None:
+        raise ended
     return counts
 
 
@@ -152,8 +173,20 @@ async def _connected(
     return await connecting
 
 
-async def _following(client: FaceClient, photos: Iterable[Photo]) -> AsyncIterator[tuple[Photo, Outcome]]:
-    """Yield each photo with its outcome; only the photos in flight are kept in memory."""
+async def _following(
+    client: FaceClient, photos: Iterable[Photo], rest: Iterable[Photo], kept: KeptCluster | None
+) -> AsyncIterator[tuple[Photo, Outcome]]:
+    """Yield each photo with its outcome; only the photos in flight are kept in memory.
+
+    Args:
+        client: asked for the photos.
+        photos: all of them.
+        rest: those of `photos` that also fail if the kept cluster ends before they are read.
+        kept: the cluster that the client joined; None if it is not a kept one.
+
+    Raises:
+        ClusterUnavailable: the kept cluster ended; every photo that was asked for has its outcome before.
+    """
     asked: deque[Photo] = deque()
 
     def paths() -> Iterator[str]:
@@ -161,8 +194,34 @@ async def _following(client: FaceClient, photos: Iterable[Photo]) -> AsyncIterat
             asked.append(photo)
             yield photo.path
 
-    async for outcome in client.stream(paths()):
-        yield asked.popleft(), outcome
+    async with _closing_with(kept, client):
+        try:
+            async for outcome in client.stream(paths()):
+                yield asked.popleft(), outcome
+        except ClientNotUsable as error:
+            if kept is None:
+                raise
+            why = error
+        else:
+            return
+    for photo in chain(asked, rest):
+        yield photo, Failed(stamp=Stamp("client"), reason=Failure.NO_CLUSTER, detail=_KEPT_ENDED)
+    raise ClusterUnavailable(_KEPT_ENDED) from why
+
+
+@asynccontextmanager
+async def _closing_with(kept: KeptCluster | None, client: FaceClient) -> AsyncIterator[None]:
+    """While the block runs, close the client when the kept cluster has ended.
+
+    A scan waits for its cluster for as long as `client.max_pause_s`, but a kept cluster does not come back.
+    """
+
+    async def look() -> None:
+        if kept is not None and kept.why_ended():
+            await client.close()
+
+    async with _repeating(look, "Watching the kept cluster"):
+        yield
 
 
 @asynccontextmanager
@@ -179,10 +238,15 @@ async def _telling_pauses(client: FaceClient, messages: Console) -> AsyncIterato
             messages.print(Text(line, style="yellow"))
             told = bool(why)
 
+    async with _repeating(look, "Telling of pauses"):
+        yield
+
+
+@asynccontextmanager
+async def _repeating(look: Callable[[], Awaitable[None]], name: str) -> AsyncIterator[None]:
+    """While the block runs, repeat a step."""
     log = rate_limited_log("rayface.command")
-    watching = asyncio.create_task(
-        repeat_async(look, name="Telling of pauses", log=log, every_s=_LOOK_EVERY_S)
-    )
+    watching = asyncio.create_task(repeat_async(look, name=name, log=log, every_s=_LOOK_EVERY_S))
     try:
         yield
     finally:

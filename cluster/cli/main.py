@@ -88,7 +88,7 @@ def detect(
     standard input, one path a line.
 
     Exit code: 0 every photo got a detection (with or without faces), 1 some were rejected or failed,
-    2 wrong use, 3 no detector could be asked.
+    2 wrong use, 3 no detector could be asked, or the cluster of `rayface up` ended meanwhile.
     """
     from cluster.cli.early_start import starting_early
 

@@ -39,7 +39,9 @@ from cluster.deployment.ray_errors import fault_of
 from cluster.errors import ClusterUnavailable, DetectorNotReady, Fault, NotAnswered, RayfaceError
 from cluster.slabs import SlabAddress, Slabs
 
-_LEAVE_WITHIN_S = 15.0
+#: An embedded Ray has processes to end. A driver that only joined has not: the head notices that it is gone.
+_LEAVE_EMBEDDED_WITHIN_S = 15.0
+_LEAVE_WITHIN_S = 3.0
 #: An embedded detector ends with this process; it has sent its last spans after so long.
 _LAST_SPANS_S = 0.5
 
@@ -210,7 +212,9 @@ def main(*, is_early: bool = False) -> None:
         channel.write(Joined(address))
         from cluster.connection.handlers import Handlers
 
-        asyncio.run(_serve(Driver(Handlers(settings, address, slabs).table(), channel), inbox))
+        leave_within_s = _LEAVE_EMBEDDED_WITHIN_S if settings.cluster.address is None else _LEAVE_WITHIN_S
+        driver = Driver(Handlers(settings, address, slabs).table(), channel)
+        asyncio.run(_serve(driver, inbox, leave_within_s))
     except EOFError:
         pass
     except Exception:
@@ -243,7 +247,7 @@ def _load_handlers() -> None:
     import cluster.connection.handlers  # noqa: F401  # for its loading alone
 
 
-async def _serve(driver: Driver, inbox: Inbox) -> None:
+async def _serve(driver: Driver, inbox: Inbox, leave_within_s: float) -> None:
     messages: asyncio.Queue[Ask | Drop | None] = asyncio.Queue()
     inbox.into(messages)
     try:
@@ -251,7 +255,7 @@ async def _serve(driver: Driver, inbox: Inbox) -> None:
     finally:
         # asyncio waits for its threads, and Ray for its own. A thread that waits for a head that is gone
         # would keep this process for ever.
-        threading.Timer(_LEAVE_WITHIN_S, os._exit, [0]).start()
+        threading.Timer(leave_within_s, os._exit, [0]).start()
 
 
 if __name__ == "__main__":
