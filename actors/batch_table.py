@@ -138,10 +138,7 @@ class BatchTable:
         """Slots of the run that holds so many images: more than images where shapes are fixed."""
         if not self._fixed_shapes:
             return num_images
-        for size in self._sizes(shape):
-            if size >= num_images:
-                return size
-        return num_images
+        return next((size for size in self._sizes(shape) if size >= num_images), num_images)
 
     def best_batch(self, shape: Shape) -> int:
         """The size with the least time for each image, or a smaller one that is hardly slower."""
@@ -372,8 +369,7 @@ class BatchTable:
         above = [each for each in known if each[0] >= num_images]
         if below and above:
             (less, less_ms), (more, more_ms) = below[-1], above[0]
-            share = (num_images - less) / (more - less) if more > less else 0.0
-            return less_ms + share * (more_ms - less_ms)
+            return less_ms + (num_images - less) / (more - less) * (more_ms - less_ms)
         if not known:
             return 0.0
         if above:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -137,10 +138,16 @@ class ClusterPreparing:
         reading = self._readers.submit(_encoded, source)
         # Nobody can stop a read that hangs: its thread is busy until it ends, also when nobody waits for it.
         loop = asyncio.get_running_loop()
-        reading.add_done_callback(lambda _: loop.call_soon_threadsafe(self._has_read))
+
+        def has_read(_: object) -> None:
+            # The loop may be closed before a read that hangs has ended.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._count_read)
+
+        reading.add_done_callback(has_read)
         return await asyncio.wrap_future(reading)
 
-    def _has_read(self) -> None:
+    def _count_read(self) -> None:
         self._num_reading -= 1
 
 

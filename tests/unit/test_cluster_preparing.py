@@ -147,9 +147,14 @@ def test_what_cannot_travel_is_made_small_here(tmp_path: Path) -> None:
 class HungReads(InlineThreads):
     """Threads whose reads never end, as those of a network disk that is away."""
 
+    def __init__(self, num_threads: int, name: str) -> None:
+        super().__init__(num_threads, name)
+        self.hung: list[Future[Any]] = []
+
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         hung: Future[Any] = Future()
         hung.set_running_or_notify_cancel()
+        self.hung.append(hung)
         return hung
 
 
@@ -172,3 +177,22 @@ def test_a_file_that_cannot_be_read_in_time_costs_the_call_no_more_than_its_time
         assert await preparing.prepare("bb", PHOTO.read_bytes(), ORDER, clock() + 3) is not None
 
     run(whole())
+
+
+def test_a_read_that_ends_after_the_program_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Its event loop is closed by then."""
+    made: list[HungReads] = []
+
+    def threads(num_threads: int, name: str) -> HungReads:
+        made.append(HungReads(num_threads, name))
+        return made[-1]
+
+    async def whole() -> None:
+        clock = asyncio.get_running_loop().time
+        preparing = ClusterPreparing(cluster_of(node("bb", "10.0.0.2", 1)), quiet(clock), clock, threads)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(preparing.prepare("bb", PHOTO, ORDER, clock() + 1), 1.0)
+
+    run(whole())
+    made[0].hung[0].set_result(b"")
+    assert caplog.text == ""
