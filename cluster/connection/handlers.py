@@ -15,7 +15,7 @@ from actors.images import PreparedImage
 from cluster import ray_internals
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
 from cluster.deployment import placement
-from cluster.deployment.packed import PackedCall, Terms, pack_call, unpack_call
+from cluster.deployment.packed import PackedCall, SharedImage, Terms, pack_call, unpack_call
 from cluster.deployment.prepare_task import PrepareOrder, Unusable, prepare_photo
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.node.addresses import knock, split_address
@@ -131,7 +131,8 @@ class Handlers:
 
     def _with_pixels(self, photos: PackedCall) -> PackedCall:
         """The same photos, with the pixels that lie in shared memory."""
-        return pack_call(unpack_call(photos.head, photos.pixels, lambda address: self._slabs), None)
+        images = unpack_call(photos.head, photos.pixels, lambda address: self._slabs)
+        return pack_call([each.copied() if isinstance(each, SharedImage) else each for each in images], None)
 
     async def prepare(self, node_id: str, encoded: bytes, order: PrepareOrder) -> PreparedImage | Unusable:
         import ray

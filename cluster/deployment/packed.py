@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
 
 from actors.faces import (
     Detected,
@@ -23,7 +26,6 @@ from actors.faces import (
     Times,
 )
 from actors.images import Pixels, PreparedImage
-from actors.tensors import copied
 from cluster.slabs import Slab, SlabAddress, Slabs
 
 #: What a `PreparedImage` holds beside its pixels, in the order of its fields.
@@ -93,12 +95,52 @@ class CannotShare(Exception):
         super().__init__("The memory in which the backend has put its photos cannot be read here.")
 
 
+@dataclass(frozen=True, slots=True)
+class SharedImage(PreparedImage):
+    """A photo whose pixels lie in memory that its backend may give to another photo when the call has ended.
+
+    Attributes:
+        slabs: the memory.
+        slab: its place there.
+    """
+
+    slabs: Slabs
+    slab: Slab
+
+    @classmethod
+    def of(cls, slabs: Slabs | None, slab: Slab, facts: _Facts) -> Self:
+        """The photo in a slab.
+
+        Raises:
+            CannotShare: there is none, or the slab holds another photo by now.
+        """
+        if slabs is None or not slabs.fits(slab) or not slabs.holds(slab):
+            raise CannotShare
+        return cls(slabs.pixels_in(slab), *facts, slabs=slabs, slab=slab)
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the pixels still belong to this photo."""
+        return self.slabs.holds(self.slab)
+
+    def copied(self) -> PreparedImage:
+        """The same photo with pixels of its own.
+
+        Raises:
+            CannotShare: the slab holds another photo by now.
+        """
+        pixels = np.array(self.pixels)
+        if not self.is_intact:
+            raise CannotShare
+        return PreparedImage(pixels, self.width, self.height, self.shape, self.prepare_ms, self.digest)
+
+
 def unpack_call(
     head: bytes, pixels: Sequence[Pixels], open_slabs: Callable[[SlabAddress], Slabs | None]
 ) -> list[Any]:
     """The photos of a packed call, as they were before.
 
-    Pixels in shared memory are copied, because the backend may free them before they are run.
+    Pixels in shared memory stay there. The backend may free them before they are run: see `SharedImage`.
 
     Args:
         head: of the packed call.
@@ -120,7 +162,9 @@ def unpack_call(
             images.append(row)
             continue
         slab, facts = row
-        images.append(PreparedImage(next(sent) if slab is None else _copied(slabs, slab), *facts))
+        images.append(
+            PreparedImage(next(sent), *facts) if slab is None else SharedImage.of(slabs, slab, facts)
+        )
     return images
 
 
@@ -171,12 +215,3 @@ def unpack_outcomes(packed: bytes) -> list[Outcome]:
 
 def _fields_of_stamp(stamp: Stamp) -> tuple[Any, ...]:
     return (stamp.served_by, stamp.model, stamp.incarnation, stamp.epoch, stamp.fallback)
-
-
-def _copied(slabs: Slabs | None, slab: Slab) -> Pixels:
-    if slabs is None or not slabs.fits(slab):
-        raise CannotShare
-    pixels = copied(slabs.pixels_in(slab))
-    if not slabs.holds(slab):
-        raise CannotShare
-    return pixels

@@ -14,7 +14,7 @@ import pytest
 
 from actors.images import Pixels, PreparedImage
 from cluster.connection.messages import Ask, Channel
-from cluster.deployment.packed import CannotShare, pack_call, unpack_call
+from cluster.deployment.packed import CannotShare, SharedImage, pack_call, unpack_call
 from cluster.slabs import OpenSlabs, SlabPool, Slabs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the memory is opened by way of /proc")
@@ -177,10 +177,25 @@ def test_a_call_comes_out_as_it_went_in(pool: SlabPool) -> None:
     for before, after in zip(images, came, strict=True):
         assert np.array_equal(before.pixels, after.pixels)
         assert facts(after) == facts(before)
-    # A copy: the backend may free the slab before the photo is run.
-    pool.free(images[0].pixels)
+
+
+def test_pixels_stay_in_shared_memory_and_a_photo_tells_when_they_are_gone(pool: SlabPool) -> None:
+    """The backend may free a slab before the photo is run; the pixels are another photo's then."""
+    placed = pool.place(photo(1))
+    call = pack_call([prepared(placed)], pool)
+    (came,) = unpack_call(call.head, call.pixels, OpenSlabs().get)
+    assert isinstance(came, SharedImage)
+    copied = came.copied()
+    assert came.is_intact
+    pool.free(placed)
+    assert not came.is_intact
     pool.place(photo(9))
-    assert int(came[0].pixels[0, 0, 0]) == 1
+    assert int(came.pixels[0, 0, 0]) == 9
+    assert int(copied.pixels[0, 0, 0]) == 1
+    assert copied.is_intact
+    assert facts(copied) == facts(came)
+    with pytest.raises(CannotShare):
+        came.copied()
 
 
 def test_without_shared_memory_all_pixels_are_sent(pool: SlabPool) -> None:

@@ -4,61 +4,93 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from actors.tensors import Buffers, copied, fill_row
+from actors.tensors import BatchTensor, Buffers, fill_row
+
+
+def ones(height: int, width: int, value: int = 5) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), value, dtype=np.uint8)
 
 
 def test_a_row_holds_the_image_and_nothing_of_the_one_before() -> None:
-    row = np.full((4, 6, 3), 9, dtype=np.uint8)
-    fill_row(row, np.full((2, 3, 3), 5, dtype=np.uint8))
+    row = ones(4, 6, 9)
+    fill_row(row, ones(2, 3), (4, 6))
     assert (row[:2, :3] == 5).all()
     row[:2, :3] = 0
     assert not row.any()
 
 
-def test_an_image_that_fills_the_row_is_copied_whole() -> None:
-    row, image = np.zeros((4, 6, 3), np.uint8), np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
-    fill_row(row, image)
-    assert np.array_equal(row, image)
+def test_only_what_the_last_image_left_is_cleared() -> None:
+    row = ones(8, 8, 9)
+    fill_row(row, ones(2, 3), (3, 4))
+    wanted = ones(8, 8, 9)
+    wanted[:3, :4] = 0
+    wanted[:2, :3] = 5
+    assert np.array_equal(row, wanted)
 
 
 @pytest.mark.parametrize("side", [32, 320], ids=["copied at once", "copied by NumPy"])
-@pytest.mark.parametrize(("height", "width"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5)])
-def test_rows_of_any_size_are_filled_and_cleared(side: int, height: float, width: float) -> None:
+def test_a_tensor_holds_its_images_whatever_was_in_it(side: int) -> None:
     random = np.random.default_rng(1)
-    image = random.integers(1, 255, (int(side * height), int(side * width), 3), dtype=np.uint8)
-    tensor = np.full((2, side, side, 3), 9, dtype=np.uint8)
-    fill_row(tensor[1], image)
-    wanted = np.zeros((side, side, 3), dtype=np.uint8)
-    wanted[: image.shape[0], : image.shape[1]] = image
-    assert np.array_equal(tensor[1], wanted)
-    assert (tensor[0] == 9).all()
-    mirrored = image[:, ::-1]
-    fill_row(tensor[0], mirrored)
-    assert np.array_equal(tensor[0, : image.shape[0], : image.shape[1]], mirrored)
+    tensor = BatchTensor(random.integers(0, 255, 4 * side * side * 3, dtype=np.uint8), (side, side))
+    for _ in range(60):
+        num_slots = int(random.integers(1, 5))
+        sizes = random.choice([1, 5, side // 2, side], (random.integers(0, num_slots + 1), 2))
+        images = [random.integers(1, 255, (height, width, 3), dtype=np.uint8) for height, width in sizes]
+        images = [each[:, ::-1] if random.random() < 0.3 else each for each in images]
+        wanted = np.zeros((num_slots, side, side, 3), dtype=np.uint8)
+        for row, image in zip(wanted, images, strict=False):
+            row[: image.shape[0], : image.shape[1]] = image
+        assert np.array_equal(tensor.assemble(images, num_slots), wanted)
 
 
-@pytest.mark.parametrize("side", [32, 320], ids=["copied at once", "copied by NumPy"])
-def test_a_copy_does_not_change_with_what_it_was_made_from(side: int) -> None:
-    pixels = np.full((side, side, 3), 7, dtype=np.uint8)
-    copy = copied(pixels)
-    pixels[:] = 0
-    assert (copy == 7).all()
-    assert copy.shape == pixels.shape
+def test_an_image_that_cannot_be_copied_leaves_nothing_behind() -> None:
+    tensor = BatchTensor(np.zeros(8 * 8 * 3, dtype=np.uint8), (8, 8))
+    tensor.assemble([ones(2, 2)], 1)
+    with pytest.raises(ValueError, match="broadcast"):
+        tensor.assemble([ones(9, 9)], 1)
+    tensor.assemble([ones(8, 8)], 1)
+    with pytest.raises(ValueError, match="broadcast"):
+        tensor.assemble([ones(9, 9)], 1)
+    assert not tensor.assemble([], 1).any()
 
 
 def test_memory_is_used_again_and_lent_once_at_a_time() -> None:
     buffers = Buffers()
     first = buffers.lend(4, (8, 8))
     second = buffers.lend(4, (8, 8))
-    assert first.shape == second.shape == (4, 8, 8, 3)
-    assert not np.shares_memory(first, second)
+    assert first.assemble([], 4).shape == second.assemble([], 4).shape == (4, 8, 8, 3)
+    assert not np.shares_memory(first.memory, second.memory)
+    buffers.give_back(first)
+    assert buffers.lend(3, (8, 8)) is first
     buffers.give_back(first)
     smaller = buffers.lend(2, (8, 4))
-    assert smaller.shape == (2, 8, 4, 3)
-    assert np.shares_memory(smaller, first)
+    assert smaller.assemble([], 2).shape == (2, 8, 4, 3)
+    assert np.shares_memory(smaller.memory, first.memory)
     buffers.give_back(smaller)
-    assert np.shares_memory(buffers.lend(4, (8, 8)), first), "the whole memory came back, not a part of it"
+    assert np.shares_memory(buffers.lend(4, (8, 8)).memory, first.memory), "the whole memory came back"
+
+
+def test_memory_of_another_shape_is_cleared_too() -> None:
+    buffers = Buffers()
+    first = buffers.lend(1, (8, 8))
+    first.assemble([ones(8, 8)], 1)
+    buffers.give_back(first)
+    other = buffers.lend(2, (4, 8))
+    assert not other.assemble([], 2).any()
+    other.assemble([ones(4, 8)], 2)
+    buffers.give_back(other)
+    assert not buffers.lend(1, (8, 8)).assemble([], 1).any()
+
+
+def test_the_tensor_of_the_same_shape_is_lent_first() -> None:
+    buffers = Buffers()
+    large, small = buffers.lend(4, (8, 8)), buffers.lend(8, (4, 4))
+    buffers.give_back(large)
+    buffers.give_back(small)
+    assert buffers.lend(1, (8, 8)) is large
+    assert buffers.lend(1, (4, 4)) is small
 
 
 def test_only_a_few_and_the_largest_are_kept() -> None:
@@ -68,5 +100,4 @@ def test_only_a_few_and_the_largest_are_kept() -> None:
     for each in lent:
         buffers.give_back(each)
     again = [buffers.lend(1, (8, 8)) for _ in range(4)]
-    kept = [number for number, each in enumerate(lent, 1) if any(np.shares_memory(each, a) for a in again)]
-    assert kept == [5, 6, 7]
+    assert [number for number, each in enumerate(lent, 1) if each in again] == [5, 6, 7]
