@@ -8,6 +8,11 @@ from collections import deque
 from collections.abc import Iterator
 
 
+#: A thread that leaves goes on when the next one has begun, after this time at the latest. What it does next,
+#: decoding, would keep the interpreter, and the device would be idle until it ends.
+_HAND_OVER_S = 0.003
+
+
 class PrioritySemaphore:
     """A semaphore for threads with two queues; within each, first come, first served.
 
@@ -33,25 +38,33 @@ class PrioritySemaphore:
             self._waiting[0 if first else 1].append(turn)
             self._let_through()
         turn.came.wait()
+        turn.begun.set()
         try:
             yield
         finally:
             with self._lock:
                 self._num_free += turn.num_lanes
-                self._let_through()
+                followers = self._let_through()
+            for follower in followers:
+                follower.begun.wait(_HAND_OVER_S)
 
-    def _let_through(self) -> None:
+    def _let_through(self) -> list[_Turn]:
+        """Give the free lanes away; returns who has got one."""
+        through: list[_Turn] = []
         for queue in self._waiting:
             while queue:
                 if queue[0].num_lanes > self._num_free:
                     # Nothing overtakes a run that waits for all lanes, or it could wait for ever.
-                    return
+                    return through
                 turn = queue.popleft()
                 self._num_free -= turn.num_lanes
                 turn.came.set()
+                through.append(turn)
+        return through
 
 
 class _Turn:
     def __init__(self, num_lanes: int) -> None:
         self.num_lanes = num_lanes
         self.came = threading.Event()
+        self.begun = threading.Event()
