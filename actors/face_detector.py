@@ -86,7 +86,7 @@ class FaceDetector:
         self._observer = life.observers
         self._observer.add(self._tally)
         self._intake = ImageIntake(self._settings)
-        self._path = CallPath(self._intake, self._observer, self._ready, self._refuse_quarantined, self.stamp)
+        self._path = CallPath(self._intake, self._observer, self._ready, _refuser(life), self.stamp)
         self._batcher: Batcher[ImageResult] | None = None
         self._runner: BatchRunner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -182,14 +182,6 @@ class FaceDetector:
     def keep_fresh(self) -> None:
         """Renew the lease after news of the cluster, and refresh the device's record."""
         self._life.keep_fresh()
-
-    def _refuse_quarantined(self, image: PreparedImage) -> None:
-        recorder = self._life.recorder
-        if recorder is not None and recorder.is_quarantined(image.digest):
-            raise Quarantined(
-                "The detector's process ended twice while this photo was on the device, the second time with "
-                f"nothing else there. It is not run again for {self._settings.quarantine_s / 60:g} minutes."
-            )
 
     async def _ready(self, deadline: float) -> Batcher[ImageResult]:
         if self._draining:
@@ -314,6 +306,20 @@ class FaceDetector:
             num_quarantined=recorder.num_quarantined if recorder else 0,
             spare_cores=self._intake.spare_cores.measure(),
         )
+
+
+def _refuser(life: ModelLife) -> Callable[[PreparedImage], None]:
+    """What refuses images in quarantine; a function, because Ray slows the methods of actors."""
+
+    def refuse(image: PreparedImage) -> None:
+        recorder = life.recorder
+        if recorder is not None and recorder.is_quarantined(image.digest):
+            raise Quarantined(
+                "The detector's process ended twice while this photo was on the device, the second time with "
+                f"nothing else there. It is not run again for {life.settings.quarantine_s / 60:g} minutes."
+            )
+
+    return refuse
 
 
 def start_detector(

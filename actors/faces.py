@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -106,15 +106,15 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The answer for one image; always one of `Detected`, `Rejected`, `Failed`."""
+    """The answer for one image; always one of `Detected`, `Rejected`, `Failed`.
+
+    Attributes:
+        status: which of the three it is, as one word: detected, rejected or failed.
+    """
 
     stamp: Stamp
     times: Times = field(default_factory=Times)
-
-    @property
-    def status(self) -> str:
-        """Which of the three it is, as one word: detected, rejected or failed."""
-        return type(self).__name__.lower()
+    status: ClassVar[str] = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The outcome as JSON-ready values, with the same keys for all three kinds."""
@@ -154,6 +154,7 @@ class Detected(Outcome):
         height: height of the upright original, in pixels.
     """
 
+    status: ClassVar[str] = "detected"
     faces: tuple[Face, ...]
     width: int
     height: int
@@ -163,6 +164,7 @@ class Detected(Outcome):
 class Rejected(Outcome):
     """The image is at fault; `detail` says how, in a sentence for people."""
 
+    status: ClassVar[str] = "rejected"
     reason: Rejection
     detail: str
 
@@ -175,6 +177,7 @@ class Failed(Outcome):
         retry_after_s: how long to wait before asking again, where the detector can tell (busy).
     """
 
+    status: ClassVar[str] = "failed"
     reason: Failure
     detail: str
     retry_after_s: float | None = None

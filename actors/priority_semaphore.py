@@ -8,21 +8,19 @@ from collections import deque
 from collections.abc import Iterator
 
 
-#: A thread that leaves goes on when the next one has begun, after this time at the latest. What it does next,
-#: decoding, would keep the interpreter, and the device would be idle until it ends.
-_HAND_OVER_S = 0.003
-
-
 class PrioritySemaphore:
     """A semaphore for threads with two queues; within each, first come, first served.
 
     Args:
         num_lanes: how many runs are on the device at once.
+        hand_over_s: seconds for which a thread that leaves waits until the next one has begun, at most. What
+            it does afterwards, decoding, would keep the interpreter, and the device would be idle meanwhile.
     """
 
-    def __init__(self, num_lanes: int) -> None:
+    def __init__(self, num_lanes: int, hand_over_s: float = 0.003) -> None:
         self._lock = threading.Lock()
         self._num_lanes = self._num_free = num_lanes
+        self._hand_over_s = hand_over_s
         self._waiting: tuple[deque[_Turn], deque[_Turn]] = (deque(), deque())
 
     @contextlib.contextmanager
@@ -46,7 +44,7 @@ class PrioritySemaphore:
                 self._num_free += turn.num_lanes
                 followers = self._let_through()
             for follower in followers:
-                follower.begun.wait(_HAND_OVER_S)
+                follower.begun.wait(self._hand_over_s)
 
     def _let_through(self) -> list[_Turn]:
         """Give the free lanes away; returns who has got one."""

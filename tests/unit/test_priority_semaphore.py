@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from actors.priority_semaphore import PrioritySemaphore
+from actors.priority_semaphore import PrioritySemaphore, _Turn
 
 SOON_S = 10.0
 
@@ -53,7 +53,9 @@ class Crowd:
             assert not thread.is_alive(), "somebody waits for ever"
 
     def _num_waiting(self) -> int:
-        return sum(map(len, self.gate._waiting))
+        # A thread that passes at once waits for a moment too, while it holds the lock.
+        with self.gate._lock:
+            return sum(map(len, self.gate._waiting))
 
     def _go(self, name: str, first: bool, alone: bool) -> None:
         with self.gate.taken(first=first, alone=alone):
@@ -119,6 +121,36 @@ def test_a_scan_does_not_pass_a_person_who_must_be_alone(crowd: Callable[[int], 
     assert two.order == ["a"]
     two.leaves("a")
     two.until(lambda: two.order[1:] == ["person"])
+
+
+@pytest.mark.parametrize(("hand_over_s", "has_begun"), [(SOON_S, True), (0.0, False)])
+def test_who_leaves_waits_for_the_begin_of_the_next_one(hand_over_s: float, has_begun: bool) -> None:
+    """Decoding would keep the interpreter from it, and the device idle. It does not wait for ever."""
+    gate = PrioritySemaphore(1, hand_over_s)
+    on_device, may_leave = threading.Event(), threading.Event()
+    found: list[bool] = []
+
+    def leaves() -> None:
+        with gate.taken():
+            on_device.set()
+            may_leave.wait(SOON_S)
+        found.append(turn.begun.is_set())
+
+    thread = threading.Thread(target=leaves, daemon=True)
+    thread.start()
+    assert on_device.wait(SOON_S)
+    turn = _Turn(1)
+    gate._waiting[1].append(turn)
+
+    def begins() -> None:
+        if turn.came.wait(SOON_S):
+            turn.begun.set()
+
+    if has_begun:
+        threading.Thread(target=begins, daemon=True).start()
+    may_leave.set()
+    thread.join(SOON_S)
+    assert found == [has_begun]
 
 
 def test_a_run_that_fails_gives_its_lane_back() -> None:
