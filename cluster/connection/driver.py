@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import threading
 import time
@@ -182,6 +183,9 @@ def main(*, is_early: bool = False) -> None:
         is_early: whether to load everything at once, because the backend loads meanwhile and says later which
             cluster to join; an embedded one cannot be started then.
     """
+    # Hundreds of thousands of objects are made below, by Ray above all, and stay. Looking through them for
+    # garbage would take a tenth of a second of the start, and as long again and again while calls wait.
+    gc.disable()
     channel: Channel[ToDriver, FromDriver] = Channel.of_stdio()
     parent = os.getppid()
     try:
@@ -214,6 +218,8 @@ def main(*, is_early: bool = False) -> None:
 
         leave_within_s = _LEAVE_EMBEDDED_WITHIN_S if settings.cluster.address is None else _LEAVE_WITHIN_S
         driver = Driver(Handlers(settings, address, slabs).table(), channel)
+        gc.freeze()
+        gc.enable()
         asyncio.run(_serve(driver, inbox, leave_within_s))
     except EOFError:
         pass

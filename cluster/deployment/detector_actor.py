@@ -9,6 +9,7 @@ lease means that it may have one.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -87,6 +88,9 @@ class DetectorActor(FaceDetector):
             lines,
             context.was_current_actor_reconstructed,
             tidy=self._open_slabs.give_up_abandoned,
+            # What was made until then stays. Looking through it for garbage would stop all calls for a tenth
+            # of a second, again and again.
+            started=gc.freeze,
         )
         threading.Thread(target=reporter.run, name="report", daemon=True).start()
 
@@ -120,6 +124,7 @@ class Reporter:
         is_restart: whether Ray has started this detector before.
         sleep: waits for so many seconds; handed in for tests.
         tidy: called each time; gives back what is not used any more.
+        started: called once, when the detector's start has ended.
     """
 
     def __init__(
@@ -131,6 +136,7 @@ class Reporter:
         is_restart: bool,
         sleep: Callable[[float], object] = time.sleep,
         tidy: Callable[[], object] = lambda: None,
+        started: Callable[[], object] = lambda: None,
     ) -> None:
         self._snapshot = snapshot
         self._metrics = metrics
@@ -138,6 +144,7 @@ class Reporter:
         self._lines = lines
         self._is_restart = is_restart
         self._tidy = tidy
+        self._started = started
         self._sleep = sleep
         self._has_told_start = False
 
@@ -158,6 +165,7 @@ class Reporter:
         if not self._has_told_start and health.state is not State.STARTING:
             self._metrics.started(self.cause(health.last_words))
             self._has_told_start = True
+            self._started()
         self._metrics.report(health)
         self._log.report(health)
 

@@ -140,15 +140,18 @@ def test_a_start_is_counted_once_with_its_cause(last_words: str, is_restart: boo
     states = [State.STARTING, State.READY, State.READY]
     metrics = DetectorMetrics("a", sink)
     log = DetectorLog("a", "life", lambda: 0.0)
+    started: list[int] = []
     reporter = Reporter(
         lambda: health(state=states.pop(0), last_words=last_words),
         metrics,
         log,
         quiet(lambda: 0.0),
         is_restart,
+        started=lambda: started.append(len(states)),
     )
     for _ in range(3):
         reporter.step()
+    assert started == [1], "once, after the first look at which it was ready"
     starts = [(value, tags["cause"]) for name, value, tags in sink.seen if name == "rayface_starts_total"]
     assert starts == [(1, cause)]
 
