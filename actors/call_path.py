@@ -10,7 +10,7 @@ from time import perf_counter
 from actors.batch_runner import ImageResult
 from actors.batcher import Batcher
 from actors.errors import DetectorFault, ImageFault
-from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected, Stamp, Times
+from actors.faces import Damage, Detected, Failed, Failure, Outcome, Priority, Rejected, Stamp, Times
 from actors.images import PreparedImage
 from actors.intake import ImageIntake
 from actors.observer import Call, ImageTrace, Observer
@@ -157,6 +157,7 @@ class CallPath:
                 faces=found.value.faces,
                 width=image.width,
                 height=image.height,
+                damaged=Damage(image.decoded_share) if image.decoded_share < 1.0 else None,
             )
         times = Times(prepare_ms)
         if isinstance(error, ImageFault):

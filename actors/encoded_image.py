@@ -27,6 +27,7 @@ class EncodedImage:
         shape: (height, width) of the tensor that it was prepared for, in pixels.
         prepare_ms: milliseconds that preparing took, without encoding.
         digest: of the pixels before they were encoded; see `PreparedImage`.
+        decoded_share: see `PreparedImage`.
     """
 
     data: bytes
@@ -37,6 +38,7 @@ class EncodedImage:
     shape: tuple[int, int]
     prepare_ms: float
     digest: str
+    decoded_share: float = 1.0
 
     @classmethod
     def of(cls, photo: PreparedImage, quality: int = QUALITY) -> Self:
@@ -49,7 +51,15 @@ class EncodedImage:
         height, width = photo.pixels.shape[:2]
         data = jpeg.encode(photo.pixels, quality)
         return cls(
-            data, width, height, photo.width, photo.height, photo.shape, photo.prepare_ms, photo.digest
+            data,
+            width,
+            height,
+            photo.width,
+            photo.height,
+            photo.shape,
+            photo.prepare_ms,
+            photo.digest,
+            photo.decoded_share,
         )
 
     def decoded(self) -> PreparedImage:
@@ -65,7 +75,9 @@ class EncodedImage:
                 f"The photo arrived damaged: its JPEG cannot be decoded ({error}). Please report it, and set "
                 'client.wire = "pixels" meanwhile.'
             ) from error
-        return PreparedImage(pixels, self.width, self.height, self.shape, self.prepare_ms, self.digest)
+        return PreparedImage(
+            pixels, self.width, self.height, self.shape, self.prepare_ms, self.digest, self.decoded_share
+        )
 
 
 #: What a client sends to a detector.

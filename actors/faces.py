@@ -23,6 +23,10 @@ class Rejection(StrEnum):
     ZERO_SIZED = "zero_sized"
     UNSUPPORTED = "unsupported"
     UNREADABLE = "unreadable"
+    #: The data inside the file is damaged; `truncated` is a file that ends too early.
+    DAMAGED = "damaged"
+    #: Decoding would cost more than is allowed, or has cost it; the detail says what.
+    TOO_COSTLY = "too_costly"
 
 
 class Failure(StrEnum):
@@ -117,14 +121,18 @@ class Outcome:
     status: ClassVar[str] = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The outcome as JSON-ready values, with the same keys for all three kinds."""
+        """The outcome as JSON-ready values, with the same keys for all three kinds.
+
+        `faces` is None where the image was not searched, so that nobody takes a failure for "no faces".
+        """
         row: dict[str, Any] = {
             "status": self.status,
             "reason": None,
             "detail": None,
-            "faces": [],
+            "faces": None,
             "width": None,
             "height": None,
+            "damaged": None,
             "served_by": self.stamp.served_by,
             "model": self.stamp.model,
             "incarnation": self.stamp.incarnation,
@@ -137,12 +145,24 @@ class Outcome:
                 "faces": [asdict(face) for face in self.faces],
                 "width": self.width,
                 "height": self.height,
+                "damaged": asdict(self.damaged) if self.damaged else None,
             }
         elif isinstance(self, Rejected | Failed):
             row |= {"reason": str(self.reason), "detail": self.detail}
         if isinstance(self, Failed):
             row["retry_after_s"] = self.retry_after_s
         return row
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A part of the picture is missing, and was not searched.
+
+    Attributes:
+        decoded_share: the share of the picture's pixels that could be decoded, 0..1.
+    """
+
+    decoded_share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,12 +172,15 @@ class Detected(Outcome):
     Attributes:
         width: width of the upright original, in pixels.
         height: height of the upright original, in pixels.
+        damaged: how much of the picture is there, if a part is missing; None for a whole picture. It may hold
+            more faces than were found.
     """
 
     status: ClassVar[str] = "detected"
     faces: tuple[Face, ...]
     width: int
     height: int
+    damaged: Damage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,6 +99,8 @@ class PreparedImage:
         prepare_ms: milliseconds that preparing took.
         digest: hash of the pixels (XXH3, 16 bytes in hex); a detector recognises by it a photo that ended
             its process. It is no protection against somebody who makes another photo of the same digest.
+        decoded_share: share of the photo's pixels that could be decoded, 0..1; less than 1 if a part of it
+            is damaged or missing.
     """
 
     pixels: Pixels
@@ -107,6 +109,7 @@ class PreparedImage:
     shape: tuple[int, int]
     prepare_ms: float
     digest: str
+    decoded_share: float = 1.0
 
     @property
     def is_intact(self) -> bool:
@@ -266,6 +269,10 @@ def _opened(data: bytes, limits: Limits) -> Iterator[Image]:
         raise ImageFault(
             Rejection.TOO_LARGE, f"The header declares too many pixels: {error} Send a smaller image."
         ) from error
+    except jpeg.DamagedJpeg as error:
+        if error.is_cut_short:
+            raise ImageFault(Rejection.TRUNCATED, f"The image is cut short: {error}.") from error
+        raise ImageFault(Rejection.DAMAGED, f"A part of the image is damaged: {error}.") from error
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except MemoryError as error:

@@ -20,7 +20,15 @@ _REDUCTIONS = (8, 4, 2)
 
 
 class DamagedJpeg(ValueError):
-    """A part of the picture's data is damaged or missing; libjpeg made up the pixels."""
+    """A part of the picture's data is damaged or missing; libjpeg made up the pixels.
+
+    Attributes:
+        is_cut_short: whether the file ends before the picture does.
+    """
+
+    def __init__(self, detail: str, *, is_cut_short: bool = False) -> None:
+        super().__init__(detail)
+        self.is_cut_short = is_cut_short
 
 
 def decode_reduced(data: bytes, size: tuple[int, int], needed: tuple[int, int]) -> NDArray[np.uint8] | None:
@@ -42,11 +50,11 @@ def decode_reduced(data: bytes, size: tuple[int, int], needed: tuple[int, int]) 
     reduction = next((each for each in _REDUCTIONS if each <= room), 1)
     least_w, least_h = (-(-side // reduction) for side in size)
     pixels, warning = _decoded(data, least_w, least_h)
-    if warning == _NO_END:
+    if has_no_end := warning == _NO_END:
         # Only the end marker is missing, or much more is. With a marker, libjpeg tells which of the two.
         pixels, warning = _decoded(data + _END_MARKER, least_w, least_h)
     if any(words in warning for words in _DAMAGE):
-        raise DamagedJpeg(warning)
+        raise DamagedJpeg(warning, is_cut_short=has_no_end)
     return pixels
 
 

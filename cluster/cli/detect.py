@@ -72,8 +72,8 @@ async def detect(
         early: a driver process that loads already; None if there is none.
 
     Returns:
-        How many photos were `detected`, `rejected` and `failed`, and how many `faces` were found; empty if
-        there was no photo.
+        How many photos were `detected`, `rejected` and `failed`, how many of the detected ones are `damaged`,
+        and how many `faces` were found; empty if there was no photo.
 
     Raises:
         RayfaceError: no detector could be asked, or the kept cluster ended before the last photo's outcome.
@@ -116,6 +116,7 @@ async def detect(
                         not_detected.append((shown(photo.path), outcome))
                     if isinstance(outcome, Detected):
                         counts["faces"] += len(outcome.faces)
+                        counts["damaged"] += outcome.damaged is not None
                         served_by.add(outcome.stamp.served_by)
                     advance()
             except ClusterUnavailable as error:
@@ -287,13 +288,21 @@ def _row(photo: Photo, outcome: Outcome) -> Text:
         score = f"{outcome.faces[0].score:.3f}" if outcome.faces else "-"
     spent = outcome.times.prepare_ms + outcome.times.queue_ms + outcome.times.run_ms
     rest = f" {faces:>5} {score:>6} {spent:>7.1f}  {shown(photo.path)}"
-    return Text.assemble((f"{outcome.status:<9}", _STYLES[outcome.status]), rest)
+    row = Text.assemble((f"{outcome.status:<9}", _STYLES[outcome.status]), rest)
+    if isinstance(outcome, Detected) and outcome.damaged:
+        # Rounded down: 99.9 % is not all of it.
+        row.append(
+            f"  (damaged: {int(outcome.damaged.decoded_share * 100)} % of it searched)", style="yellow"
+        )
+    return row
 
 
 def _summary(counts: Counter[str], seconds: float, served_by: set[str]) -> Text:
     num_photos = sum(counts[status] for status in _STYLES)
     return Text(
-        f"{num_photos} photos in {seconds:.1f} s: {counts['detected']} detected ({counts['faces']} faces), "
+        f"{num_photos} photos in {seconds:.1f} s: {counts['detected']} detected ({counts['faces']} faces"
+        + (f"; {counts['damaged']} damaged" if counts["damaged"] else "")
+        + "), "
         f"{counts['rejected']} rejected, {counts['failed']} failed"
         + (f"; by {', '.join(sorted(served_by))}" if served_by else ""),
         style="bold",

@@ -87,7 +87,7 @@ def detect(
     PATHS are files, folders (with all folders in them), patterns like 'holiday/**/*.jpg', or - for a list on
     standard input, one path a line.
 
-    Exit code: 0 every photo got a detection (with or without faces), 1 some were rejected or failed,
+    Exit code: 0 every photo got a detection (with or without faces), 1 some were rejected, failed or damaged,
     2 wrong use, 3 no detector could be asked, or the cluster of `rayface up` ended meanwhile.
     """
     from cluster.cli.early_start import starting_early
@@ -142,7 +142,7 @@ def detect(
         _end(error)
     if not counts:
         _end(ConfigurationError(_NO_PHOTO))
-    if counts["rejected"] or counts["failed"]:
+    if counts["rejected"] or counts["failed"] or counts["damaged"]:
         sys.exit(EXIT_SOME_NOT_DETECTED)
 
 

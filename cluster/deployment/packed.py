@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from actors.faces import (
+    Damage,
     Detected,
     Face,
     Failed,
@@ -29,7 +30,7 @@ from actors.images import Pixels, PreparedImage
 from cluster.slabs import Slab, SlabAddress, Slabs
 
 #: What a `PreparedImage` holds beside its pixels, in the order of its fields.
-_Facts = tuple[int, int, tuple[int, int], float, str]
+_Facts = tuple[int, int, tuple[int, int], float, str, float]
 
 
 class PackedCall(NamedTuple):
@@ -60,7 +61,7 @@ def pack_call(images: Sequence[Any], slabs: Slabs | None) -> PackedCall:
         slab = slabs.slab_of(image.pixels) if slabs is not None else None
         if slab is None:
             pixels.append(image.pixels)
-        rows.append((slab, (image.width, image.height, image.shape, image.prepare_ms, image.digest)))
+        rows.append((slab, _facts(image)))
     address = slabs.address if slabs is not None else None
     return PackedCall(pickle.dumps((address, rows), protocol=5), pixels)
 
@@ -95,7 +96,7 @@ class CannotShare(Exception):
         super().__init__("The memory in which the backend has put its photos cannot be read here.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SharedImage(PreparedImage):
     """A photo whose pixels lie in memory that its backend may give to another photo when the call has ended.
 
@@ -132,7 +133,7 @@ class SharedImage(PreparedImage):
         pixels = np.array(self.pixels)
         if not self.is_intact:
             raise CannotShare
-        return PreparedImage(pixels, self.width, self.height, self.shape, self.prepare_ms, self.digest)
+        return PreparedImage(pixels, *_facts(self))
 
 
 def unpack_call(
@@ -178,7 +179,8 @@ def pack_outcomes(outcomes: Sequence[Outcome]) -> bytes:
         times = (each.times.prepare_ms, each.times.queue_ms, each.times.run_ms)
         if isinstance(each, Detected):
             faces = [(face.box, face.score, face.landmarks) for face in each.faces]
-            rows.append(("detected", stamp, times, faces, each.width, each.height))
+            share = each.damaged.decoded_share if each.damaged else None
+            rows.append(("detected", stamp, times, faces, each.width, each.height, share))
         elif isinstance(each, Rejected):
             rows.append(("rejected", stamp, times, str(each.reason), each.detail))
         elif isinstance(each, Failed):
@@ -198,9 +200,12 @@ def unpack_outcomes(packed: bytes) -> list[Outcome]:
             stamp = stamps[id(fields)] = Stamp(*fields)
         times = Times(*times_ms)
         if kind == "detected":
-            faces, width, height = rest
+            faces, width, height, share = rest
             found = tuple([Face(*face) for face in faces])
-            outcomes.append(Detected(stamp=stamp, times=times, faces=found, width=width, height=height))
+            damaged = None if share is None else Damage(share)
+            outcomes.append(
+                Detected(stamp=stamp, times=times, faces=found, width=width, height=height, damaged=damaged)
+            )
         elif kind == "rejected":
             reason, detail = rest
             outcomes.append(Rejected(stamp=stamp, times=times, reason=Rejection(reason), detail=detail))
@@ -211,6 +216,17 @@ def unpack_outcomes(packed: bytes) -> list[Outcome]:
                 Failed(stamp=stamp, times=times, reason=failure, detail=detail, retry_after_s=wait_s)
             )
     return outcomes
+
+
+def _facts(image: PreparedImage) -> _Facts:
+    return (
+        image.width,
+        image.height,
+        image.shape,
+        image.prepare_ms,
+        image.digest,
+        image.decoded_share,
+    )
 
 
 def _fields_of_stamp(stamp: Stamp) -> tuple[Any, ...]:

@@ -25,12 +25,12 @@ def photo(value: int, side: int = 32) -> Pixels:
 
 
 def prepared(pixels: Pixels) -> PreparedImage:
-    return PreparedImage(pixels, 100, 200, (32, 32), 1.5, "digest")
+    return PreparedImage(pixels, 100, 200, (32, 32), 1.5, "digest", 0.25)
 
 
 def facts(image: PreparedImage) -> tuple[object, ...]:
     """All that is known of a photo beside its pixels."""
-    return image.width, image.height, image.shape, image.prepare_ms, image.digest
+    return image.width, image.height, image.shape, image.prepare_ms, image.digest, image.decoded_share
 
 
 @pytest.fixture
