@@ -13,20 +13,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from actors import jpeg
+from actors.decode_memory import check_memory
 from actors.errors import ImageFault
 from actors.faces import Rejection
+from actors.shrinking import MIN_PIXELS, shrunk_by_strips
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from actors.settings import DetectorSettings
 
 Pixels = NDArray[np.uint8]
 ImageSource = bytes | bytearray | memoryview | str | PathLike[str] | NDArray[np.generic]
@@ -81,10 +86,17 @@ class Limits:
     Attributes:
         max_pixels: width times height, as the header declares them.
         max_bytes: size of the encoded file.
+        max_decode_bytes: bytes of memory that decoding may take.
     """
 
     max_pixels: int
     max_bytes: int
+    max_decode_bytes: int = 600_000_000
+
+    @classmethod
+    def of(cls, settings: DetectorSettings) -> Self:
+        """The limits that the settings say."""
+        return cls(settings.max_image_pixels, settings.max_image_bytes, settings.max_decode_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +169,12 @@ def prepare(
             else:
                 # At 1/2, 1/4 or 1/8 of the size where the format can, never below what the tensor needs.
                 image.draft("RGB", lying)
-                pixels = np.ascontiguousarray(_resized(_upright_rgb(image), small)[:, :, ::-1])
+                image.load()
+                if image.width * image.height < MIN_PIXELS:
+                    pixels = np.ascontiguousarray(_resized(_upright_rgb(image), small)[:, :, ::-1])
+                else:
+                    strips = shrunk_by_strips(image, lying, _converter(image))
+                    pixels = _turned(np.ascontiguousarray(_resized(strips, lying)[:, :, ::-1]), orientation)
     digest = xxhash.xxh3_128_hexdigest(pixels.data)
     return PreparedImage(pixels, width, height, shape, (clock() - begun) * 1000, digest)
 
@@ -260,6 +277,7 @@ def _opened(data: bytes, limits: Limits) -> Iterator[Image]:
     try:
         with Pil.open(io.BytesIO(data), formats=formats) as image:
             _check_size(*image.size, limits)
+            check_memory(image.format or "", image.mode, image.size, limits.max_decode_bytes)
             giant = image.size[0] * image.size[1] > _GIANT_PIXELS
             with _one_giant_at_a_time if giant else nullcontext():
                 yield image
@@ -277,7 +295,7 @@ def _opened(data: bytes, limits: Limits) -> Iterator[Image]:
         raise _unidentified(data) from error
     except MemoryError as error:
         raise ImageFault(
-            Rejection.TOO_LARGE, "There is not enough memory to decode the image; send a smaller one."
+            Rejection.TOO_COSTLY, "There is not enough memory to decode the image; send a smaller one."
         ) from error
     except Exception as error:
         # Pillow's plug-ins raise OSError, SyntaxError, EOFError, ValueError, struct.error and others for
@@ -362,17 +380,29 @@ def _upright_rgb(image: Image) -> Pixels:
     image.load()
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        # 16-bit grey: Pillow's own conversion would make everything above 255 white.
-        deep = np.asarray(image).astype(np.int64)
-        shift = 8 if image.mode.startswith("I;16") or deep.max() > 255 else 0
-        grey = np.clip(deep >> shift, 0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+    return _converter(image)(image)
+
+
+def _converter(image: Image) -> Callable[[Image], Pixels]:
+    """What makes uint8[h, w, 3] in RGB order of a decoded picture, or of any part of it."""
     if image.mode == "F":
         raise ImageFault(
             Rejection.UNSUPPORTED,
             "The pixels are floating-point numbers without a known range; send 8-bit pixels.",
         )
+    if not image.mode.startswith("I"):
+        return _rgb
+    is_deep = image.mode.startswith("I;16") or np.max(image.getextrema()) > 255
+    return partial(_grey, shift=8 if is_deep else 0)
+
+
+def _grey(image: Image, shift: int) -> Pixels:
+    # Pillow's own conversion would make everything above 255 white.
+    grey = np.clip(np.asarray(image) >> shift, 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _rgb(image: Image) -> Pixels:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB"))

@@ -35,7 +35,7 @@ class ImageIntake:
 
     def __init__(self, settings: DetectorSettings) -> None:
         self._settings = settings
-        self._limits = Limits(settings.max_image_pixels, settings.max_image_bytes)
+        self._limits = Limits.of(settings)
         self._threads = ThreadPoolExecutor(
             settings.num_prepare_threads or num_cores(), thread_name_prefix="prepare"
         )

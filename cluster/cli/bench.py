@@ -204,6 +204,6 @@ def _images(
         )
     if pixels is None:
         return list(found), f"{len(found)} photos"
-    limits = Limits(settings.detector.max_image_pixels, settings.detector.max_image_bytes)
+    limits = Limits.of(settings.detector)
     made = inputs.pixels_of(found, pixels, limits, warn)
     return made, f"pixels of {len(made)} photos, {pixels} x {pixels} at most"

@@ -314,7 +314,7 @@ class _AnnotatedCopies:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self._folder = folder
-        self._limits = Limits(settings.detector.max_image_pixels, settings.detector.max_image_bytes)
+        self._limits = Limits.of(settings.detector)
         self._taken: set[Path] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ class Preprocessor:
         self._num_in_threads = 0
         self._detector = settings.detector
         self._health = health
-        self._limits = Limits(self._detector.max_image_pixels, self._detector.max_image_bytes)
+        self._limits = Limits.of(self._detector)
         num_threads = self._num_threads = settings.client.num_prepare_threads or num_cores()
         # Each priority has its own threads, so that a person's photo never waits behind those of a scan.
         self._threads = {each: threads(num_threads, f"rayface-prepare-{each}") for each in Priority}
