@@ -27,6 +27,8 @@ class Rejection(StrEnum):
     DAMAGED = "damaged"
     #: Decoding would cost more than is allowed, or has cost it; the detail says what.
     TOO_COSTLY = "too_costly"
+    #: Of a folder or a pattern that a person named, and that has no photo.
+    NO_PHOTOS = "no_photos"
 
 
 class Failure(StrEnum):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from actors.faces import Priority
 from actors.images import ImageSource, Limits
@@ -23,9 +23,11 @@ from cluster.bench.load import Calls, Load
 from cluster.bench.measure import Plan
 from cluster.bench.windows import Window, percentile
 from cluster.cli.bench_view import comparison, tables
+from cluster.cli.folder_walk import NotLookedAt
 from cluster.cli.kept_cluster import find_suitable, joining
 from cluster.cli.options import address_option, config_option, model_option, settings_of_model
-from cluster.cli.photo_paths import find_photos, shown
+from cluster.cli.photo_paths import PhotoFinder, why_unreadable
+from cluster.cli.printable import printable, say
 from cluster.errors import ConfigurationError
 from cluster.settings import Settings, load_settings
 
@@ -145,20 +147,21 @@ def bench(
     if settings.cluster.address is None:
         kept, problem = find_suitable(settings)
         if problem:
-            messages.print(f"{problem} This run starts a Ray of its own.", style="yellow")
+            messages.print(Text(printable(f"{problem} This run starts a Ray of its own."), style="yellow"))
         if kept is not None:
-            messages.print(f"Asking {kept}.", style="dim")
+            messages.print(Text(printable(f"Asking {kept}."), style="dim"))
             settings = joining(settings, kept)
     images, about = _images(paths, pixels, megapixels, settings)
 
     def tell(load: Load, done: Window | None) -> None:
         if done is None:
-            messages.print(f"{load}: {warm_up:g} s of warm-up, then windows of {window:g} s", style="dim")
+            said, style = f"{warm_up:g} s of warm-up, then windows of {window:g} s", "dim"
         elif not done.latencies_ms:
-            messages.print(f"{load}: no call was answered", style="yellow")
+            said, style = "no call was answered", "yellow"
         else:
             p50 = percentile(done.latencies_ms, 50)
-            messages.print(f"{load}: {done.images_per_s:.1f} images/s, p50 {p50:.1f} ms", style="dim")
+            said, style = f"{done.images_per_s:.1f} images/s, p50 {p50:.1f} ms", "dim"
+        messages.print(Text(f"{load}: {said}", style=style))
 
     calls = Calls(images_per_call, Priority(priority), deadline)
     plan = Plan(warm_up, window, max_windows)
@@ -171,7 +174,8 @@ def bench(
         console.print(tables(found))
         if compared is not None:
             console.print(comparison(compared, str(earlier)))
-        console.print(f"\n{found['limit']['load']}: {found['limit']['sentence']}", style="bold", markup=False)
+        limit = f"\n{found['limit']['load']}: {found['limit']['sentence']}"
+        console.print(Text(printable(limit, keep_lines=True), style="bold"))
     if found["limit"]["kind"] == Kind.UNANSWERED:
         sys.exit(_EXIT_NOTHING_WAS_ANSWERED)
     if any(each["outcomes"]["failed"] or each["outcomes"]["rejected"] for each in found["loads"]):
@@ -182,28 +186,29 @@ def _images(
     paths: Sequence[str], pixels: int | None, megapixels: float, settings: Settings
 ) -> tuple[list[ImageSource], str]:
     """What is sent, and what it is in words."""
-
-    def warn(sentence: str) -> None:
-        click.echo(sentence, err=True)
-
     if not paths and pixels is None:
         return inputs.made_up_photos(megapixels), f"made-up photos of {megapixels:g} megapixels"
     if not paths:
         assert pixels is not None
         return inputs.made_up_pixels(pixels), f"random pixels of {pixels} x {pixels}"
-    found = [photo.path for photo in find_photos(paths, sys.stdin, warn)]
-    if not found:
+    named = list(PhotoFinder().find(paths, sys.stdin))
+    if not named:
         raise ConfigurationError(
             "There is no photo to send. Name photos, folders with photos, or nothing for made-up photos."
         )
-    if missing := [path for path in found if not os.path.isfile(path)]:
-        others = f", nor are {len(missing) - 1} more of those that were named" if missing[1:] else ""
+    if unusable := [
+        problem
+        for asked in named
+        if (problem := asked if isinstance(asked, NotLookedAt) else why_unreadable(asked.path))
+    ]:
+        others = f" So it is with {len(unusable) - 1} more of those that were named." if unusable[1:] else ""
         raise ConfigurationError(
-            f"{shown(missing[0])} is no file{others}. Name photos that are there, folders with photos, or "
-            "nothing for made-up photos."
+            f"{printable(unusable[0].path)} cannot be used. {unusable[0].outcome.detail}{others} Name photos "
+            "that are there, folders with photos, or nothing for made-up photos."
         )
+    found = [asked.path for asked in named]
     if pixels is None:
         return list(found), f"{len(found)} photos"
     limits = Limits.of(settings.detector)
-    made = inputs.pixels_of(found, pixels, limits, warn)
+    made = inputs.pixels_of(found, pixels, limits, say)
     return made, f"pixels of {len(made)} photos, {pixels} x {pixels} at most"

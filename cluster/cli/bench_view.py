@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cluster.bench.compare import COMPARED
 from cluster.bench.windows import PERCENTILES
+from cluster.cli.printable import printable
 
 _BAD = "bold red"
 _SPEEDS = ("sent_bytes_per_s", "link_bytes_per_s")
@@ -42,10 +43,10 @@ def comparison(compared: Mapping[str, Any], file: str) -> RenderableType:
         if compared[key]:
             lines.append(f"{which}: {', '.join(compared[key])}")
     return Group(
-        Text(f"\nnow, divided by {file}", style="bold"),
+        Text(f"\nnow, divided by {printable(file)}", style="bold"),
         table,
         Text("\nwhat differs" if lines else "\nsettings and machine are the same", style="bold"),
-        *(Text(line) for line in lines),
+        *(Text(printable(line)) for line in lines),
     )
 
 
@@ -55,7 +56,7 @@ def _head(report: Mapping[str, Any]) -> list[Text]:
     words = [bench["images"], f"{each_call} image{'s' if each_call > 1 else ''} a call", bench["priority"]]
     lines = [Text(" · ".join(words), style="bold")]
     lines += [
-        Text(f"{name} on {each['host']}: {each['provider']}, {each['model'].partition('@')[0]}")
+        Text(printable(f"{name} on {each['host']}: {each['provider']}, {each['model'].partition('@')[0]}"))
         for name, each in detectors.items()
     ]
     return [*lines, Text()]
@@ -67,11 +68,11 @@ def _warnings(loads: Sequence[Mapping[str, Any]]) -> list[Text]:
     for each in loads:
         for status in ("failed", "rejected"):
             lines += [
-                Text(f"{each['load']}: {num} {status} ({reason}): {each['details'][reason]}", style=_BAD)
+                _bad(f"{each['load']}: {num} {status} ({reason}): {each['details'][reason]}")
                 for reason, num in each["outcomes"][status].items()
             ]
         lines += [
-            Text(f"{each['load']}: this machine's CPU answered {num} images: {reason}", style=_BAD)
+            _bad(f"{each['load']}: this machine's CPU answered {num} images: {reason}")
             for reason, num in each["fallback"].items()
         ]
         if each["device"]["num_restarted"]:
@@ -86,6 +87,10 @@ def _warnings(loads: Sequence[Mapping[str, Any]]) -> list[Text]:
         if not each["is_steady"]
     ]
     return [*lines, *([Text()] if lines else [])]
+
+
+def _bad(line: str) -> Text:
+    return Text(printable(line), style=_BAD)
 
 
 def _latencies(loads: Sequence[Mapping[str, Any]]) -> Table:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from cluster.cli.kept_cluster import find_kept, is_address_chosen, joining
+from cluster.cli.printable import printable, say
 from cluster.cli.status_view import StatusView, clients, table
 from cluster.client.detector import Detector
 from cluster.client.detector_pool import DetectorPool
@@ -69,7 +70,7 @@ def remove(name: str, address: str | None, config: Path | None) -> None:
     Exit code: 0 it is gone, 3 there is no detector of that name.
     """
     asyncio.run(_remove(name, _settings(address, config)))
-    click.echo(f"{name} is gone.")
+    click.echo(f"{printable(name)} is gone.")
 
 
 @click.command()
@@ -146,10 +147,10 @@ def of_this_machine(settings: Settings) -> Settings:
     """The settings for the cluster of `rayface up`, if one is alive; says which one it is."""
     cluster, problem = find_kept()
     if problem:
-        click.echo(problem, err=True)
+        say(problem)
     if cluster is None:
         return settings
-    click.echo(f"This is {cluster}.", err=True)
+    say(f"This is {cluster}.")
     return joining(settings, cluster)
 
 
@@ -195,7 +196,7 @@ async def _show(settings: Settings, console: Console, *, watch: bool, as_json: b
         view = StatusView(cluster, DetectorPool(cluster, settings.circuit, only_look=True))
         what, shown = await view.look()
         if as_json:
-            console.print(json.dumps(what, indent=None if watch else 2), markup=False)
+            click.echo(json.dumps(what, indent=None if watch else 2))
         elif not watch:
             console.print(shown)
         if not watch:
@@ -209,7 +210,7 @@ async def _show(settings: Settings, console: Console, *, watch: bool, as_json: b
                 await asyncio.sleep(_WATCH_EVERY_S)
                 what, shown = await view.look()
                 if live is None:
-                    console.print(json.dumps(what), markup=False)
+                    click.echo(json.dumps(what))
                 else:
                     live.update(shown, refresh=True)
 

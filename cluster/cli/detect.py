@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -12,18 +11,19 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from actors import golden, models
 from actors.drawing import draw_faces, write_jpeg
 from actors.errors import ImageFault, ModelUnavailable
-from actors.faces import Detected, Failed, Failure, Outcome, Rejected, Stamp
+from actors.faces import Detected, Failed, Failure, Outcome, Stamp
 from actors.images import Limits, read_upright
 from cluster.background import repeat_async
+from cluster.cli.detect_output import Output
+from cluster.cli.folder_walk import NotLookedAt, Photo
 from cluster.cli.kept_cluster import joining
-from cluster.cli.photo_paths import Photo, shown
+from cluster.cli.photo_paths import why_unreadable
+from cluster.cli.printable import printable
 from cluster.cli.timings import Start
 from cluster.client.face_client import FaceClient
 from cluster.client.parts import Parts
@@ -45,96 +45,114 @@ _KEPT_ENDED = (
     "The cluster that `rayface up` kept has ended. Start it again with `rayface up`, or run detect again: "
     "without it, detect starts a cluster of its own."
 )
-_STYLES = {"detected": "green", "rejected": "yellow", "failed": "red"}
 
 
-async def detect(
-    photos: Iterable[Photo],
-    num_photos: int | None,
+def detect(
+    names: Iterable[Photo | NotLookedAt],
+    num_names: int | None,
     settings: Settings,
     *,
     as_json: bool,
     annotate: Path | None,
     timings: bool = False,
-    kept: KeptCluster | None = None,
+    find_kept: Callable[[], KeptCluster | None] = lambda: None,
     early: EarlyProcess | None = None,
 ) -> Counter[str]:
     """Find the faces in every photo, and print each outcome as it comes.
 
+    Names are checked first, until one can be looked at. So nothing is started or joined in vain.
+
     Args:
-        photos: the photos, read one after the other.
-        num_photos: how many there are, for the progress bar; None if nobody knows yet.
+        names: the photos, read one after the other, and what cannot be looked at.
+        num_names: how many there are, for the progress bar; None if nobody knows yet.
         settings: of the client.
         as_json: whether to print JSON lines instead of a table.
         annotate: a folder for copies with the faces drawn; None writes none.
         timings: whether to print on standard error where the time to the first outcome went.
-        kept: the cluster of `rayface up` to use; None, and if that cannot be joined, takes the settings'.
+        find_kept: finds the cluster of `rayface up` to use. Without one, and if it cannot be joined, the
+            settings say which cluster.
         early: a driver process that loads already; None if there is none.
 
     Returns:
-        How many photos were `detected`, `rejected` and `failed`, how many of the detected ones are `damaged`,
-        and how many `faces` were found; empty if there was no photo.
+        `Output.counts`; empty if there was no name.
 
     Raises:
         RayfaceError: no detector could be asked, or the kept cluster ended before the last photo's outcome.
     """
-    out = Console(highlight=False, soft_wrap=True)
-    messages = out if out.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True)
     begun = time.monotonic()
-    counts: Counter[str] = Counter()
-    not_detected: list[tuple[str, Rejected | Failed]] = []
+    output = Output(as_json=as_json)
     copies = _AnnotatedCopies(annotate, settings) if annotate else None
-    served_by: set[str] = set()
+    left = iter(names)
+    first = _first_readable(left, output)
+    if first is None:
+        output.end(time.monotonic() - begun)
+        return output.counts
+    num_left = None if num_names is None else num_names - output.num_shown
+    asked = chain([first], left)
+    kept = find_kept()
+    try:
+        asyncio.run(
+            _search(asked, num_left, settings, output, copies, timings=timings, kept=kept, early=early)
+        )
+    except ClusterUnavailable:
+        output.end(time.monotonic() - begun)
+        raise
+    output.end(time.monotonic() - begun)
+    return output.counts
+
+
+def _first_readable(names: Iterator[Photo | NotLookedAt], output: Output) -> Photo | None:
+    """The first photo that can be read, or None; those before it get their outcomes here."""
+    for asked in names:
+        problem = asked if isinstance(asked, NotLookedAt) else why_unreadable(asked.path)
+        if isinstance(asked, Photo) and problem is None:
+            return asked
+        if problem is not None:
+            output.show(asked, problem.outcome)
+    return None
+
+
+async def _search(
+    names: Iterable[Photo | NotLookedAt],
+    num_names: int | None,
+    settings: Settings,
+    output: Output,
+    copies: _AnnotatedCopies | None,
+    *,
+    timings: bool,
+    kept: KeptCluster | None,
+    early: EarlyProcess | None,
+) -> None:
+    """Ask a detector for every photo; as for `detect`."""
     start = Start() if timings else None
-    ended: ClusterUnavailable | None = None
-    async with await _connected(settings, messages, kept, early) as client, _telling_pauses(client, messages):
+    async with (
+        await _connected(settings, output, kept, early) as client,
+        _telling_pauses(client, output.tell),
+    ):
         if start is not None:
             start.is_ready = time.time()
         address = client.status().address
         used = kept if kept is not None and kept.address == address else None
         is_own = address != (kept.address if kept else settings.cluster.address)
-        rest = photos if num_photos is not None else ()
-        with _progress(messages, num_photos) as advance:
-            if not as_json:
-                out.print(Text(f"{'status':<9} {'faces':>5} {'score':>6} {'ms':>7}  image", style="bold"))
-            try:
-                async for photo, outcome in _following(client, photos, rest, used):
-                    if start is not None and not counts:
-                        # The client is closed if the kept cluster has ended; there is nothing to tell then.
-                        with suppress(ClientNotUsable):
-                            await start.tell(client, is_own=is_own, as_json=as_json)
-                    counts[outcome.status] += 1
-                    problem = await asyncio.to_thread(copies.draw, photo, outcome) if copies else ""
-                    if as_json:
-                        row = {"image": shown(photo.path), **outcome.as_dict()}
-                        out.print(json.dumps(row), markup=False)
-                    else:
-                        out.print(_row(photo, outcome))
-                    if problem:
-                        messages.print(Text(problem, style="yellow"))
-                    if isinstance(outcome, Rejected | Failed):
-                        not_detected.append((shown(photo.path), outcome))
-                    if isinstance(outcome, Detected):
-                        counts["faces"] += len(outcome.faces)
-                        counts["damaged"] += outcome.damaged is not None
-                        served_by.add(outcome.stamp.served_by)
-                    advance()
-            except ClusterUnavailable as error:
-                ended = error
-    if not as_json:
-        for name, outcome in not_detected:
-            out.print(
-                Text.assemble((f"{outcome.status} ({outcome.reason})", _STYLES[outcome.status]), f" {name}")
-            )
-            out.print(Text(f"    {outcome.detail}"))
-        out.print(_summary(counts, time.monotonic() - begun, served_by))
-    if ended is not None:
-        raise ended
-    return counts
+        rest = names if num_names is not None else ()
+        with _progress(output, num_names) as advance:
+            async for asked, outcome in _following(client, names, rest, used):
+                if start is not None:
+                    # The client is closed if the kept cluster has ended; there is nothing to tell then.
+                    with suppress(ClientNotUsable):
+                        await start.tell(client, is_own=is_own, as_json=output.is_json)
+                    start = None
+                problem = ""
+                if copies is not None and isinstance(asked, Photo):
+                    problem = await asyncio.to_thread(copies.draw, asked, outcome)
+                output.show(asked, outcome)
+                if problem:
+                    output.tell(problem)
+                advance()
 
 
 async def _connected(
-    settings: Settings, messages: Console, kept: KeptCluster | None, early: EarlyProcess | None
+    settings: Settings, output: Output, kept: KeptCluster | None, early: EarlyProcess | None
 ) -> FaceClient:
     """Connect, to the kept cluster if there is one; meanwhile load what prepares photos, by preparing one.
 
@@ -150,15 +168,14 @@ async def _connected(
         return await connecting
 
     def tell(sentence: str) -> None:
-        if not models.is_kept(settings.detector.model) or messages.is_terminal:
-            messages.print(Text(sentence, style="dim"))
+        if not models.is_kept(settings.detector.model) or output.messages.is_terminal:
+            output.tell(sentence, "dim")
 
     if kept is not None:
         try:
             return await connect_and_load(joining(settings, kept))
         except RayfaceError as error:
-            line = f"The kept cluster cannot be used: {error} This run starts a Ray of its own."
-            messages.print(Text(line, style="yellow"))
+            output.tell(f"The kept cluster cannot be used: {error} This run starts a Ray of its own.")
     if settings.cluster.address is not None:
         return await connect_and_load(settings)
     connecting = asyncio.create_task(connect(settings))
@@ -175,38 +192,44 @@ async def _connected(
 
 
 async def _following(
-    client: FaceClient, photos: Iterable[Photo], rest: Iterable[Photo], kept: KeptCluster | None
-) -> AsyncIterator[tuple[Photo, Outcome]]:
-    """Yield each photo with its outcome; only the photos in flight are kept in memory.
+    client: FaceClient,
+    names: Iterable[Photo | NotLookedAt],
+    rest: Iterable[Photo | NotLookedAt],
+    kept: KeptCluster | None,
+) -> AsyncIterator[tuple[Photo | NotLookedAt, Outcome]]:
+    """Yield each name with its outcome, in order; only those in flight are kept in memory.
 
     Args:
         client: asked for the photos.
-        photos: all of them.
-        rest: those of `photos` that also fail if the kept cluster ends before they are read.
+        names: all of them.
+        rest: those of `names` that also fail if the kept cluster ends before they are read.
         kept: the cluster that the client joined; None if it is not a kept one.
 
     Raises:
-        ClusterUnavailable: the kept cluster ended; every photo that was asked for has its outcome before.
+        ClusterUnavailable: the kept cluster ended; every name that was asked for has its outcome before.
     """
-    asked: deque[Photo] = deque()
+    under_way: deque[Photo | NotLookedAt] = deque()
 
-    def paths() -> Iterator[str]:
-        for photo in photos:
-            asked.append(photo)
-            yield photo.path
+    def images() -> Iterator[str | bytes]:
+        for asked in names:
+            under_way.append(asked)
+            # The client answers an empty image at once, and in its turn. The row shows the known outcome.
+            yield asked.path if isinstance(asked, Photo) else b""
 
     async with _closing_with(kept, client):
         try:
-            async for outcome in client.stream(paths()):
-                yield asked.popleft(), outcome
+            async for outcome in client.stream(images()):
+                asked = under_way.popleft()
+                yield asked, outcome if isinstance(asked, Photo) else asked.outcome
         except ClientNotUsable as error:
             if kept is None:
                 raise
             why = error
         else:
             return
-    for photo in chain(asked, rest):
-        yield photo, Failed(stamp=Stamp("client"), reason=Failure.NO_CLUSTER, detail=_KEPT_ENDED)
+    no_cluster = Failed(stamp=Stamp("client"), reason=Failure.NO_CLUSTER, detail=_KEPT_ENDED)
+    for asked in chain(under_way, rest):
+        yield asked, no_cluster if isinstance(asked, Photo) else asked.outcome
     raise ClusterUnavailable(_KEPT_ENDED) from why
 
 
@@ -226,7 +249,7 @@ async def _closing_with(kept: KeptCluster | None, client: FaceClient) -> AsyncIt
 
 
 @asynccontextmanager
-async def _telling_pauses(client: FaceClient, messages: Console) -> AsyncIterator[None]:
+async def _telling_pauses(client: FaceClient, tell: Callable[[str], None]) -> AsyncIterator[None]:
     """While the block runs, print when and why photos wait for a detector, and when they go on."""
 
     told = False
@@ -235,8 +258,7 @@ async def _telling_pauses(client: FaceClient, messages: Console) -> AsyncIterato
         nonlocal told
         why = client.paused
         if bool(why) is not told:
-            line = f"Waiting for a detector: {why}" if why else "Going on."
-            messages.print(Text(line, style="yellow"))
+            tell(f"Waiting for a detector: {why}" if why else "Going on.")
             told = bool(why)
 
     async with _repeating(look, "Telling of pauses"):
@@ -256,8 +278,8 @@ async def _repeating(look: Callable[[], Awaitable[None]], name: str) -> AsyncIte
 
 
 @contextmanager
-def _progress(console: Console, num_photos: int | None) -> Iterator[Callable[[], None]]:
-    if not console.is_terminal:
+def _progress(output: Output, num_names: int | None) -> Iterator[Callable[[], None]]:
+    if not output.has_bar:
         yield lambda: None
         return
     columns = (
@@ -268,8 +290,8 @@ def _progress(console: Console, num_photos: int | None) -> Iterator[Callable[[],
         TimeRemainingColumn(),
     )
     begun = time.monotonic()
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("photos", total=num_photos, rate="")
+    with Progress(*columns, console=output.messages, transient=True) as progress:
+        task = progress.add_task("photos", total=num_names, rate="")
         num_done = 0
 
         def advance() -> None:
@@ -279,34 +301,6 @@ def _progress(console: Console, num_photos: int | None) -> Iterator[Callable[[],
             progress.update(task, advance=1, rate=f"{rate:.1f}/s")
 
         yield advance
-
-
-def _row(photo: Photo, outcome: Outcome) -> Text:
-    faces, score = "-", "-"
-    if isinstance(outcome, Detected):
-        faces = str(len(outcome.faces))
-        score = f"{outcome.faces[0].score:.3f}" if outcome.faces else "-"
-    spent = outcome.times.prepare_ms + outcome.times.queue_ms + outcome.times.run_ms
-    rest = f" {faces:>5} {score:>6} {spent:>7.1f}  {shown(photo.path)}"
-    row = Text.assemble((f"{outcome.status:<9}", _STYLES[outcome.status]), rest)
-    if isinstance(outcome, Detected) and outcome.damaged:
-        # Rounded down: 99.9 % is not all of it.
-        row.append(
-            f"  (damaged: {int(outcome.damaged.decoded_share * 100)} % of it searched)", style="yellow"
-        )
-    return row
-
-
-def _summary(counts: Counter[str], seconds: float, served_by: set[str]) -> Text:
-    num_photos = sum(counts[status] for status in _STYLES)
-    return Text(
-        f"{num_photos} photos in {seconds:.1f} s: {counts['detected']} detected ({counts['faces']} faces"
-        + (f"; {counts['damaged']} damaged" if counts["damaged"] else "")
-        + "), "
-        f"{counts['rejected']} rejected, {counts['failed']} failed"
-        + (f"; by {', '.join(sorted(served_by))}" if served_by else ""),
-        style="bold",
-    )
 
 
 class _AnnotatedCopies:
@@ -320,7 +314,8 @@ class _AnnotatedCopies:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(
-                f"--annotate cannot use {folder}: {error.strerror}. Name a folder that you can write to."
+                f"--annotate cannot use {printable(str(folder))}: {error.strerror}. Name a folder that you "
+                "can write to."
             ) from error
 
     def draw(self, photo: Photo, outcome: Outcome) -> str:
@@ -331,7 +326,7 @@ class _AnnotatedCopies:
             target = self._name(photo)
             write_jpeg(target, draw_faces(read_upright(photo.path, self._limits), outcome.faces))
         except (OSError, ImageFault) as error:
-            return f"There is no annotated copy of {shown(photo.path)}: {error}"
+            return f"There is no annotated copy of {printable(photo.path)}: {error}"
         return ""
 
     def _name(self, photo: Photo) -> Path:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from cluster.cli import cluster as cluster_commands
 from cluster.cli.kept_cluster import is_address_chosen
+from cluster.cli.printable import printable, say
 from cluster.doctor.bundle import write_bundle
 from cluster.doctor.doctor import Doctor
 from cluster.errors import ConfigurationError
@@ -101,7 +102,7 @@ def doctor(
     if bundle is not None:
         status = _status(settings, head) if reaches else None
         names = write_bundle(bundle, findings, status, settings)
-        click.echo(f"Wrote {bundle}: {', '.join(names)}. Look at it before you send it.", err=True)
+        say(f"Wrote {bundle}: {', '.join(names)}. Look at it before you send it.")
     sys.exit(EXITS[worst(findings)])
 
 
@@ -122,11 +123,11 @@ def _line(finding: Finding) -> Text:
     where = f" at {finding.where}" if finding.where else ""
     text = Text.assemble(
         (f"{finding.verdict:<6}", _STYLES[finding.verdict]),
-        (f"{finding.name}{where}: ", "bold"),
-        finding.evidence,
+        (printable(f"{finding.name}{where}: "), "bold"),
+        printable(finding.evidence, keep_lines=True),
     )
     if finding.advice:
-        text.append(f"\n       → {finding.advice} ({finding.link})")
+        text.append(f"\n       → {printable(finding.advice, keep_lines=True)} ({finding.link})")
     return text
 
 

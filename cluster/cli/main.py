@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -15,10 +16,12 @@ from actors.errors import ModelUnavailable
 from cluster.cli.entry import end_interrupted
 from cluster.cli.lazy import LazyGroup
 from cluster.cli.options import address_option, config_option, model_option, settings_of_model
+from cluster.cli.printable import say
 from cluster.errors import ConfigurationError, DeviceTaken, RayfaceError
 
 # `detect` starts a process before it loads the settings and what else takes long to load.
 if TYPE_CHECKING:
+    from cluster.node.kept import KeptCluster
     from cluster.settings import Settings
 
 EXIT_SOME_NOT_DETECTED = 1
@@ -57,6 +60,18 @@ def cli() -> None:
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, as results come.")
 @click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out files and folders whose name, or path below the folder, matches. May be given several "
+    "times.",
+)
+@click.option(
+    "--include-hidden",
+    is_flag=True,
+    help="Look at hidden files and folders too (.*, @eaDir, #recycle and the like).",
+)
+@click.option(
     "--annotate",
     type=click.Path(file_okay=False, path_type=Path),
     help="Write copies with the faces drawn into this folder.",
@@ -75,6 +90,8 @@ def cli() -> None:
 def detect(
     paths: tuple[str, ...],
     as_json: bool,
+    exclude: tuple[str, ...],
+    include_hidden: bool,
     annotate: Path | None,
     model: str | None,
     min_score: float | None,
@@ -85,28 +102,40 @@ def detect(
     """Find the faces in photos.
 
     PATHS are files, folders (with all folders in them), patterns like 'holiday/**/*.jpg', or - for a list on
-    standard input, one path a line.
+    standard input, one path a line. Links to folders are followed; each folder is looked through once. Hidden
+    files and folders in a folder are left out.
 
-    Exit code: 0 every photo got a detection (with or without faces), 1 some were rejected, failed or damaged,
-    2 wrong use, 3 no detector could be asked, or the cluster of `rayface up` ended meanwhile.
+    Exit code: 0 every photo got a detection (with or without faces), 1 some were rejected, failed or
+    damaged, or something that was asked for could not be looked at, 2 wrong use, 3 no detector could be
+    asked, or the cluster of `rayface up` ended meanwhile.
     """
     from cluster.cli.early_start import starting_early
 
     early = click.get_current_context().with_resource(starting_early(address, config))
 
-    import asyncio
-
     from cluster.cli import detect as detect_command
+    from cluster.cli.folder_walk import Rules
     from cluster.cli.kept_cluster import find_suitable
-    from cluster.cli.photo_paths import find_photos
+    from cluster.cli.photo_paths import PhotoFinder
     from cluster.settings import load_settings
-
-    def warn(sentence: str) -> None:
-        click.echo(sentence, err=True)
 
     detector = settings_of_model(model)
     if min_score is not None:
         detector["score_threshold"] = min_score
+    finder = PhotoFinder(Rules(exclude, include_hidden))
+
+    def kept_cluster() -> KeptCluster | None:
+        if settings.cluster.address is not None:
+            return None
+        kept, problem = find_suitable(settings)
+        if problem:
+            say(f"{problem} This run starts a Ray of its own.")
+        return kept
+
+    def say_left_out() -> None:
+        for sentence in finder.left_out.sentences():
+            say(sentence)
+
     try:
         settings = load_settings(
             config,
@@ -114,36 +143,38 @@ def detect(
             **({"cluster": {"address": address}} if address else {}),
         )
         _show_licence(settings)
-        if "-" in paths:
-            photos, num_photos = find_photos(paths, sys.stdin, warn), None
+        is_list = "-" in paths
+        if is_list:
+            names, num_names = finder.find(paths, _lines_of_stdin()), None
         else:
-            found = list(find_photos(paths, (), warn))
-            photos, num_photos = iter(found), len(found)
-        if num_photos == 0:
-            raise ConfigurationError(_NO_PHOTO)
-        kept = None
-        if settings.cluster.address is None:
-            kept, problem = find_suitable(settings)
-            if problem:
-                warn(f"{problem} This run starts a Ray of its own.")
-        counts = asyncio.run(
-            detect_command.detect(
-                photos,
-                num_photos,
-                settings,
-                as_json=as_json,
-                annotate=annotate,
-                timings=timings,
-                kept=kept,
-                early=early,
-            )
+            found = list(finder.find(paths, ()))
+            names, num_names = iter(found), len(found)
+            say_left_out()
+        counts = detect_command.detect(
+            names,
+            num_names,
+            settings,
+            as_json=as_json,
+            annotate=annotate,
+            timings=timings,
+            find_kept=kept_cluster,
+            early=early,
         )
+        if is_list:
+            say_left_out()
     except RayfaceError as error:
         _end(error)
     if not counts:
         _end(ConfigurationError(_NO_PHOTO))
     if counts["rejected"] or counts["failed"] or counts["damaged"]:
         sys.exit(EXIT_SOME_NOT_DETECTED)
+
+
+def _lines_of_stdin() -> Iterator[str]:
+    """The lines of standard input; bytes that are no Unicode become lone surrogates, as in other paths."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape", newline="\n")
+    yield from sys.stdin
 
 
 @cli.group(invoke_without_command=True, name="models")
@@ -197,7 +228,7 @@ def fetch(name: str) -> None:
     try:
         settings = load_settings(detector={"model": name})
         _show_licence(settings)
-        ready = models.ready_model(settings.detector, tell=lambda sentence: click.echo(sentence, err=True))
+        ready = models.ready_model(settings.detector, tell=say)
     except (RayfaceError, ModelUnavailable) as error:
         _end(error)
     click.echo(f"{ready.label} is ready: {ready.prepared}")
@@ -215,7 +246,10 @@ def main() -> None:
         # click itself would exit with code 1 after an interruption, and 1 has another meaning here.
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
-        error.show()
+        # It may quote a file name that the shell put in place of a pattern, as in `detect *`.
+        said = io.StringIO()
+        error.show(said)
+        say(said.getvalue().rstrip("\n"))
         sys.exit(error.exit_code)
     except RayfaceError as error:
         _end(error)
@@ -232,11 +266,11 @@ def _show_licence(settings: Settings) -> None:
 
     entry = models.CATALOGUE.get(settings.detector.model)
     if entry is not None and not entry.commercial and settings.detector.model_path is None:
-        click.echo(f"Note the licence of {entry.name}: {entry.licence}.", err=True)
+        say(f"Note the licence of {entry.name}: {entry.licence}.")
 
 
 def _end(error: Exception) -> NoReturn:
-    click.echo(f"Error: {error}", err=True)
+    say(f"Error: {error}")
     if isinstance(error, DeviceTaken):
         sys.exit(EXIT_TAKEN)
     sys.exit(EXIT_WRONG_USE if isinstance(error, ConfigurationError) else EXIT_NOTHING_COULD_BE_ASKED)

@@ -15,6 +15,7 @@ import click
 from actors.device import Device
 from actors.errors import DeviceHeld
 from actors.ownership import DeviceLock
+from cluster.cli.printable import printable
 from cluster.errors import ClusterUnavailable, ConfigurationError, DeviceTaken, RayfaceError
 from cluster.node import addresses, ray_start, supervisor, windows_task
 from cluster.node import token as tokens
@@ -141,7 +142,8 @@ def join(
     try:
         if not wait or only_check:
             for finding in check_join(head_address, settings):
-                click.echo(f"{finding.verdict:<7} {finding.name}: {_in_words(finding)}")
+                words = printable(_in_words(finding), keep_lines=True)
+                click.echo(f"{finding.verdict:<7} {finding.name}: {words}")
         if not only_check:
             _keep_joined(head_address, settings, wait)
     finally:

@@ -4,82 +4,102 @@ from __future__ import annotations
 
 import glob
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
+from actors.faces import Rejection
 from actors.images import IMAGE_SUFFIXES
+from cluster.cli.folder_walk import LeftOut, NotLookedAt, Photo, Rules, walk
+from cluster.cli.path_pattern import PathPattern
 
 
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """One photo to look at.
+class PhotoFinder:
+    """Finds the photos that arguments name, in their order.
 
-    Attributes:
-        path: the path as it is shown.
-        inside: its path below the folder that was named, or its bare name if no folder was named.
-    """
-
-    path: str
-    inside: str
-
-
-def find_photos(
-    arguments: Iterable[str], stdin: Iterable[str], warn: Callable[[str], None]
-) -> Iterator[Photo]:
-    """Yield the photos that the arguments name, in order; those of a folder sorted, with photo suffixes only.
+    A file that is named itself is taken whatever its suffix, hidden or not, and even if it is missing, so
+    that it gets an outcome. A folder or a pattern without any photo, and a folder that cannot be read, are
+    given as `NotLookedAt`.
 
     Args:
-        arguments: files, folders, patterns, or "-".
-        stdin: lines with one path each, read for "-".
-        warn: is called with a sentence about each folder or pattern without photos.
+        rules: which names are left out. `exclude` is also for names that are arguments or in a list.
 
-    A file that is named itself is taken whatever its suffix, and even if it is missing, so that it gets an
-    outcome.
+    Attributes:
+        left_out: what was left out on purpose so far.
     """
-    for argument in arguments:
-        if argument == "-":
-            for line in stdin:
-                if name := line.strip("\r\n"):
-                    yield Photo(name, Path(name).name)
-        elif os.path.isdir(argument):
-            yield from _in_folder(argument, warn)
-        elif glob.has_magic(argument) and not os.path.exists(argument):
-            # The shells of Linux have done this already; those of Windows have not.
-            yield from _matching(argument, warn)
-        else:
-            yield Photo(argument, Path(argument).name)
 
+    def __init__(self, rules: Rules | None = None) -> None:
+        self._rules = rules or Rules()
+        self.left_out = LeftOut()
 
-def shown(path: str) -> str:
-    """A file name as text; bytes that are not UTF-8 become replacement characters."""
-    return path.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8", "replace")
+    def find(self, arguments: Iterable[str], stdin: Iterable[str]) -> Iterator[Photo | NotLookedAt]:
+        """Yield the photos one by one, and what cannot be looked at.
 
+        Args:
+            arguments: files, folders, patterns, or "-".
+            stdin: lines with one path each, read for "-".
+        """
+        for argument in arguments:
+            if argument == "-":
+                for line in stdin:
+                    if name := line.strip("\r\n"):
+                        yield from self._file(name)
+            elif os.path.isdir(argument):
+                if not self._is_excluded(argument):
+                    yield from self._folder(argument)
+            elif glob.has_magic(argument) and not os.path.lexists(argument):
+                # The shells of Linux have done this already; those of Windows have not.
+                yield from self._pattern(argument)
+            else:
+                yield from self._file(argument)
 
-def _in_folder(folder: str, warn: Callable[[str], None]) -> Iterator[Photo]:
-    num_found = 0
-
-    def unreadable(error: OSError) -> None:
-        warn(f"The folder {error.filename} cannot be read: {error.strerror}. Its photos are left out.")
-
-    for root, folders, names in os.walk(folder, onerror=unreadable):
-        folders.sort()
-        for name in sorted(names):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                num_found += 1
-                path = os.path.join(root, name)
-                yield Photo(path, os.path.relpath(path, folder))
-    if not num_found:
-        warn(f"The folder {folder} holds no photos ({' '.join(sorted(IMAGE_SUFFIXES))}).")
-
-
-def _matching(pattern: str, warn: Callable[[str], None]) -> Iterator[Photo]:
-    found = sorted(glob.glob(pattern, recursive=True))
-    for path in found:
-        if os.path.isdir(path):
-            yield from _in_folder(path, warn)
-        else:
+    def _file(self, path: str) -> Iterator[Photo]:
+        if not self._is_excluded(path):
             yield Photo(path, Path(path).name)
-    if not found:
-        warn(f"No file matches {pattern}.")
+
+    def _folder(self, folder: str) -> Iterator[Photo | NotLookedAt]:
+        is_empty = True
+        for found in walk(folder, self._rules, self.left_out):
+            is_empty = False
+            yield found
+        if is_empty:
+            endings = " ".join(sorted(IMAGE_SUFFIXES))
+            yield NotLookedAt.because(
+                folder,
+                Rejection.NO_PHOTOS,
+                f"The folder holds no photos ({endings}), or only such as are left out.",
+            )
+
+    def _pattern(self, pattern: str) -> Iterator[Photo | NotLookedAt]:
+        parts = Path(pattern).parts
+        plain = tuple(takewhile(lambda part: not glob.has_magic(part), parts))
+        base = str(Path(*plain)) if plain else os.curdir
+        is_empty = True
+        if os.path.isdir(base):
+            for found in walk(base, self._rules, self.left_out, PathPattern(parts[len(plain) :])):
+                is_empty = False
+                # As it was typed: without "./" before it.
+                yield found if plain else replace(found, path=os.path.normpath(found.path))
+        if is_empty:
+            yield NotLookedAt.because(
+                pattern, Rejection.NO_PHOTOS, "No file matches this pattern. Look how it is written."
+            )
+
+    def _is_excluded(self, path: str) -> bool:
+        is_excluded = self._rules.excludes(os.path.basename(os.path.normpath(path)), path)
+        self.left_out.num_excluded += is_excluded
+        return is_excluded
+
+
+def why_unreadable(path: str) -> NotLookedAt | None:
+    """Why a file cannot be read, or None if it can be. A pipe or a device is never waited for."""
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):
+            os.close(os.open(path, os.O_RDONLY))
+            return None
+        detail = "It is not a file; give the path of an image."
+    except (OSError, ValueError) as error:
+        detail = f"The file cannot be read: {getattr(error, 'strerror', None) or error}."
+    return NotLookedAt.because(path, Rejection.UNREADABLE, detail)

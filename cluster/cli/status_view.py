@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.faces import Health
+from cluster.cli.printable import printable
 from cluster.client.detector import Detector
 from cluster.client.detector_pool import DetectorPool
 from cluster.client.registry import ClientEntry, read_clients
@@ -116,7 +117,7 @@ class StatusView:
     def _page(
         self, nodes: Sequence[Node], detectors: Sequence[dict[str, Any]], entries: Sequence[ClientEntry]
     ) -> RenderableType:
-        head = Text(f"cluster {self._cluster.address}", style="bold")
+        head = Text(printable(f"cluster {self._cluster.address}"), style="bold")
         machines = table(
             ("machine", "lends"), [{"machine": _name(each), "lends": _lent(each)} for each in nodes]
         )
@@ -124,7 +125,7 @@ class StatusView:
             _COLUMNS,
             [_shown(each) for each in detectors],
         )
-        below = [Text(line) for each in detectors for line in _details(each)]
+        below = [Text(printable(line)) for each in detectors for line in _details(each)]
         sizes = batches(detectors)
         asking = clients(entries) if entries else Text("no client")
         return Group(head, machines, Text(""), shown, *below, Text(""), sizes, Text(""), asking)
@@ -211,7 +212,8 @@ def table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:
     made = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         cells = [str(row.get(column, "")) for column in columns]
-        made.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in cells))
+        # Names and reasons come from other machines; a terminal must not obey them.
+        made.add_row(*(Text(printable(cell), style=_COLOURS.get(cell, "")) for cell in cells))
     return made
 
 

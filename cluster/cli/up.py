@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 from filelock import Timeout
 
+from cluster.cli.printable import printable, say
 from cluster.errors import ClusterUnavailable, ConfigurationError
 from cluster.node import kept
 from cluster.node.kept import KeptCluster, Orders
@@ -57,9 +58,9 @@ def up(idle_minutes: float, model: str | None, config: Path | None) -> None:
     with _alone():
         before = kept.read()
         if before is not None and not before.why_ended():
-            click.echo(f"It is up already: {before}.")
+            click.echo(f"It is up already: {printable(str(before))}.")
             if other := before.why_other(settings):
-                click.echo(f"But {other}. `rayface down` ends it; then start it anew.", err=True)
+                say(f"But {other}. `rayface down` ends it; then start it anew.")
             return
         kept.remove_leftovers(before)
         cluster = _start(settings, idle_minutes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import pty
 import signal
@@ -59,6 +60,36 @@ def test_bad_photos_are_listed_with_their_reason(photos: Path, tmp_path: Path) -
     assert (drawn / "astronaut.jpg").read_bytes() != (photos / "astronaut.jpg").read_bytes()
 
 
+def test_json_has_the_exact_names(photos: Path, tmp_path: Path) -> None:
+    """No emoji in place of `:100:`, and two names that are no Unicode stay two."""
+    names = [b"12:100:00.jpg", b"caf\xe8.jpg", b"caf\xe9.jpg", b"\x1b[2J\n.jpg"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(
+            (photos / "grace_hopper.jpg").read_bytes()
+        )
+    (tmp_path / "linked").symlink_to(photos)
+    done = command(
+        "detect", "--json", str(tmp_path), "--exclude", "linked/[a-fm-z]*", str(tmp_path / "*.bmp")
+    )
+    assert done.returncode == 1, "no file matches the pattern"
+    *found, linked, pattern = rows(done.stdout)
+    exact = [
+        base64.b64decode(row["path_bytes"]) if "path_bytes" in row else row["image"].encode() for row in found
+    ]
+    assert sorted(exact) == sorted(os.fsencode(tmp_path) + b"/" + name for name in names)
+    assert [(row["status"], len(row["faces"])) for row in found] == [("detected", 1)] * 4
+    assert linked["image"] == str(tmp_path / "linked" / "grace_hopper.jpg")
+    assert (pattern["status"], pattern["reason"], pattern["faces"]) == ("rejected", "no_photos", None)
+
+
+def test_no_ray_is_started_in_vain(tmp_path: Path) -> None:
+    """Each name has its outcome all the same. An address where nobody listens would give code 3."""
+    done = command("detect", str(tmp_path), "missing.jpg", "nothing/*.jpg", "--address", "127.0.0.1:9")
+    assert done.returncode == 1, done.stderr
+    assert "1 photos and 2 other names in " in done.stdout
+    assert "0 detected (0 faces), 3 rejected, 0 failed" in done.stdout
+
+
 def test_answers_come_while_the_list_goes_on(photos: Path) -> None:
     """`-`: a person who types paths sees each answer before giving the next path."""
     with subprocess.Popen(
@@ -97,14 +128,13 @@ def test_ctrl_c_ends_a_list_that_nobody_goes_on_with(photos: Path) -> None:
         (["detect"], "Missing argument"),
         (["detect", "--modle", "yunet", "x.jpg"], "--model"),
         (["detect", "--model", "nonesuch", "x.jpg"], "neither a model"),
-        (["detect", "EMPTY"], "no photo"),
         (["detect", "--config", "nowhere.toml", "x.jpg"], "nowhere.toml"),
         (["nonsense"], "No such command"),
     ],
 )
-def test_wrong_use_is_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_wrong_use_is_exit_code_2(arguments: list[str], said: str) -> None:
     """The command ends quickly with a sentence and without a traceback."""
-    done = command(*(str(tmp_path) if each == "EMPTY" else each for each in arguments))
+    done = command(*arguments)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

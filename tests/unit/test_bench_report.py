@@ -306,7 +306,7 @@ def test_the_command_hands_on_what_it_was_told(monkeypatch: pytest.MonkeyPatch, 
 def test_a_file_that_does_not_exist_is_refused_before_the_start(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["bench", str(tmp_path / "none.jpg"), str(tmp_path / "nor.jpg")])
     assert isinstance(done.exception, ConfigurationError)
-    assert "none.jpg is no file, nor are 1 more" in str(done.exception)
+    assert "none.jpg cannot be used. The file cannot be read: No such file" in str(done.exception)
 
 
 def test_a_cluster_that_ends_is_told_by_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:

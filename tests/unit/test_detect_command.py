@@ -1,19 +1,23 @@
-"""`rayface detect`: it tells people when photos wait for a detector, and ends when the kept cluster ended."""
+"""`rayface detect`: names are checked first, pauses are told, and it ends when the kept cluster ended."""
 
 from __future__ import annotations
 
 import asyncio
-import io
+import json
 import logging
+import os
 from collections.abc import AsyncIterator, Iterable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from rich.console import Console
+from click.testing import CliRunner
 
-from actors.faces import Detected, Failed, Failure, Outcome, Stamp
+from actors.faces import Detected, Failed, Failure, Outcome, Rejected, Rejection, Stamp
 from cluster.cli.detect import _following, _telling_pauses
-from cluster.cli.photo_paths import Photo
+from cluster.cli.folder_walk import NotLookedAt, Photo
+from cluster.cli.main import cli
 from cluster.client.pipeline import CLOSED_MEANWHILE
 from cluster.errors import ClientNotUsable, ClusterUnavailable
 from cluster.node.kept import KeptCluster, KeptProcess
@@ -34,10 +38,10 @@ class Client:
 
 
 def test_pauses_are_told_after_an_error_that_nobody_foresaw(caplog: pytest.LogCaptureFixture) -> None:
-    client, out = Client(), io.StringIO()
+    client, told = Client(), list[str]()
 
     async def story() -> None:
-        async with _telling_pauses(cast(Any, client), Console(file=out)):
+        async with _telling_pauses(cast(Any, client), told.append):
             client.reason = OSError("the terminal is gone")
             await asyncio.sleep(3.0)
             client.reason = "no machine lends a device"
@@ -47,8 +51,7 @@ def test_pauses_are_told_after_an_error_that_nobody_foresaw(caplog: pytest.LogCa
 
     with caplog.at_level(logging.ERROR, "rayface.command"):
         run(story())
-    lines = [line.strip() for line in out.getvalue().splitlines()]
-    assert lines == ["Waiting for a detector: no machine lends a device", "Going on."]
+    assert told == ["Waiting for a detector: no machine lends a device", "Going on."]
     assert "the terminal is gone" in caplog.text
 
 
@@ -58,7 +61,7 @@ class Stream:
     def __init__(self) -> None:
         self.closed = asyncio.Event()
 
-    async def stream(self, images: Iterable[str]) -> AsyncIterator[Outcome]:
+    async def stream(self, images: Iterable[str | bytes]) -> AsyncIterator[Outcome]:
         asked = iter(images)
         next(asked)
         yield Detected(stamp=Stamp("a detector"), faces=(), width=1, height=1)
@@ -122,3 +125,90 @@ def test_a_client_that_was_closed_otherwise_is_no_end_of_a_kept_cluster() -> Non
 
     with pytest.raises(ClientNotUsable):
         run(story())
+
+
+class Answers(Stream):
+    """A client that finds no faces in a photo, and refuses an empty image."""
+
+    async def stream(self, images: Iterable[str | bytes]) -> AsyncIterator[Outcome]:
+        for image in images:
+            if image:
+                yield Detected(stamp=Stamp("a detector"), faces=(), width=1, height=1)
+            else:
+                yield Rejected(stamp=Stamp("client"), reason=Rejection.ZERO_SIZED, detail="empty")
+
+
+def test_what_cannot_be_looked_at_has_its_own_outcome_in_its_turn() -> None:
+    nothing = NotLookedAt.because("b", Rejection.NO_PHOTOS, "none")
+    names: list[Photo | NotLookedAt] = [Photo("a", "a"), nothing, Photo("c", "c")]
+
+    async def story() -> list[tuple[str, str]]:
+        following = _following(cast(Any, Answers()), iter(names), (), None)
+        return [(asked.path, outcome.status) async for asked, outcome in following]
+
+    assert run(story()) == [("a", "detected"), ("b", "rejected"), ("c", "detected")]
+
+
+def invoke(monkeypatch: pytest.MonkeyPatch, *arguments: object, stdin: bytes = b"") -> tuple[Any, list[str]]:
+    """Run `rayface detect`; returns its result, and the names for which a cluster would have been started."""
+    searched: list[str] = []
+
+    async def search(names: Iterable[Photo | NotLookedAt], num_left: int | None, *_: Any, **__: Any) -> None:
+        found = list(names)
+        assert num_left in (None, len(found))
+        searched.extend(each.path for each in found)
+
+    monkeypatch.setattr("cluster.cli.detect._search", search)
+    monkeypatch.setattr("cluster.cli.kept_cluster.find_suitable", lambda *_: (None, ""))
+    monkeypatch.setattr("cluster.cli.early_start.starting_early", lambda *_: nullcontext())
+    done = CliRunner().invoke(cli, ["detect", *map(str, arguments)], input=stdin)
+    return done, searched
+
+
+@pytest.mark.parametrize("name", ["missing.jpg", "empty", "*.jpg", "-"])
+def test_nothing_is_started_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A missing file, a folder without photos, a pattern without a match, a list of missing files."""
+    (tmp_path / "empty").mkdir()
+    argument = name if name == "-" else tmp_path / name
+    done, searched = invoke(monkeypatch, argument, "--json", stdin=b"missing.jpg\nmissing too.jpg\n")
+    assert searched == []
+    assert done.exit_code == 1
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["status"] for row in rows] == ["rejected"] * (2 if name == "-" else 1)
+    assert all(row["faces"] is None and row["detail"] for row in rows)
+
+
+def test_what_can_be_looked_at_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes before the first photo that can be read is printed at once, the rest in its turn."""
+    photo = tmp_path / "a.jpg"
+    photo.write_bytes(b"a photo")
+    done, searched = invoke(
+        monkeypatch, tmp_path / "none.jpg", photo, tmp_path / "*.png", tmp_path / "no.jpg"
+    )
+    assert searched == [str(photo), str(tmp_path / "*.png"), str(tmp_path / "no.jpg")]
+    assert done.exit_code == 1
+    assert "rejected (unreadable)" in done.stdout
+    assert "No such file or directory" in done.stdout
+
+
+def test_a_list_may_have_names_that_are_no_unicode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    Path(os.fsdecode(name)).write_bytes(b"a photo")
+    assert invoke(monkeypatch, "-", stdin=name + b"\r\n")[1] == [os.fsdecode(name)]
+
+
+def test_options_leave_names_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.jpg", "b.jpg", ".c.jpg", "notes.txt"):
+        (tmp_path / name).write_bytes(b"a photo")
+    done, searched = invoke(monkeypatch, tmp_path, "--exclude", "a*")
+    assert searched == [str(tmp_path / "b.jpg")]
+    assert "1 hidden file or folder was left out" in done.stderr
+    assert "1 file or folder was left out by --exclude." in done.stderr
+    assert "1 file was not a picture by its name." in done.stderr
+    assert len(invoke(monkeypatch, tmp_path, "--include-hidden")[1]) == 3
+
+
+def test_no_name_at_all_is_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty list, and names that are all excluded."""
+    assert invoke(monkeypatch, "-")[0].exit_code == 2
+    assert invoke(monkeypatch, tmp_path / "a.jpg", "--exclude", "*")[0].exit_code == 2

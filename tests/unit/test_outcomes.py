@@ -15,9 +15,8 @@ from click.testing import CliRunner
 
 from actors.faces import Damage, Detected, Failed, Failure, Outcome, Rejected, Rejection, Stamp
 from app.web import handler
-from cluster.cli.detect import _row
+from cluster.cli.detect_output import _row
 from cluster.cli.main import cli
-from cluster.cli.photo_paths import Photo
 
 STAMP = Stamp("a detector")
 WHOLE = Detected(stamp=STAMP, faces=(), width=4, height=3)
@@ -60,16 +59,15 @@ def test_http_says_the_same(outcome: Outcome, code: int) -> None:
 
 
 def test_the_table_marks_a_damaged_photo() -> None:
-    photo = Photo("a.jpg", "a.jpg")
-    assert "a.jpg  (damaged: 99 % of it searched)" in _row(photo, PARTLY).plain
-    assert "damaged" not in _row(photo, WHOLE).plain
+    assert "a.jpg  (damaged: 99 % of it searched)" in _row("a.jpg", PARTLY).plain
+    assert "damaged" not in _row("a.jpg", WHOLE).plain
 
 
 @pytest.mark.parametrize(("counts", "code"), [({"detected": 2, "damaged": 1}, 1), ({"detected": 2}, 0)])
 def test_a_damaged_photo_makes_detect_end_with_1(
     counts: dict[str, int], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    async def detect(*_: object, **__: object) -> Counter[str]:
+    def detect(*_: object, **__: object) -> Counter[str]:
         return Counter(counts)
 
     (tmp_path / "a.jpg").write_bytes(b"x")
