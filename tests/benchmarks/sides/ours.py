@@ -20,6 +20,7 @@ from cluster.client import parts
 from cluster.connection import driver_process
 from cluster.connection.cluster_client import ClusterClient
 from cluster.connection.connection import Connection
+from cluster.connection.early_process import EarlyProcess
 from cluster.connection.handlers import Handlers
 from cluster.deployment import joining
 from cluster.deployment.ray_errors import fault_of
@@ -88,8 +89,9 @@ class SameProcess(ClusterClient):
         log: logging.Logger,
         on_joined: Callable[[], None] = lambda: None,
         slabs: Slabs | None = None,
+        early: EarlyProcess | None = None,
     ) -> None:
-        super().__init__(self._answer)
+        super().__init__(self._answer, slabs)
         self._settings = settings
         self._slabs = slabs
         self._leave: Callable[[], None] = lambda: None
