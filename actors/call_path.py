@@ -127,7 +127,7 @@ class CallPath:
             if each.error is not None:
                 continue
             try:
-                each.prepared = await self._intake.prepare(each.image, batcher.num_queued)
+                each.prepared = await self._intake.prepare(each.image, batcher.num_queued, deadline)
                 self._refuse(each.prepared)
             except Exception as error:
                 each.error = error

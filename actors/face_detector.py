@@ -160,6 +160,7 @@ class FaceDetector:
             await self._runner.close()
         # Both hold the model, and with it the device.
         self._batcher = self._runner = None
+        self._intake.close()
         await asyncio.to_thread(self._life.close)
         return self.snapshot()
 

@@ -87,16 +87,23 @@ class Limits:
         max_pixels: width times height, as the header declares them.
         max_bytes: size of the encoded file.
         max_decode_bytes: bytes of memory that decoding may take.
+        max_decode_s: seconds of processor time that decoding may take, where a process of its own does it.
     """
 
     max_pixels: int
     max_bytes: int
     max_decode_bytes: int = 600_000_000
+    max_decode_s: float = 20.0
 
     @classmethod
     def of(cls, settings: DetectorSettings) -> Self:
         """The limits that the settings say."""
-        return cls(settings.max_image_pixels, settings.max_image_bytes, settings.max_decode_bytes)
+        return cls(
+            settings.max_image_pixels,
+            settings.max_image_bytes,
+            settings.max_decode_bytes,
+            settings.max_decode_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +162,7 @@ def prepare(
         shape, small = fit(width, height, shapes, max_enlargement)
         pixels = _resized(pixels, small)
     else:
-        data = _encoded(source, limits)
+        data = encoded_bytes(source, limits)
         with _opened(data, limits) as image:
             orientation = 1 if image.format == "TIFF" else _orientation(image)
             swapped = orientation in _UPRIGHT_SWAPPED
@@ -187,7 +194,7 @@ def read_upright(source: ImageSource, limits: Limits) -> Pixels:
     """
     if isinstance(source, np.ndarray):
         return check_pixels(source, limits)
-    with _opened(_encoded(source, limits), limits) as image:
+    with _opened(encoded_bytes(source, limits), limits) as image:
         return np.ascontiguousarray(_upright_rgb(image)[:, :, ::-1])
 
 
@@ -233,7 +240,16 @@ def check_pixels(pixels: NDArray[np.generic], limits: Limits) -> Pixels:
     return pixels.astype(np.uint8, copy=False)
 
 
-def _encoded(source: object, limits: Limits) -> bytes:
+def encoded_bytes(source: object, limits: Limits) -> bytes:
+    """Read an encoded photo.
+
+    Args:
+        source: the photo itself, or the path of one.
+        limits: a larger file is refused.
+
+    Raises:
+        ImageFault: it is no such source, it cannot be read, or it is empty or too large.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         num_bytes, data = len(source), bytes(source)
     elif not isinstance(source, str | PathLike) or not isinstance(fspath(source), str):

@@ -1,4 +1,7 @@
-"""Checks the images that callers send, and decodes or prepares them where that is needed."""
+"""Checks the images that callers send, and decodes or prepares them where that is needed.
+
+Photos whose cost has no small bound are decoded in processes that can be ended; all others in threads.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ from functools import partial
 import numpy as np
 
 from actors import images as photos
+from actors.decode_cost import decode_cost
+from actors.decode_pool import DecodePool
 from actors.encoded_image import EncodedImage
-from actors.errors import Busy, ImageFault
+from actors.errors import Busy, DeadlineMissed, ImageFault
 from actors.faces import Rejection
-from actors.images import Limits, PreparedImage
+from actors.images import Limits, Pixels, PreparedImage
 from actors.settings import DetectorSettings
 from actors.spare_cores import SpareCores
 
@@ -31,14 +36,14 @@ def num_cores() -> int:
 
 
 class ImageIntake:
-    """Checks prepared images; decodes, or prepares, others in threads of its own."""
+    """Checks prepared images; decodes, or prepares, others in threads and processes of its own."""
 
     def __init__(self, settings: DetectorSettings) -> None:
         self._settings = settings
         self._limits = Limits.of(settings)
-        self._threads = ThreadPoolExecutor(
-            settings.num_prepare_threads or num_cores(), thread_name_prefix="prepare"
-        )
+        num_threads = settings.num_prepare_threads or num_cores()
+        self._threads = _threads(num_threads, "prepare")
+        self._pool = DecodePool(num_threads, self._limits, _threads)
         self._num_preparing = 0
         self._num_bytes = 0
         #: Cores of this machine that could decode JPEGs.
@@ -68,29 +73,33 @@ class ImageIntake:
         finally:
             self._num_bytes -= own_bytes
 
-    async def prepare(self, image: object, num_queued: int) -> PreparedImage:
+    def close(self) -> None:
+        """End the processes; photos in them fail."""
+        self._pool.close()
+
+    async def prepare(self, image: object, num_queued: int, deadline: float | None = None) -> PreparedImage:
         """Check the image, or prepare it.
 
         Args:
             image: as the caller sent it.
             num_queued: images that wait for a run already.
+            deadline: moment on the event loop's clock at which decoding is given up; None for never.
 
         Raises:
             ImageFault: the image cannot be used.
             DetectorFault: the image was good when its client encoded it, and arrived damaged.
             Busy: too many images wait.
+            DeadlineMissed: the photo was not decoded in time.
         """
         if isinstance(image, PreparedImage):
             self._check(image)
             return image
-        work: Callable[[], PreparedImage]
+        work: Callable[[], PreparedImage | bytes]
         if isinstance(image, EncodedImage):
             self._check_shape(image.small_height, image.small_width, image.shape)
             work = partial(self._decode, image)
         elif isinstance(image, Encoded | np.ndarray):
-            work = partial(
-                photos.prepare, image, self._settings.shapes, self._limits, self._settings.max_enlargement
-            )
+            work = partial(self._prepare, image)
         else:
             raise ImageFault(
                 Rejection.UNSUPPORTED,
@@ -102,9 +111,26 @@ class ImageIntake:
             raise Busy(f"{waiting} images are waiting already; ask again in 1 s.", 1.0)
         self._num_preparing += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            async with asyncio.timeout_at(deadline):
+                made = await asyncio.get_running_loop().run_in_executor(self._threads, work)
+                return made if isinstance(made, PreparedImage) else await self._prepare_apart(made)
+        except TimeoutError:
+            raise DeadlineMissed("The time was up before the photo was decoded.") from None
         finally:
             self._num_preparing -= 1
+
+    def _prepare(self, image: Encoded | Pixels) -> PreparedImage | bytes:
+        """Prepare a photo whose cost is bounded; return another one as it is."""
+        if not isinstance(image, np.ndarray):
+            image = photos.encoded_bytes(image, self._limits)
+            if not decode_cost(image).is_cheap:
+                return image
+        shapes, enlargement = self._settings.shapes, self._settings.max_enlargement
+        return photos.prepare(image, shapes, self._limits, enlargement)
+
+    async def _prepare_apart(self, encoded: bytes) -> PreparedImage:
+        shapes, enlargement = self._settings.shapes, self._settings.max_enlargement
+        return await self._pool.prepare(encoded, decode_cost(encoded), shapes, enlargement)
 
     def _decode(self, image: EncodedImage) -> PreparedImage:
         begun = time.thread_time()
@@ -125,6 +151,10 @@ class ImageIntake:
                 f"The photo was prepared as {height} x {width} for a tensor of {shape}; this detector takes "
                 f"{list(self._settings.shapes)}.",
             )
+
+
+def _threads(num_threads: int, name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads, thread_name_prefix=name)
 
 
 def _num_bytes(image: object) -> int:

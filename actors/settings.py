@@ -41,6 +41,8 @@ class DetectorSettings(BaseModel):
         max_decode_bytes: The most bytes of memory that decoding a photo may take. In a format that cannot be
             decoded at a reduced size, 600 MB are enough for 120 megapixels of colours as PNG or TIFF, 66 as
             HEIC, 54 as AVIF and 35 as WebP.
+        max_decode_s: The most seconds of processor time that decoding a photo may take. Every photo but an
+            ordinary JPEG is decoded in a process of its own, which then ends, and the photo is rejected.
         max_queued_images: The most images that wait, of both priorities together. Further images fail
             with the reason `busy`. A quarter of the places is kept for interactive images.
         max_queued_bytes: The most bytes of all images that wait, as they were sent. Further images fail
@@ -76,6 +78,7 @@ class DetectorSettings(BaseModel):
     max_image_pixels: Annotated[int, Field(gt=0)] = 200_000_000
     max_image_bytes: Annotated[int, Field(gt=0)] = 200_000_000
     max_decode_bytes: Annotated[int, Field(ge=100_000_000)] = 600_000_000
+    max_decode_s: Annotated[float, Field(gt=0)] = 20.0
     max_queued_images: Annotated[int, Field(ge=1)] = 512
     max_queued_bytes: Annotated[int, Field(ge=1_000_000)] = 1_000_000_000
     num_prepare_threads: Annotated[int, Field(ge=1)] | None = None

@@ -1,4 +1,4 @@
-"""Photos are made small in the client's own threads, before anything travels."""
+"""Photos are made small before anything travels: by the client's threads, the costly ones in processes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from actors import images as photos
+from actors.decode_cost import DecodeCost, decode_cost
+from actors.decode_pool import DecodePool
 from actors.encoded_image import EncodedImage
-from actors.errors import ImageFault
+from actors.errors import DetectorFault, ImageFault
 from actors.faces import Failed, Failure, Health, Priority, Rejected, Times
 from actors.images import ImageSource, Limits, PreparedImage
 from actors.intake import num_cores
@@ -31,6 +32,14 @@ _MAX_BYTES_AT_ONCE = 1_300_000
 def thread_pool(num_threads: int, name: str) -> Executor:
     """Make threads whose names begin with `name`."""
     return ThreadPoolExecutor(num_threads, thread_name_prefix=name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Costly:
+    """A photo that a thread has read, and that a process must decode."""
+
+    encoded: bytes
+    cost: DecodeCost
 
 
 class Preprocessor:
@@ -62,6 +71,8 @@ class Preprocessor:
         num_threads = self._num_threads = settings.client.num_prepare_threads or num_cores()
         # Each priority has its own threads, so that a person's photo never waits behind those of a scan.
         self._threads = {each: threads(num_threads, f"rayface-prepare-{each}") for each in Priority}
+        # Photos whose cost has no small bound are decoded where that can be ended.
+        self._pools = {each: DecodePool(num_threads, self._limits, threads) for each in Priority}
         # Photos that are ready to travel do not wait behind those that are still being prepared.
         self._encoders = {each: threads(num_threads, f"rayface-encode-{each}") for each in Priority}
 
@@ -71,7 +82,10 @@ class Preprocessor:
         for image in call.images:
             num_bytes += image.source.nbytes if isinstance(image.source, np.ndarray) else _MAX_BYTES_AT_ONCE
             if num_bytes < _MAX_BYTES_AT_ONCE:
-                self._settle(image, partial(self._shrunk, image.source))
+                try:
+                    self._settle(image, self._prepared(image.source))
+                except Exception as error:
+                    image.outcome = self._unforeseen(error)
             else:
                 for_threads.append(image)
         if for_threads:
@@ -90,12 +104,14 @@ class Preprocessor:
                     self._slabs.free(image.photo.pixels)
 
     def close(self) -> None:
-        """End the threads; does not wait for photos that are being prepared."""
+        """End threads and processes; does not wait for photos that are being prepared."""
+        for pool in self._pools.values():
+            pool.close()
         for threads in (*self._threads.values(), *self._encoders.values()):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def _prepare_one(self, image: CallImage, call: Call) -> None:
-        work: Future[PreparedImage | Rejected] | None = None
+        work: Future[PreparedImage | Rejected | _Costly] | None = None
         is_counted = False
         try:
             async with asyncio.timeout_at(call.deadline):
@@ -103,16 +119,17 @@ class Preprocessor:
                     return
                 self._num_in_threads += 1
                 is_counted = True
-                work = self._threads[call.priority].submit(self._shrunk, image.source)
-                made = await asyncio.wrap_future(work)
+                work = self._threads[call.priority].submit(self._read_and_prepared, image.source)
+                read = await asyncio.wrap_future(work)
+                work = None
+                made = await self._prepared_apart(read, call.priority) if isinstance(read, _Costly) else read
         except TimeoutError:
             late = "The time was up before the photo was prepared; it was not sent."
             image.outcome = self._failed(Failure.DEADLINE, late)
         except Exception as error:
             image.outcome = self._unforeseen(error)
         else:
-            work = None
-            self._settle(image, lambda: made)
+            self._settle(image, made)
         finally:
             self._num_in_threads -= is_counted
             if work is not None:
@@ -125,29 +142,22 @@ class Preprocessor:
             return False
         if isinstance(image.source, np.ndarray) or (node := self._elsewhere.take_cpu()) is None:
             return False
-        health = self._health()
-        shapes = health.shapes if health else self._detector.shapes
-        order = PrepareOrder(tuple(shapes), self._limits, self._detector.max_enlargement)
+        order = PrepareOrder(self._shapes(), self._limits, self._detector.max_enlargement)
         made = await self._elsewhere.prepare(node, image.source, order, deadline)
         if isinstance(made, PreparedImage):
             image.photo = self._placed(made)
         elif made is not None:
             spent = Times(prepare_ms=made.spent_ms)
             image.outcome = Rejected(
-                stamp=client_stamp(health), times=spent, reason=made.reason, detail=made.detail
+                stamp=client_stamp(self._health()), times=spent, reason=made.reason, detail=made.detail
             )
         return made is not None
 
     def _placed(self, made: PreparedImage) -> PreparedImage:
         return made if self._slabs is None else replace(made, pixels=self._slabs.place(made.pixels))
 
-    def _settle(self, image: CallImage, make: Callable[[], PreparedImage | Rejected]) -> None:
+    def _settle(self, image: CallImage, made: PreparedImage | Rejected | Failed) -> None:
         """Give an image its photo or its outcome."""
-        try:
-            made = make()
-        except Exception as error:
-            image.outcome = self._unforeseen(error)
-            return
         if isinstance(made, PreparedImage):
             image.photo = made
         else:
@@ -158,21 +168,53 @@ class Preprocessor:
         unforeseen = f"Preparing the photo failed in an unforeseen way: {error!r}. Please report it."
         return self._failed(Failure.INTERNAL, unforeseen)
 
-    def _free_late(self, work: Future[PreparedImage | Rejected]) -> None:
+    def _free_late(self, work: Future[PreparedImage | Rejected | _Costly]) -> None:
         if self._slabs is None or work.cancelled() or work.exception() is not None:
             return
         if isinstance(made := work.result(), PreparedImage):
             self._slabs.free(made.pixels)
 
-    def _shrunk(self, source: ImageSource) -> PreparedImage | Rejected:
-        begun, health = time.perf_counter(), self._health()
-        shapes = health.shapes if health else self._detector.shapes
+    def _read_and_prepared(self, source: ImageSource) -> PreparedImage | Rejected | _Costly:
+        """Runs in a thread: prepares a photo if that is cheap, and else only reads it."""
+        begun = time.perf_counter()
+        if isinstance(source, np.ndarray):
+            return self._prepared(source)
         try:
-            made = photos.prepare(source, shapes, self._limits, self._detector.max_enlargement)
+            encoded = photos.encoded_bytes(source, self._limits)
         except ImageFault as fault:
-            spent = Times(prepare_ms=(time.perf_counter() - begun) * 1000)
-            return Rejected(stamp=client_stamp(health), times=spent, reason=fault.reason, detail=fault.detail)
+            return self._rejected(fault, begun)
+        cost = decode_cost(encoded)
+        return self._prepared(encoded) if cost.is_cheap else _Costly(encoded, cost)
+
+    def _prepared(self, source: ImageSource) -> PreparedImage | Rejected:
+        begun = time.perf_counter()
+        try:
+            made = photos.prepare(source, self._shapes(), self._limits, self._detector.max_enlargement)
+        except ImageFault as fault:
+            return self._rejected(fault, begun)
         return self._placed(made)
+
+    async def _prepared_apart(self, photo: _Costly, priority: Priority) -> PreparedImage | Rejected | Failed:
+        """Prepare a photo in a process, which is killed if nobody waits for it any more."""
+        begun, pool = time.perf_counter(), self._pools[priority]
+        try:
+            made = await pool.prepare(
+                photo.encoded, photo.cost, self._shapes(), self._detector.max_enlargement
+            )
+        except ImageFault as fault:
+            return self._rejected(fault, begun)
+        except DetectorFault as fault:
+            return self._failed(fault.failure, fault.detail)
+        return self._placed(made)
+
+    def _shapes(self) -> tuple[tuple[int, int], ...]:
+        health = self._health()
+        return tuple(health.shapes if health else self._detector.shapes)
+
+    def _rejected(self, fault: ImageFault, begun: float) -> Rejected:
+        spent = Times(prepare_ms=(time.perf_counter() - begun) * 1000)
+        stamp = client_stamp(self._health())
+        return Rejected(stamp=stamp, times=spent, reason=fault.reason, detail=fault.detail)
 
     def _failed(self, failure: Failure, detail: str) -> Failed:
         return Failed(stamp=client_stamp(self._health()), reason=failure, detail=detail)

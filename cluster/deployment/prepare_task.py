@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from actors.decode_cost import check_cost, decode_cost
+from actors.decode_worker import SoleWorker
 from actors.errors import ImageFault
 from actors.faces import Rejection
 from actors.images import Limits, PreparedImage, prepare
@@ -34,10 +36,20 @@ class Unusable:
     spent_ms: float
 
 
+# Ray runs one task at a time in a process, and keeps the process for further ones.
+_sole_worker = SoleWorker()
+
+
 def prepare_photo(encoded: bytes, order: PrepareOrder) -> PreparedImage | Unusable:
-    """Make an encoded photo small; runs on the machine that has the cores."""
+    """Make an encoded photo small; runs on the machine that has the cores.
+
+    Ray's own process gets no limits, because it has other work too; a costly photo goes to a worker.
+    """
     begun = time.perf_counter()
     try:
-        return prepare(encoded, order.shapes, order.limits, order.max_enlargement)
+        cost = decode_cost(encoded)
+        check_cost(cost, order.limits)
+        work = prepare if cost.is_cheap else _sole_worker.prepare
+        return work(encoded, order.shapes, order.limits, order.max_enlargement)
     except ImageFault as fault:
         return Unusable(fault.reason, fault.detail, (time.perf_counter() - begun) * 1000)

@@ -1,0 +1,121 @@
+"""Limits that a process sets for itself: memory, processor time, and the end of its parent.
+
+Linux has resource limits, and Windows a Job Object. macOS has no limit of the address space, so there the
+deadline and the declared size are what bounds a decoder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import sys
+import time
+from typing import Any
+
+if sys.platform != "win32":
+    import resource
+
+# winnt.h
+_JOB_EXTENDED_LIMIT_INFORMATION = 9
+_JOB_PROCESS_TIME = 0x2
+_JOB_PROCESS_MEMORY = 0x100
+_HUNDRED_NS_PER_S = 10_000_000
+
+
+class ProcessLimits:
+    """The limits of this process.
+
+    Args:
+        max_bytes: memory that it may take beyond what it has now.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._job = _new_job() if sys.platform == "win32" else None
+        self._max_memory = _memory_now() + max_bytes
+        if sys.platform != "win32":
+            # A core of half a gigabyte is of no use to anybody.
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            # macOS refuses a limit of the address space.
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_AS, (self._max_memory, self._max_memory))
+
+    def allow_cpu(self, seconds: float) -> None:
+        """Let the process use this much more processor time; the system ends it when that is used up."""
+        until = time.process_time() + seconds
+        if sys.platform == "win32":
+            _limit_job(self._job, self._max_memory, until)
+        else:
+            # Only the soft limit is set: a later photo raises it. The system counts whole seconds.
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(until), resource.RLIM_INFINITY))
+
+
+def _memory_now() -> int:
+    """Bytes of the address space on Linux; of committed memory on Windows."""
+    if sys.platform == "linux":
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    import psutil
+
+    return int(psutil.Process().memory_info().vms)
+
+
+class _BasicLimits(ctypes.Structure):
+    _fields_ = (
+        ("per_process_user_time", ctypes.c_int64),
+        ("per_job_user_time", ctypes.c_int64),
+        ("limit_flags", ctypes.c_uint32),
+        ("min_working_set", ctypes.c_size_t),
+        ("max_working_set", ctypes.c_size_t),
+        ("active_process_limit", ctypes.c_uint32),
+        ("affinity", ctypes.c_size_t),
+        ("priority_class", ctypes.c_uint32),
+        ("scheduling_class", ctypes.c_uint32),
+    )
+
+
+class _ExtendedLimits(ctypes.Structure):
+    _fields_ = (
+        ("basic", _BasicLimits),
+        ("io_counters", ctypes.c_uint64 * 6),
+        ("process_memory", ctypes.c_size_t),
+        ("job_memory", ctypes.c_size_t),
+        ("peak_process_memory", ctypes.c_size_t),
+        ("peak_job_memory", ctypes.c_size_t),
+    )
+
+
+def _kernel() -> Any:
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]  # Windows only
+    kernel.CreateJobObjectW.restype = ctypes.c_void_p
+    kernel.CreateJobObjectW.argtypes = (ctypes.c_void_p, ctypes.c_wchar_p)
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    kernel.AssignProcessToJobObject.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    kernel.SetInformationJobObject.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_uint32,
+    )
+    return kernel
+
+
+def _new_job() -> int | None:
+    """A Job Object that holds this process; None if Windows gives none, and then the deadline must do."""
+    kernel = _kernel()
+    job = kernel.CreateJobObjectW(None, None)
+    if job and kernel.AssignProcessToJobObject(job, kernel.GetCurrentProcess()):
+        return int(job)
+    return None
+
+
+def _limit_job(job: int | None, max_memory: int, cpu_until_s: float) -> None:
+    if job is None:
+        return
+    limits = _ExtendedLimits()
+    limits.basic.limit_flags = _JOB_PROCESS_TIME | _JOB_PROCESS_MEMORY
+    limits.basic.per_process_user_time = int(cpu_until_s * _HUNDRED_NS_PER_S)
+    limits.process_memory = max_memory
+    _kernel().SetInformationJobObject(
+        job, _JOB_EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
+    )
