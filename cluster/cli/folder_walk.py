@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,18 +128,18 @@ class _Folder:
         inside: its path below the folder that was named, with "/" between the names; "" for that one.
         root: `Photo.inside` is the path below this folder.
         states: how far the pattern has matched; None where every photo is wanted.
+        is_link: whether it is a link to a folder.
     """
 
     path: str
     inside: str
     root: str
     states: frozenset[int] | None
+    is_link: bool = False
 
 
-def walk(
-    folder: str, rules: Rules, left_out: LeftOut, pattern: PathPattern | None = None
-) -> Iterator[Photo | NotLookedAt]:
-    """Yield the photos of a folder and of the folders below it: a folder's own photos first, sorted by name.
+class FolderWalk:
+    """Yields the photos of a folder and of the folders below it: a folder's own photos first, sorted by name.
 
     Folders behind links come last, so that a photo has its name without links where there is one. A folder is
     looked through once, whatever leads to it.
@@ -150,72 +151,91 @@ def walk(
         pattern: what must match below the folder. A file that matches is taken whatever its suffix, and of a
             folder that matches, every photo. None takes every photo.
     """
-    states = pattern.start if pattern and not pattern.is_whole(pattern.start) else None
-    todo, links = [_Folder(folder, "", folder, states)], deque[_Folder]()
-    seen: set[tuple[object, ...]] = set()
-    is_behind_link = False
-    while todo or links:
-        if not todo:
-            todo.append(links.popleft())
-            is_behind_link = True
-        here = todo.pop()
-        try:
-            identity = _identity(here)
-            if is_behind_link and identity in seen:
-                left_out.num_again += 1
-                left_out.first_again = left_out.first_again or here.path
-                continue
-            seen.add(identity)
-            with os.scandir(here.path) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError as error:
-            yield NotLookedAt.because(
-                here.path,
-                Rejection.UNREADABLE,
-                f"The folder cannot be read: {error.strerror}. Nobody looked for photos in it.",
-            )
-            continue
-        below: list[_Folder] = []
-        for entry in entries:
-            inside = f"{here.inside}/{entry.name}" if here.inside else entry.name
-            step = pattern.step(here.states, entry.name) if pattern and here.states is not None else None
-            if step is not None and not step.states:
-                continue
-            if rules.excludes(entry.name, inside):
-                left_out.num_excluded += 1
-                continue
-            is_hidden = rules.hides(entry.name) and not (step is not None and step.is_spelled)
+
+    def __init__(
+        self, folder: str, rules: Rules, left_out: LeftOut, pattern: PathPattern | None = None
+    ) -> None:
+        states = pattern.start if pattern and not pattern.is_whole(pattern.start) else None
+        self._first = _Folder(folder, "", folder, states)
+        self._rules = rules
+        self._left_out = left_out
+        self._pattern = pattern
+
+    def __iter__(self) -> Iterator[Photo | NotLookedAt]:
+        todo, links = [self._first], deque[_Folder]()
+        seen: set[tuple[object, ...]] = set()
+        is_behind_link = False
+        while todo or links:
+            if not todo:
+                todo.append(links.popleft())
+                is_behind_link = True
+            here = todo.pop()
             try:
-                is_folder = entry.is_dir()
-                leads_nowhere = entry.is_symlink() and not is_folder and not os.path.exists(entry.path)
-            except OSError:
-                # For example a link to itself, or to a place that this user may not enter.
-                is_folder, leads_nowhere = False, True
-            is_named = step is not None and step.takes_file
-            is_picture = _is_picture(entry.name) if step is None else is_named
-            if not is_folder and not is_picture and not leads_nowhere:
-                left_out.num_not_pictures += step is None
-            elif is_hidden:
-                left_out.num_hidden += 1
-                left_out.first_hidden = left_out.first_hidden or entry.path
-            elif is_folder:
-                whole = step is not None and pattern is not None and pattern.is_whole(step.states)
-                child = _Folder(
-                    entry.path,
-                    inside,
-                    entry.path if whole else here.root,
-                    None if step is None or whole else step.states,
-                )
-                (links if entry.is_symlink() else below).append(child)
-            elif is_picture:
-                yield Photo(entry.path, entry.name if is_named else os.path.relpath(entry.path, here.root))
-            else:
+                identity = _identity(here)
+                # Without a link on the way there is one way only to each folder, so none is met twice.
+                if is_behind_link and identity in seen:
+                    self._left_out.num_again += 1
+                    self._left_out.first_again = self._left_out.first_again or here.path
+                    continue
+                seen.add(identity)
+                with os.scandir(here.path) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError as error:
                 yield NotLookedAt.because(
-                    entry.path,
+                    here.path,
                     Rejection.UNREADABLE,
-                    "The link leads nowhere. Perhaps it leads to a folder of a drive that is not connected.",
+                    f"The folder cannot be read: {error.strerror}. Nobody looked for photos in it.",
                 )
-        todo.extend(reversed(below))
+                continue
+            below: list[_Folder] = []
+            for entry in entries:
+                wanted = self._wanted(entry, here)
+                if isinstance(wanted, _Folder):
+                    (links if wanted.is_link else below).append(wanted)
+                elif wanted is not None:
+                    yield wanted
+            todo.extend(reversed(below))
+
+    def _wanted(self, entry: os.DirEntry[str], here: _Folder) -> Photo | NotLookedAt | _Folder | None:
+        """What is to be done with an entry of a folder; None where nothing is, and then it is counted."""
+        inside = f"{here.inside}/{entry.name}" if here.inside else entry.name
+        step = None
+        if self._pattern is not None and here.states is not None:
+            step = self._pattern.step(here.states, entry.name)
+            if not step.states:
+                return None
+        if self._rules.excludes(entry.name, inside):
+            self._left_out.num_excluded += 1
+            return None
+        try:
+            is_folder = entry.is_dir()
+            leads_nowhere = entry.is_symlink() and not is_folder and not os.path.exists(entry.path)
+            is_link = is_folder and _is_link(entry)
+        except OSError:
+            # For example a link to itself, or to a place that this user may not enter.
+            is_folder, leads_nowhere, is_link = False, True, True
+        is_picture = _is_picture(entry.name) if step is None else step.takes_file
+        if not (is_folder or is_picture or leads_nowhere):
+            self._left_out.num_not_pictures += step is None
+            return None
+        if self._rules.hides(entry.name) and not (step is not None and step.is_spelled):
+            self._left_out.num_hidden += 1
+            self._left_out.first_hidden = self._left_out.first_hidden or entry.path
+            return None
+        if is_folder:
+            if step is None:
+                return _Folder(entry.path, inside, here.root, None, is_link)
+            if self._pattern is not None and self._pattern.is_whole(step.states):
+                return _Folder(entry.path, inside, entry.path, None, is_link)
+            return _Folder(entry.path, inside, here.root, step.states, is_link)
+        if is_picture:
+            name = os.path.relpath(entry.path, here.root) if step is None else entry.name
+            return Photo(entry.path, name)
+        return NotLookedAt.because(
+            entry.path,
+            Rejection.UNREADABLE,
+            "The link leads nowhere. Perhaps it leads to a folder of a drive that is not connected.",
+        )
 
 
 def _identity(folder: _Folder) -> tuple[object, ...]:
@@ -228,6 +248,18 @@ def _identity(folder: _Folder) -> tuple[object, ...]:
     # Some file systems number nothing.
     place = (found.st_dev, found.st_ino) if found.st_ino else (os.path.realpath(folder.path),)
     return (*place, folder.states)
+
+
+def _is_link(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder is a link, or on Windows a junction, for which Python 3.11 has no function.
+
+    Raises:
+        OSError: the entry cannot be asked.
+    """
+    if entry.is_symlink():
+        return True
+    attributes: int = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)
+    return bool(attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT)
 
 
 def _is_picture(name: str) -> bool:

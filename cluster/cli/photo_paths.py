@@ -12,7 +12,7 @@ from pathlib import Path
 
 from actors.faces import Rejection
 from actors.images import IMAGE_SUFFIXES
-from cluster.cli.folder_walk import LeftOut, NotLookedAt, Photo, Rules, walk
+from cluster.cli.folder_walk import FolderWalk, LeftOut, NotLookedAt, Photo, Rules
 from cluster.cli.path_pattern import PathPattern
 
 
@@ -61,7 +61,7 @@ class PhotoFinder:
 
     def _folder(self, folder: str) -> Iterator[Photo | NotLookedAt]:
         is_empty = True
-        for found in walk(folder, self._rules, self.left_out):
+        for found in FolderWalk(folder, self._rules, self.left_out):
             is_empty = False
             yield found
         if is_empty:
@@ -78,7 +78,7 @@ class PhotoFinder:
         base = str(Path(*plain)) if plain else os.curdir
         is_empty = True
         if os.path.isdir(base):
-            for found in walk(base, self._rules, self.left_out, PathPattern(parts[len(plain) :])):
+            for found in FolderWalk(base, self._rules, self.left_out, PathPattern(parts[len(plain) :])):
                 is_empty = False
                 # As it was typed: without "./" before it.
                 yield found if plain else replace(found, path=os.path.normpath(found.path))
