@@ -87,8 +87,9 @@ class BlockingFaceClient:
         """Find the faces in each image.
 
         Args:
-            images: each an encoded photo (bytes), the path of one, or its pixels as uint8[height, width, 3]
-                in BGR order. Any number: they travel in calls of `client.images_per_call`.
+            images: each an encoded photo (bytes), the path of one, a binary file that holds one, a PIL
+                image, or its pixels as uint8[height, width, 3] in BGR order. Any number: they travel in calls
+                of `client.images_per_call`.
             priority: "interactive" (a person waits) or "bulk".
             deadline_s: seconds for all of them together; None takes the settings' `client.deadline_s`.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Self
 
 from actors.encoded_image import EncodedImage
 from actors.faces import Health, Outcome, Priority, Stamp
 from actors.images import ImageSource, PreparedImage
+from actors.sources import is_file, pil_image
 
 #: The photos of one question to a detector, in bytes. Ray sends larger arguments through its object store,
 #: which needs further ports (see `node.contract.COMMON`); this leaves room for the rest of the question.
@@ -97,3 +99,17 @@ def client_stamp(health: Health | None) -> Stamp:
         health: of any detector, for the name of the model; None if no detector was heard yet.
     """
     return Stamp("client", health.stamp.model if health else "")
+
+
+def refuse_one(images: object) -> None:
+    """Refuse one image in place of several: its letters, rows or lines would be taken for images.
+
+    Raises:
+        TypeError: says what to pass.
+    """
+    is_one = isinstance(images, bytes | bytearray | memoryview | str | PathLike) or hasattr(images, "dtype")
+    if is_one or is_file(images) or pil_image(images) is not None:
+        raise TypeError("Pass a list of images, even for one: [image].")
+    if not isinstance(images, Iterable | AsyncIterable):
+        kind = type(images).__name__
+        raise TypeError(f"This is a {kind} and no list of images; pass a list, even for one image: [image].")

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 
 from actors.faces import Failed, Failure, Health, Outcome, Priority
 from actors.images import ImageSource
-from cluster.client.call import Call, client_stamp, in_questions
+from cluster.client.call import Call, client_stamp, in_questions, refuse_one
 from cluster.client.parts import Parts
 from cluster.client.pipeline import CLOSED_MEANWHILE, pipelined
 from cluster.client.status import ClientStatus
@@ -113,8 +113,9 @@ class FaceClient:
         """Find the faces in each image.
 
         Args:
-            images: each an encoded photo (bytes), the path of one, or its pixels as uint8[height, width, 3]
-                in BGR order. Any number: they travel in calls of `client.images_per_call`.
+            images: each an encoded photo (bytes), the path of one, a binary file that holds one, a PIL
+                image, or its pixels as uint8[height, width, 3] in BGR order. Any number: they travel in calls
+                of `client.images_per_call`.
             priority: "interactive" (a person waits) or "bulk".
             deadline_s: seconds for all of them together; None takes the settings' `client.deadline_s`.
 
@@ -128,7 +129,7 @@ class FaceClient:
             ClientNotUsable: the client is not open, or belongs to another event loop or process.
         """
         self._check()
-        _refuse_one(images)
+        refuse_one(images)
         wanted = Priority(priority)
         seconds = self._settings.client.deadline_s if deadline_s is None else deadline_s
         deadline = self._loop.time() + seconds
@@ -171,7 +172,7 @@ class FaceClient:
             Exception: what the iterable itself raises.
         """
         self._check_state()
-        _refuse_one(images)
+        refuse_one(images)
         wanted = Priority(priority)
         seconds = self._settings.client.stream_deadline_s if deadline_s is None else deadline_s
 
@@ -389,9 +390,3 @@ class FaceClient:
             "This client belongs to the event loop in which it was opened, and this is another one or none. "
             "Make one client in each event loop, or use BlockingFaceClient, which any thread may use."
         )
-
-
-def _refuse_one(images: object) -> None:
-    """Raise TypeError for one image in place of several: its letters or rows would be taken for images."""
-    if isinstance(images, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(images, "dtype"):
-        raise TypeError("Pass a list of images, even for one: [image].")

@@ -177,7 +177,7 @@ class Preprocessor:
     def _read_and_prepared(self, source: ImageSource) -> PreparedImage | Rejected | _Costly:
         """Runs in a thread: prepares a photo if that is cheap, and else only reads it."""
         begun = time.perf_counter()
-        if isinstance(source, np.ndarray):
+        if photos.is_pixels(source):
             return self._prepared(source)
         try:
             encoded = photos.encoded_bytes(source, self._limits)
