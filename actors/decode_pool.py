@@ -2,7 +2,8 @@
 
 An ordinary JPEG has a bounded cost, so it stays in a thread, which costs less. Every other photo goes to a
 worker, which is killed when its owner's deadline passes and ends itself at its limits of memory and time.
-There are two lanes: a photo that declares much waits in the slow lane, behind others of its kind only.
+There are two lanes: a photo that declares much waits in the slow lane, behind others of its kind only, and
+its worker lets all other work of the machine go first.
 """
 
 from __future__ import annotations
@@ -50,8 +51,7 @@ class DecodePool:
         self._start = start
         self._make_threads = partial(threads, num_workers + 1, "rayface-decode")
         self._threads: Executor | None = None
-        self._quick, self._slow = asyncio.Semaphore(num_workers), asyncio.Semaphore(1)
-        self._idle: list[_Worker] = []
+        self._quick, self._slow = _Lane(num_workers, is_slow=False), _Lane(1, is_slow=True)
         self._busy: set[_Worker] = set()
         self._is_closed = False
 
@@ -81,7 +81,7 @@ class DecodePool:
             and cost.cpu_s <= _MAX_QUICK_S
         )
         lane = self._quick if is_quick else self._slow
-        async with lane, self._worker() as worker:
+        async with lane.places, self._worker(lane) as worker:
             return await self._ask(
                 worker, partial(worker.decoder.ask, encoded, shapes, self._limits, max_enlargement)
             )
@@ -89,7 +89,7 @@ class DecodePool:
     def close(self) -> None:
         """Kill all workers; nobody may ask any more."""
         self._is_closed = True
-        for worker in (*self._idle, *self._busy):
+        for worker in (*self._quick.idle, *self._slow.idle, *self._busy):
             worker.end()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -108,10 +108,18 @@ class DecodePool:
             slow.cancel()
 
     @asynccontextmanager
-    async def _worker(self) -> AsyncIterator[_Worker]:
+    async def _worker(self, lane: _Lane) -> AsyncIterator[_Worker]:
         """A worker for one photo. It is ended if the block fails in any way but by a fault of the image."""
-        worker = self._idle.pop() if self._idle else await self._started()
-        worker.is_wanted()
+        while lane.idle:
+            worker = lane.idle.pop()
+            worker.is_wanted()
+            if worker.decoder.is_alive:
+                break
+            worker.end()
+        else:
+            worker = await self._started()
+            if lane.is_slow:
+                worker.slow_down()
         self._busy.add(worker)
         is_good = False
         try:
@@ -122,11 +130,12 @@ class DecodePool:
             raise
         finally:
             self._busy.discard(worker)
-            if self._is_closed or not is_good or worker.is_slow or worker.num_photos >= _MAX_PHOTOS:
+            is_too_slow = worker.is_slow and not lane.is_slow
+            if self._is_closed or not is_good or is_too_slow or worker.num_photos >= _MAX_PHOTOS:
                 worker.end()
             else:
-                self._idle.append(worker)
-                worker.may_end_in(_IDLE_S, self._idle)
+                lane.idle.append(worker)
+                worker.may_end_in(_IDLE_S, lane.idle)
 
     async def _started(self) -> _Worker:
         if self._is_closed:
@@ -185,6 +194,20 @@ class _Worker:
         """Kill the process."""
         self.is_wanted()
         self.decoder.end()
+
+
+class _Lane:
+    """Places for photos, and the workers that have no work. A lane has workers of its own.
+
+    Args:
+        num_workers: that it has at most.
+        is_slow: its workers let all other work of the machine go first.
+    """
+
+    def __init__(self, num_workers: int, *, is_slow: bool) -> None:
+        self.places = asyncio.Semaphore(num_workers)
+        self.is_slow = is_slow
+        self.idle: list[_Worker] = []
 
 
 def _end_late(starting: asyncio.Future[Decoder]) -> None:

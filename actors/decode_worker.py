@@ -50,6 +50,11 @@ class Decoder(Protocol):
         """See `DecodeWorker.ask`."""
         ...
 
+    @property
+    def is_alive(self) -> bool:
+        """See `DecodeWorker.is_alive`."""
+        ...
+
     def slow_down(self) -> None:
         """See `DecodeWorker.slow_down`."""
         ...
@@ -111,6 +116,11 @@ class DecodeWorker:
     def pid(self) -> int:
         """Number of the process."""
         return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs; something may end it while it has no work."""
+        return self._process.poll() is None
 
     def ask(
         self, encoded: bytes, shapes: tuple[tuple[int, int], ...], limits: Limits, max_enlargement: float
@@ -184,7 +194,9 @@ class SoleWorker:
             ImageFault: the photo cannot be used, or it is too costly.
             DetectorFault: there is no worker, or it was ended; says why.
         """
-        worker, self._worker = self._worker or self._start(limits.max_decode_bytes), None
+        worker, self._worker = self._worker, None
+        if worker is None or not worker.is_alive:
+            worker = self._start(limits.max_decode_bytes)
         wall_s = max_wall_s(limits)
         is_stuck = threading.Event()
 

@@ -9,13 +9,13 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 
 from actors import images as photos
+from actors.daemon_threads import DaemonThreads
 from actors.decode_cost import decode_cost
 from actors.decode_pool import DecodePool
 from actors.encoded_image import EncodedImage
@@ -42,8 +42,8 @@ class ImageIntake:
         self._settings = settings
         self._limits = Limits.of(settings)
         num_threads = settings.num_prepare_threads or num_cores()
-        self._threads = _threads(num_threads, "prepare")
-        self._pool = DecodePool(num_threads, self._limits, _threads)
+        self._threads = DaemonThreads(num_threads, "prepare")
+        self._pool = DecodePool(num_threads, self._limits, DaemonThreads)
         self._num_preparing = 0
         self._num_bytes = 0
         #: Cores of this machine that could decode JPEGs.
@@ -151,10 +151,6 @@ class ImageIntake:
                 f"The photo was prepared as {height} x {width} for a tensor of {shape}; this detector takes "
                 f"{list(self._settings.shapes)}.",
             )
-
-
-def _threads(num_threads: int, name: str) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(num_threads, thread_name_prefix=name)
 
 
 def _num_bytes(image: object) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from actors import images as photos
+from actors.daemon_threads import DaemonThreads
 from actors.decode_cost import DecodeCost, decode_cost
 from actors.decode_pool import DecodePool
 from actors.encoded_image import EncodedImage
@@ -30,8 +31,8 @@ _MAX_BYTES_AT_ONCE = 1_300_000
 
 
 def thread_pool(num_threads: int, name: str) -> Executor:
-    """Make threads whose names begin with `name`."""
-    return ThreadPoolExecutor(num_threads, thread_name_prefix=name)
+    """Make threads whose names begin with `name`; a read that hangs does not keep the program from ending."""
+    return DaemonThreads(num_threads, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class Worker:
 
     Attributes:
         ended: how often it was ended.
+        is_alive: whether its process runs.
         slowed: how often it was told to let others go first.
     """
 
@@ -38,6 +39,7 @@ class Worker:
         self._says = says
         self.asked: list[bytes] = []
         self.ended = self.slowed = 0
+        self.is_alive = True
 
     def ask(self, encoded: bytes, shapes: Any, limits: Limits, max_enlargement: float) -> PreparedImage:
         self.asked.append(encoded)
@@ -130,11 +132,15 @@ def test_large_photos_take_turns_and_others_pass_them() -> None:
         await settle()
         assert len(scene.threads.held) == 1
         assert await scene.task(b"small") is PHOTO
+        assert [each.slowed for each in scene.workers] == [1, 0]
         scene.threads.held.pop()()
         await settle()
         assert large[0].done()
         scene.threads.held.pop()()
         assert await large[1] is PHOTO
+        # Each lane keeps its worker: a small photo must not get the slow one, nor wait for a new one.
+        assert await scene.task(b"small") is PHOTO
+        assert [len(each.asked) for each in scene.workers] == [2, 2]
         scene.pool.close()
 
     run(story())
@@ -267,6 +273,18 @@ def test_a_worker_without_work_is_ended_after_a_while() -> None:
         await asyncio.sleep(2)
         assert scene.ended == [1]
         assert await scene.task(b"photo") is PHOTO
+        scene.pool.close()
+
+    run(story())
+
+
+def test_a_worker_that_was_killed_while_it_had_no_work_costs_no_photo() -> None:
+    async def story() -> None:
+        scene = Scene()
+        await scene.task(b"photo")
+        scene.workers[0].is_alive = False
+        assert await scene.task(b"photo") is PHOTO
+        assert [len(each.asked) for each in scene.workers] == [1, 1]
         scene.pool.close()
 
     run(story())
