@@ -13,8 +13,6 @@ from tests.corpus.maker import Case
 #: outcome, and also when all of one of these have become right.
 STILL_WRONG = frozenset(
     [
-        # A library's warning about the EXIF block, which a strict process takes for an error.
-        ("JPEG", "untidy"),
         # Pillow refuses the picture for a text that nobody needs.
         ("PNG", "untidy"),
         # The decoders make up pixels and say nothing.
@@ -23,12 +21,6 @@ STILL_WRONG = frozenset(
         ("JPEG with restart markers", "hole"),
         ("JPEG grey", "hole"),
         ("JPEG CMYK", "hole"),
-        ("PNG", "hole"),
-        ("PNG with transparency", "hole"),
-        ("PNG grey", "hole"),
-        ("PNG palette", "hole"),
-        ("PNG 16 bits grey", "hole"),
-        ("PNG animated", "hole"),
         ("WebP", "hole"),
         ("WebP lossless", "hole"),
         ("WebP with transparency", "hole"),
