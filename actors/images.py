@@ -19,6 +19,7 @@ from actors import jpeg
 from actors.conversion import converter
 from actors.errors import ImageFault
 from actors.faces import Rejection
+from actors.jpeg import Decoded
 from actors.limits import Limits
 from actors.opening import opened
 from actors.orientation import SWAPPED, orientation_of, turned
@@ -120,7 +121,7 @@ def prepare(
     if given is not None:
         width, height = given.shape[1::-1]
         shape, small = fit(width, height, shapes, max_enlargement)
-        pixels = _resized(given, small)
+        pixels, share = _resized(given, small), 1.0
     else:
         photo = _embedded(encoded_bytes(source, limits))
         with opened(photo.data, limits) as image:
@@ -129,10 +130,12 @@ def prepare(
             width, height = image.size[::-1] if swapped else image.size
             shape, small = fit(width, height, shapes, max_enlargement)
             lying = small[::-1] if swapped else small
+            reduced = _reduced(photo.data, image, lying, limits)
+            share = reduced.share
             # Turning fewer pixels costs less, and the result is the same but for rounding.
-            pixels = turned(_resized(_reduced(photo.data, image, lying), lying), orientation)
+            pixels = turned(_resized(reduced.pixels, lying), orientation)
     digest = xxhash.xxh3_128_hexdigest(pixels.data)
-    return PreparedImage(pixels, width, height, shape, (clock() - begun) * 1000, digest)
+    return PreparedImage(pixels, width, height, shape, (clock() - begun) * 1000, digest, share)
 
 
 def read_upright(source: ImageSource, limits: Limits) -> Pixels:
@@ -200,22 +203,33 @@ def _upright(image: Image, orientation: int) -> Pixels:
     return turned(np.ascontiguousarray(converter(image)(image)[:, :, ::-1]), orientation)
 
 
-def _reduced(data: bytes, image: Image, needed: tuple[int, int]) -> Pixels:
+def _reduced(data: bytes, image: Image, needed: tuple[int, int], limits: Limits) -> Decoded:
     """Decode at 1/1, 1/2, 1/4 or 1/8 of the size where the format can, never below what the tensor needs.
 
     Returns:
-        uint8[h, w, 3] in BGR order, not turned, but a TIFF or a HEIC.
+        The pixels, uint8[h, w, 3] in BGR order, not turned; those of a TIFF or a HEIC are.
     """
-    if image.format == "JPEG" and image.mode in ("L", "RGB"):
-        decoded = jpeg.decode_reduced(data, image.size, needed)
-        if decoded is not None:
+    share = 1.0
+    if image.format == "JPEG" and image.mode in ("L", "RGB", "CMYK"):
+        is_ink = image.mode == "CMYK"
+        decoded = jpeg.decode_reduced(
+            data,
+            image.size,
+            # Of a photo in ink, only libjpeg's warnings are wanted: Pillow knows how its colours are stored.
+            (1, 1) if is_ink else needed,
+            colors="CMYK" if is_ink else "BGR",
+            is_progressive="progressive" in image.info,
+            search_damaged=limits.search_damaged,
+        )
+        if decoded is not None and not is_ink:
             return decoded
+        share = decoded.share if decoded is not None else 1.0
     image.draft("RGB", needed)
     image.load()
     to_rgb = converter(image)
     if image.width * image.height < MIN_PIXELS:
-        return np.ascontiguousarray(to_rgb(image)[:, :, ::-1])
-    return np.ascontiguousarray(shrunk_by_strips(image, needed, to_rgb)[:, :, ::-1])
+        return Decoded(np.ascontiguousarray(to_rgb(image)[:, :, ::-1]), share)
+    return Decoded(np.ascontiguousarray(shrunk_by_strips(image, needed, to_rgb)[:, :, ::-1]), share)
 
 
 def _resized(pixels: Pixels, small: tuple[int, int]) -> Pixels:

@@ -1,4 +1,4 @@
-"""`Limits`: how large a photo may be, and what decoding it may cost."""
+"""`Limits`: how large a photo may be, what decoding it may cost, and whether a damaged one is searched."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a photo may be; a larger one is refused before it is decoded.
+    """What is accepted; a larger photo is refused before it is decoded.
 
     Attributes:
         max_pixels: width times height, as the header declares them.
         max_bytes: size of the encoded file.
         max_decode_bytes: bytes of memory that decoding may take.
         max_decode_s: seconds of processor time that decoding may take, where a process of its own does it.
+        search_damaged: whether what is left of a damaged JPEG is accepted.
     """
 
     max_pixels: int
     max_bytes: int
     max_decode_bytes: int = 600_000_000
     max_decode_s: float = 20.0
+    search_damaged: bool = False
 
     @classmethod
     def of(cls, settings: DetectorSettings) -> Self:
@@ -36,6 +38,7 @@ class Limits:
             settings.max_image_bytes,
             settings.max_decode_bytes,
             settings.max_decode_s,
+            settings.search_damaged,
         )
 
     def check_size(self, width: int, height: int) -> None:

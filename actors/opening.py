@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from actors import codecs, jpeg
+from actors import codecs, holes, jpeg
 from actors.decode_memory import check_memory
 from actors.errors import ImageFault
 from actors.faces import Rejection
@@ -58,6 +58,8 @@ def opened(data: bytes, limits: Limits) -> Iterator[Image]:
     name = codecs.identify(data)
     if name == "HEIF":
         codecs.need_heif()
+    if name == "PNG":
+        data = holes.tidy_png(data)
     limit = nullcontext() if name == "JPEG" else _pillows_limit_off
     is_open = False
     try:
@@ -67,7 +69,10 @@ def opened(data: bytes, limits: Limits) -> Iterator[Image]:
             check_memory(image.format or "", image.mode, image.size, limits.max_decode_bytes)
             giant = image.size[0] * image.size[1] > _GIANT_PIXELS
             with _one_giant_at_a_time if giant else nullcontext():
+                holes.check_holes(name, data)
                 yield image
+                if name == "WEBP":
+                    holes.check_webp(data, _decodes_webp)
     except ImageFault:
         raise
     except jpeg.DamagedJpeg as error:
@@ -82,6 +87,16 @@ def opened(data: bytes, limits: Limits) -> Iterator[Image]:
         # Pillow's plug-ins raise OSError, SyntaxError, EOFError, ValueError, struct.error and others for
         # damaged files. Each of them was raised while this one photo was read.
         raise _fault(data, name, is_open, error) from error
+
+
+def _decodes_webp(data: bytes) -> bool:
+    try:
+        with _open(data, "WEBP") as image:
+            image.load()
+    except Exception:
+        # What Pillow raises for a file that is cut short; its kind does not matter.
+        return False
+    return True
 
 
 def _open(data: bytes, name: str) -> Image:

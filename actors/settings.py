@@ -43,6 +43,8 @@ class DetectorSettings(BaseModel):
             HEIC, 54 as AVIF and 35 as WebP.
         max_decode_s: The most seconds of processor time that decoding a photo may take. Every photo but an
             ordinary JPEG is decoded in a process of its own, which then ends, and the photo is rejected.
+        search_damaged: Whether what is left of a damaged or truncated JPEG is searched. Its outcome is then
+            `detected` with the mark `damaged`. Without it, the photo is rejected.
         max_queued_images: The most images that wait, of both priorities together. Further images fail
             with the reason `busy`. A quarter of the places is kept for interactive images.
         max_queued_bytes: The most bytes of all images that wait, as they were sent. Further images fail
@@ -79,6 +81,7 @@ class DetectorSettings(BaseModel):
     max_image_bytes: Annotated[int, Field(gt=0)] = 200_000_000
     max_decode_bytes: Annotated[int, Field(ge=100_000_000)] = 600_000_000
     max_decode_s: Annotated[float, Field(gt=0)] = 20.0
+    search_damaged: bool = False
     max_queued_images: Annotated[int, Field(ge=1)] = 512
     max_queued_bytes: Annotated[int, Field(ge=1_000_000)] = 1_000_000_000
     num_prepare_threads: Annotated[int, Field(ge=1)] | None = None

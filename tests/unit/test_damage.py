@@ -1,0 +1,214 @@
+"""I1: damage that decoders only warn about is never shown as "no faces", and mere untidiness is no damage."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from actors.faces import Rejection
+from actors.images import PreparedImage
+from actors.settings import DetectorSettings
+from tests.unit.test_images import JPEG_KINDS, LIMITS, encoded, jpeg_file, picture, ready, refused
+
+SEARCHING = replace(LIMITS, search_damaged=True)
+ALL_KINDS = ["4:2:0", "progressive", "grey", "CMYK", "restart markers", "4:4:4"]
+
+
+def photo(size: tuple[int, int] = (400, 300)) -> Image.Image:
+    """Noise that is smooth enough for each encoder to spend some bytes on every part of it."""
+    small = np.random.default_rng(5).integers(0, 255, (size[1] // 4, size[0] // 4, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize(size)
+
+
+def with_hole(data: bytes, begin: float = 0.4, share: float = 0.3, fill: int = 0) -> bytes:
+    at, size = int(len(data) * begin), int(len(data) * share)
+    return data[:at] + bytes([fill]) * size + data[at + size :]
+
+
+def scan_of(data: bytes) -> int:
+    return data.index(b"\xff\xda") + 14
+
+
+@pytest.mark.parametrize("fill", [0, 0x55, 0xFF])
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_a_hole_in_a_jpeg_is_damage(kind: str, fill: int) -> None:
+    assert refused(with_hole(JPEG_KINDS[kind], fill=fill)).reason is Rejection.DAMAGED
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_a_jpeg_without_any_data_is_damage(kind: str) -> None:
+    whole, at = JPEG_KINDS[kind], scan_of(JPEG_KINDS[kind])
+    assert refused(whole[:at] + bytes(len(whole) - at - 2) + whole[-2:]).reason is Rejection.DAMAGED
+
+
+def test_a_progressive_jpeg_that_lacks_its_last_scans_is_damage() -> None:
+    """libjpeg says nothing: it decodes a coarse picture."""
+    whole = JPEG_KINDS["progressive"]
+    starts = [each.start() for each in re.finditer(rb"\xff\xda", whole)]
+    for end in (b"\xff\xd9", b""):
+        fault = refused(whole[: starts[2]] + end)
+        assert fault.reason is (Rejection.DAMAGED if end else Rejection.TRUNCATED)
+
+
+def test_junk_before_the_damage_does_not_hide_it() -> None:
+    """libjpeg tells of its first warning only."""
+    whole = JPEG_KINDS["4:2:0"]
+    assert refused(whole[:20] + b"junk" + with_hole(whole)[20:]).reason is Rejection.DAMAGED
+
+
+def restarts(change: Callable[[bytearray, list[int]], None]) -> bytes:
+    data = bytearray(JPEG_KINDS["restart markers"])
+    places = [each.start() for each in re.finditer(rb"\xff[\xd0-\xd7]", bytes(data))]
+    change(data, places)
+    return bytes(data)
+
+
+def misnumber(data: bytearray, places: list[int]) -> None:
+    for each in places:
+        data[each + 1] = 0xD0
+
+
+def drop_one(data: bytearray, places: list[int]) -> None:
+    del data[places[20] : places[20] + 2]
+
+
+def stray(data: bytes) -> bytes:
+    middle = (scan_of(data) + len(data)) // 2
+    while 0xFF in data[middle - 1 : middle + 1]:
+        middle += 1
+    return data[:middle] + b"\xff\xd0" + data[middle:]
+
+
+PLAIN = JPEG_KINDS["4:2:0"]
+UNTIDY = {
+    "junk between segments": (PLAIN[:20] + b"junk" + PLAIN[20:], "4:2:0"),
+    "trailer": (PLAIN + b"ftypmp42" * 400, "4:2:0"),
+    "no end marker": (PLAIN[:-2], "4:2:0"),
+    "a panorama's film in place of the end marker": (PLAIN[:-2] + b"\xff\x19" + b"ftypmp42" * 400, "4:2:0"),
+    "padding": (PLAIN[:-2] + bytes(300) + PLAIN[-2:], "4:2:0"),
+    "padding, progressive": (JPEG_KINDS["progressive"][:-2] + bytes(600) + b"\xff\xd9", "progressive"),
+    "stray restart marker": (stray(PLAIN), "4:2:0"),
+    "restart markers announced": (PLAIN[:2] + b"\xff\xdd\0\4\0\x20" + PLAIN[2:], "4:2:0"),
+    "restart markers misnumbered": (restarts(misnumber), "restart markers"),
+    "a restart marker missing": (restarts(drop_one), "restart markers"),
+}
+
+
+@pytest.mark.parametrize("case", UNTIDY)
+def test_an_untidy_jpeg_gives_all_its_pixels_without_a_mark(case: str) -> None:
+    data, kind = UNTIDY[case]
+    made = ready(data)
+    assert made.decoded_share == 1.0
+    assert made.digest == ready(JPEG_KINDS[kind]).digest
+
+
+@pytest.mark.parametrize(("cut", "least", "most"), [(0.5, 0.3, 0.6), (0.9, 0.7, 0.95)])
+@pytest.mark.parametrize("kind", ["4:2:0", "grey", "restart markers"])
+def test_what_is_left_of_a_truncated_jpeg_may_be_searched(
+    kind: str, cut: float, least: float, most: float
+) -> None:
+    whole = jpeg_of_photo(kind)
+    made: PreparedImage = ready(whole[: int(len(whole) * cut)], SEARCHING)
+    assert least < made.decoded_share < most
+    good = int(made.pixels.shape[0] * made.decoded_share) - 8
+    difference = np.abs(made.pixels[:good].astype(int) - ready(whole).pixels[:good])
+    assert difference.max() <= 2, "the rows above the damage are those of the whole photo"
+
+
+def jpeg_of_photo(kind: str) -> bytes:
+    image = photo((800, 600)).convert("L" if kind == "grey" else "RGB")
+    return encoded(image, "JPEG", quality=90, **({"restart_marker_rows": 1} if "restart" in kind else {}))
+
+
+def test_a_hole_counts_from_where_it_begins() -> None:
+    made = ready(with_hole(jpeg_of_photo("4:2:0")), SEARCHING)
+    assert 0.2 < made.decoded_share < 0.45
+
+
+def test_nothing_left_is_rejected_also_where_damage_is_searched() -> None:
+    at = scan_of(PLAIN)
+    assert (
+        refused(PLAIN[:at] + bytes(len(PLAIN) - at - 2) + PLAIN[-2:], SEARCHING).reason is Rejection.DAMAGED
+    )
+
+
+def test_damage_is_not_searched_unless_the_settings_say_so() -> None:
+    assert not DetectorSettings().search_damaged
+    assert type(LIMITS).of(DetectorSettings(search_damaged=True)).search_damaged
+
+
+LOSSY: dict[str, dict[str, Any]] = {"WEBP": {"quality": 90}, "AVIF": {"quality": 90}, "HEIF": {"quality": 90}}
+
+
+def modern(format: str, image: Image.Image, **options: Any) -> bytes:
+    if format == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    return encoded(image, format, **(options or LOSSY[format]))
+
+
+@pytest.mark.parametrize("fill", [0, 0x20, 0xFF])
+@pytest.mark.parametrize("format", LOSSY)
+def test_a_hole_in_a_modern_format_is_damage(format: str, fill: int) -> None:
+    data = modern(format, photo())
+    assert refused(with_hole(data, share=0.1, fill=fill)).reason is Rejection.DAMAGED
+
+
+FLAT = {
+    "white": Image.new("RGB", (1500, 1000), "white"),
+    "black": Image.new("RGB", (1500, 1000), "black"),
+    "stripes": Image.fromarray(
+        np.tile(np.array([0, 0, 0, 0, 255, 255, 255, 255], np.uint8), (400, 80))
+    ).convert("RGB"),
+    "picture": picture(900, 600),
+    "photo on white": Image.new("RGB", (900, 700), "white"),
+}
+FLAT["photo on white"].paste(photo((200, 200)), (500, 400))
+
+
+@pytest.mark.parametrize("name", FLAT)
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("WEBP", {"quality": 90}),
+        ("WEBP", {"lossless": True, "method": 0}),
+        ("AVIF", {"quality": 60}),
+        ("HEIF", {"quality": 90}),
+    ],
+)
+def test_flat_pictures_have_no_holes(format: str, options: dict[str, Any], name: str) -> None:
+    """An encoder writes nearly nothing for them, or many equal bytes (lossless WebP)."""
+    assert ready(modern(format, FLAT[name], **options)).width == FLAT[name].width
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF"])
+def test_a_hole_in_a_png_or_gif_is_damage(format: str) -> None:
+    assert refused(with_hole(encoded(photo(), format))).reason is not None
+
+
+def chunk(kind: bytes, content: bytes, wrong: int = 0) -> bytes:
+    checksum = zlib.crc32(kind + content) ^ wrong
+    return len(content).to_bytes(4, "big") + kind + content + checksum.to_bytes(4, "big")
+
+
+def test_a_wrong_checksum_matters_only_where_pixels_are() -> None:
+    whole = encoded(photo(), "PNG")
+    untidy = whole[:33] + chunk(b"tEXt", b"Title\0x", wrong=1) + whole[33:]
+    assert ready(untidy).digest == ready(whole).digest
+    at = whole.index(b"IDAT") + 300
+    flipped = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+    assert refused(flipped).reason is Rejection.DAMAGED
+
+
+def test_a_jpeg_of_one_flat_colour_is_whole() -> None:
+    """Its data are mostly equal bytes, and so are those of a hole."""
+    for options in ({"optimize": True}, {"progressive": True}):
+        data = encoded(Image.new("RGB", (3000, 2000), "white"), "JPEG", **options)
+        assert ready(data).decoded_share == 1.0
+    assert ready(jpeg_file(progressive=True, optimize=True)).decoded_share == 1.0
