@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 
 from actors.errors import ImageFault
 from actors.faces import Rejection
+from actors.iso_items import coded_pictures
 
 #: Equal bytes in a row that arithmetic coding does not write.
 _RUN = re.compile(rb"(.)\1{31}", re.DOTALL)
 #: A WebP that is shorter by so many bytes cannot be decoded.
 _CUT_BYTES = 32
+_WEBP_PICTURES = (b"VP8 ", b"VP8L")
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
 
@@ -28,16 +30,16 @@ def check_holes(name: str, data: bytes) -> None:
         ImageFault: it is damaged.
     """
     if name in ("AVIF", "HEIF"):
-        for media in _media(data):
-            if (hole := _RUN.search(media)) is not None:
+        for picture in coded_pictures(data):
+            if (hole := _RUN.search(picture)) is not None:
                 raise ImageFault(
                     Rejection.DAMAGED,
-                    f"A part of the image is damaged: its data has a hole, from byte {hole.start():,} on.",
+                    f"A part of the image is damaged: its data has a hole from byte {hole.start():,} on.",
                 )
 
 
 def check_webp(data: bytes, decodes: Callable[[bytes], bool]) -> None:
-    """Refuse a WebP whose picture does not need its last bytes.
+    """Refuse a WebP whose picture does not need its last bytes; of an animation, whose first picture.
 
     Args:
         data: the file, which decodes.
@@ -82,34 +84,35 @@ def tidy_png(data: bytes) -> bytes:
     return data if is_tidy else b"".join([*parts, data[at:]])
 
 
-def _media(data: bytes) -> Iterator[bytes]:
-    """The contents of the boxes `mdat` of an ISO container."""
-    at = 0
-    while at + 8 <= len(data):
-        size, head = int.from_bytes(data[at : at + 4], "big"), 8
-        if size == 1:
-            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
-        size = size or len(data) - at
-        if size < head:
-            return
-        if data[at + 4 : at + 8] == b"mdat":
-            yield data[at + head : at + size]
-        at += size
-
-
 def _shorter_webp(data: bytes) -> bytes | None:
-    """A WebP whose picture lacks its last bytes; None if it is too small, or has several pictures."""
-    at = 12
-    while at + 8 <= len(data):
-        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        after = at + 8 + size + (size & 1)
-        if kind in (b"VP8 ", b"VP8L"):
-            if size < 4 * _CUT_BYTES or after > len(data):
-                return None
-            less = (size - _CUT_BYTES) & ~1
-            whole = data[: at + 4] + less.to_bytes(4, "little") + data[at + 8 : at + 8 + less] + data[after:]
-            return whole[:4] + (len(whole) - 8).to_bytes(4, "little") + whole[8:]
+    """A WebP of the first picture alone, without its last bytes; None if there is none, or a tiny one."""
+    for kind, begin, end in _webp_chunks(data, 12, len(data)):
         if kind == b"ANMF":
-            return None
-        at = after
+            # Sixteen bytes say where and how long the frame is shown; its own chunks come after them.
+            chunks = list(_webp_chunks(data, begin + 16, end))
+        elif kind in _WEBP_PICTURES:
+            chunks = [(kind, begin, end)]
+        else:
+            continue
+        for name, at, stop in chunks:
+            if name in _WEBP_PICTURES:
+                return (
+                    _still_webp(name, data[at : stop - _CUT_BYTES]) if stop - at >= 4 * _CUT_BYTES else None
+                )
     return None
+
+
+def _webp_chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """The name of each chunk that is whole, and where its contents begin and end."""
+    while at + 8 <= end:
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if at + 8 + size > end:
+            return
+        yield data[at : at + 4], at + 8, at + 8 + size
+        at += 8 + size + (size & 1)
+
+
+def _still_webp(name: bytes, contents: bytes) -> bytes:
+    contents = contents[: len(contents) & ~1]
+    chunk = name + len(contents).to_bytes(4, "little") + contents
+    return b"RIFF" + (4 + len(chunk)).to_bytes(4, "little") + b"WEBP" + chunk

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from actors import codecs, holes, jpeg
+from actors import codecs, holes, jpeg, tiff_damage
 from actors.decode_memory import check_memory
 from actors.errors import ImageFault
 from actors.faces import Rejection
@@ -70,6 +70,8 @@ def opened(data: bytes, limits: Limits) -> Iterator[Image]:
             giant = image.size[0] * image.size[1] > _GIANT_PIXELS
             with _one_giant_at_a_time if giant else nullcontext():
                 holes.check_holes(name, data)
+                if name == "TIFF":
+                    tiff_damage.check_pieces(image, data)
                 yield image
                 if name == "WEBP":
                     holes.check_webp(data, _decodes_webp)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from actors.faces import Rejection
 from actors.images import PreparedImage
+from actors.iso_items import coded_pictures
 from actors.settings import DetectorSettings
 from tests.unit.test_images import JPEG_KINDS, LIMITS, encoded, jpeg_file, picture, ready, refused
 
@@ -185,6 +186,63 @@ FLAT["photo on white"].paste(photo((200, 200)), (500, 400))
 def test_flat_pictures_have_no_holes(format: str, options: dict[str, Any], name: str) -> None:
     """An encoder writes nearly nothing for them, or many equal bytes (lossless WebP)."""
     assert ready(modern(format, FLAT[name], **options)).width == FLAT[name].width
+
+
+@pytest.mark.parametrize("format", ["AVIF", "HEIF"])
+def test_zeros_in_the_metadata_of_a_modern_format_are_no_hole(format: str) -> None:
+    """Cameras leave room in their EXIF blocks, which lie beside the pictures."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x927C] = "A maker", b"notes" + bytes(3000)
+    data = modern(format, photo(), exif=exif.tobytes(), **LOSSY[format])
+    assert bytes(3000) in data
+    assert ready(data).width == photo().width
+    begin = int(len(data) * 0.6)
+    assert refused(data[:begin] + bytes(40) + data[begin + 40 :]).reason is Rejection.DAMAGED
+
+
+@pytest.mark.parametrize("places", [b"", b"\x44\x00\x00\x01\x00\x01", b"\x44\x00\xff\xff" * 2, bytes(5)])
+def test_an_odd_table_of_places_names_no_pictures(places: bytes) -> None:
+    def box(name: bytes, contents: bytes) -> bytes:
+        return (8 + len(contents)).to_bytes(4, "big") + name + contents
+
+    entry = box(b"infe", b"\2\0\0\0\0\1\0\0hvc1\0")
+    meta = box(b"meta", bytes(4) + box(b"iinf", b"\0\0\0\0\0\1" + entry) + box(b"iloc", bytes(4) + places))
+    assert list(coded_pictures(box(b"ftyp", b"heic") + meta)) == []
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_hole_in_the_first_picture_of_an_animation_is_damage(lossless: bool) -> None:
+    frames = [photo().rotate(90 * turn) for turn in range(3)]
+    data = modern("WEBP", frames[0], save_all=True, append_images=frames[1:], lossless=lossless, quality=90)
+    assert ready(data).width == photo().width
+    begin = data.index(b"ANMF") + 2000
+    assert refused(data[:begin] + bytes(300) + data[begin + 300 :]).reason is Rejection.DAMAGED
+
+
+TIFF_KINDS = [
+    ("RGB", "tiff_adobe_deflate"),
+    ("L", "tiff_adobe_deflate"),
+    ("1", "tiff_adobe_deflate"),
+    ("RGB", "jpeg"),
+    ("L", "jpeg"),
+    ("CMYK", "jpeg"),
+]
+
+
+@pytest.mark.parametrize(("mode", "compression"), TIFF_KINDS)
+@pytest.mark.parametrize("fill", [0, 0x55])
+def test_a_hole_in_a_compressed_tiff_is_damage(mode: str, compression: str, fill: int) -> None:
+    data = encoded(photo().convert(mode), "TIFF", compression=compression)
+    assert ready(data).width == photo().width
+    for begin in (0.2, 0.5, 0.8):
+        assert refused(with_hole(data, begin, 0.02, fill)).reason is Rejection.DAMAGED
+
+
+def test_a_compressed_tiff_in_one_piece_is_read_to_its_end() -> None:
+    """Its rows come out before its checksum does."""
+    data = encoded(photo(), "TIFF", compression="tiff_adobe_deflate", tiffinfo={278: photo().height})
+    assert ready(data).width == photo().width
+    assert refused(with_hole(data, 0.5, 0.01)).reason is Rejection.DAMAGED
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF"])
