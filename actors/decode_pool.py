@@ -109,7 +109,10 @@ class DecodePool:
 
     @asynccontextmanager
     async def _worker(self, lane: _Lane) -> AsyncIterator[_Worker]:
-        """A worker for one photo. It is ended if the block fails in any way but by a fault of the image."""
+        """A worker for one photo. It is ended if the block fails in any way but by a fault of the image.
+
+        One that broke down over its photo is noticed when the next photo comes.
+        """
         while lane.idle:
             worker = lane.idle.pop()
             worker.is_wanted()

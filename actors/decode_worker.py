@@ -37,8 +37,8 @@ _FROM_OUTSIDE = (1, *(-getattr(signal, name) for name in ("SIGKILL", "SIGTERM") 
 _CPU_IS_UP = (-signal.SIGXCPU,) if sys.platform != "win32" else (1816,)
 _EXITS_WITHIN_S = 2.0
 _WALL_PER_CPU = 3.0
-#: Faults of a photo that the worker itself may not have outlived.
-ENDS_A_WORKER = (Rejection.TOO_COSTLY, Rejection.DAMAGED)
+#: Faults of a photo after which its worker is ended: it has little left of what it may take.
+ENDS_A_WORKER = (Rejection.TOO_COSTLY,)
 
 
 class Decoder(Protocol):

@@ -81,7 +81,7 @@ def decode_reduced(
     reduction = next((each for each in _REDUCTIONS if each <= room), 1)
     decode = partial(_decoded, least=(-(-size[0] // reduction), -(-size[1] // reduction)), colors=colors)
     pixels, warning = decode(data)
-    if pixels is not None and not is_progressive:
+    if pixels is not None and not is_progressive and not damage.may_have_hole(data):
         return Decoded(pixels)
     if pixels is None and not warning.startswith(_WARNINGS) and not damage.is_ordinary(data):
         return None
@@ -92,7 +92,7 @@ def decode_reduced(
             raise
         share = damage.share_above_damage(data, lambda file: _is_bad(file, colors))
         left, _ = decode(data, strict=False)
-        if left is None or share <= 0.0:
+        if left is None or not 0.0 < share < 1.0:
             raise
         return Decoded(left, share)
 

@@ -21,6 +21,9 @@ _READ_AHEAD = 16
 #: counted in one code there.
 _MAX_ZEROS_IN_SCAN = 256
 
+#: As many zeros in a row cannot come from another JPEG, unless its code for "no more values" is all zeros.
+_MAX_ZEROS = 128
+_ZEROS = "a scan has zeros in place of its data"
 _HOLE = re.compile(rb"(.)\1{63}", re.DOTALL)
 _SOI, _EOI, _END = b"\xff\xd8", b"\xff\xd9", 0xD9
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
@@ -119,22 +122,45 @@ def is_ordinary(data: bytes) -> bool:
     return frame is not None and frame.head[2:3] == b"\x08"
 
 
-def is_incomplete(data: bytes) -> str:
-    """What is missing in a progressive JPEG that libjpeg decodes without a word; empty if nothing is.
+def may_have_hole(data: bytes) -> bool:
+    """Whether a file has so many zeros in a row that its scans must be looked at; most files have not."""
+    return bytes(_MAX_ZEROS) in data
 
-    Its scans refine the picture step by step, and it may end between two of them.
+
+def is_incomplete(data: bytes) -> str:
+    """What is missing in a JPEG that libjpeg decodes without a word; empty if nothing is.
+
+    The scans of a progressive one refine the picture step by step, and it may end between two of them.
     """
     parsed = parse(data)
     frame = parsed.frame
-    if frame is None or frame.marker != 0xC2:
+    if frame is None:
         return ""
     scans = [each for each in parsed.segments if each.marker == 0xDA]
+    if frame.marker != 0xC2:
+        has_zeros = any(bytes(_MAX_ZEROS) in each.scan.rstrip(b"\0") for each in scans)
+        return _ZEROS if has_zeros and not _zeros_end_blocks(parsed) else ""
     if any(each.head[-3] != 0 and bytes(_MAX_ZEROS_IN_SCAN) in each.scan.rstrip(b"\0") for each in scans):
-        return "a scan has zeros in place of its data"
+        return _ZEROS
     done = _completed(parsed, scans)
     if all(len(each) == 64 for each in done.values()):
         return ""
     return "its last scans are missing"
+
+
+def _zeros_end_blocks(parsed: Parsed) -> bool:
+    """Whether zeros stand for blocks without values, in every table of Huffman codes for them.
+
+    The first value of a table has its shortest code, which is all zeros (ITU-T T.81, annex C).
+    """
+    for each in parsed.segments:
+        at = 2
+        while each.marker == 0xC4 and at + 17 < len(each.head):
+            is_ac, num_values = each.head[at] >> 4, sum(each.head[at + 1 : at + 17])
+            if is_ac and each.head[at + 17] != 0:
+                return False
+            at += 17 + num_values
+    return True
 
 
 def parse(data: bytes) -> Parsed:

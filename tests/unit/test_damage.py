@@ -43,6 +43,22 @@ def test_a_hole_in_a_jpeg_is_damage(kind: str, fill: int) -> None:
     assert refused(with_hole(JPEG_KINDS[kind], fill=fill)).reason is Rejection.DAMAGED
 
 
+@pytest.mark.parametrize("begin", [0.2, 0.31, 0.45, 0.6, 0.77])
+def test_zeros_that_fit_into_a_jpeg_are_damage(begin: float) -> None:
+    """Zeros are codes too. Where those behind the hole come into step again, libjpeg says nothing."""
+    file = encoded(photo((128, 152)).convert("L"), "JPEG", quality=92)
+    for size in range(150, 260, 3):
+        at = scan_of(file) + int((len(file) - scan_of(file)) * begin)
+        spoilt = file[:at] + bytes(size) + file[at + size :]
+        assert refused(spoilt).reason is Rejection.DAMAGED
+
+
+def test_zeros_beside_the_scan_of_a_jpeg_are_no_hole() -> None:
+    whole = JPEG_KINDS["4:2:0"]
+    block = b"\xff\xe5" + (2002).to_bytes(2, "big") + bytes(2000)
+    assert ready(whole[:2] + block + whole[2:] + bytes(3000)).digest == ready(whole).digest
+
+
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_jpeg_without_any_data_is_damage(kind: str) -> None:
     whole, at = JPEG_KINDS[kind], scan_of(JPEG_KINDS[kind])

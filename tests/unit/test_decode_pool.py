@@ -213,7 +213,7 @@ def test_a_worker_that_is_stuck_is_killed() -> None:
     [
         (ImageFault(Rejection.TRUNCATED, "cut short"), True),
         (ImageFault(Rejection.TOO_COSTLY, "its time was up"), False),
-        (ImageFault(Rejection.DAMAGED, "the decoder broke down"), False),
+        (ImageFault(Rejection.DAMAGED, "a part is missing"), True),
         (DetectorFault("ended from outside"), False),
         (KeyError("unforeseen"), False),
     ],
