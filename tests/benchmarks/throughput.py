@@ -41,7 +41,7 @@ def main(num_photos: int = 200, num_rounds: int = 3) -> None:
             with ThreadPoolExecutor(num_cores()) as threads:
                 num_bare = sum(threads.map(bare, paths))
             middle = time.perf_counter()
-            num_ours = sum(len(outcome.as_dict()["faces"]) for outcome in client.stream(paths))
+            num_ours = sum(len(outcome.as_dict()["faces"] or ()) for outcome in client.stream(paths))
             ended = time.perf_counter()
             assert num_bare == num_ours, (num_bare, num_ours)
             ratios.append((middle - begun) / (ended - middle))

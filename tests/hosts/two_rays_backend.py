@@ -52,7 +52,7 @@ def main(file: Path, seconds: float) -> None:
                 "status": row["status"],
                 "reason": row["reason"],
                 "detail": row["detail"],
-                "num_faces": len(row["faces"]),
+                "num_faces": len(row["faces"] or ()),
                 "incarnation": outcome.stamp.incarnation,
                 "pid": os.getpid(),
                 "counted": ray.get(counter.count.remote(), timeout=5),
