@@ -8,9 +8,10 @@ RUN useradd --create-home --uid 1000 rayface \
  && chown -R rayface:rayface /var/lib/rayface /tmp/ray
 WORKDIR /rayface
 
-# First the packages, which change seldom; with the same hashes as everywhere.
+# First the packages, which change seldom; with the same hashes as everywhere. The pins name every package
+# (see start.py).
 COPY constraints.txt ./
-RUN pip install --require-hashes --requirement constraints.txt
+RUN pip install --no-deps --require-hashes --requirement constraints.txt
 COPY --chown=rayface . .
 RUN pip install --no-deps --no-build-isolation --editable .
 

@@ -59,8 +59,10 @@ def set_up() -> str:
     pip = [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "--quiet"]
     pip += ["--disable-pip-version-check"]
     # In two steps: pip refuses a folder, which has no hash, together with packages whose hashes it checks.
+    # The pins name every package. Were pip to look for dependencies itself, it would take the newest release
+    # where a package wants another one with an extra (coverage[toml]), and refuse that for want of a hash.
     for step in (
-        ["--require-hashes", "--requirement", str(HERE / "constraints.txt")],
+        ["--no-deps", "--require-hashes", "--requirement", str(HERE / "constraints.txt")],
         ["--no-deps", "--no-build-isolation", "--editable", str(HERE)],
     ):
         if subprocess.run([*pip, *step], check=False).returncode:
