@@ -76,7 +76,7 @@ class DecodeWorker:
         assert process.stdout is not None
         self._process = process
         self._orders: BinaryIO = process.stdin  # type: ignore[assignment]  # Popen's pipes are buffered files
-        self._answers: BinaryIO = process.stdout  # type: ignore[assignment]
+        self._answers: BinaryIO = process.stdout  # type: ignore[assignment]  # see above
         self._is_ended = self._is_asking = False
 
     @classmethod

@@ -7,19 +7,15 @@ deadline and the declared size are what bounds a decoder.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import sys
 import time
-from typing import Any
+
+from actors import windows_job
 
 if sys.platform != "win32":
     import resource
 
-# winnt.h
-_JOB_EXTENDED_LIMIT_INFORMATION = 9
-_JOB_PROCESS_TIME = 0x2
-_JOB_PROCESS_MEMORY = 0x100
 _HUNDRED_NS_PER_S = 10_000_000
 
 
@@ -60,49 +56,9 @@ def _memory_now() -> int:
     return int(psutil.Process().memory_info().vms)
 
 
-class _BasicLimits(ctypes.Structure):
-    _fields_ = (
-        ("per_process_user_time", ctypes.c_int64),
-        ("per_job_user_time", ctypes.c_int64),
-        ("limit_flags", ctypes.c_uint32),
-        ("min_working_set", ctypes.c_size_t),
-        ("max_working_set", ctypes.c_size_t),
-        ("active_process_limit", ctypes.c_uint32),
-        ("affinity", ctypes.c_size_t),
-        ("priority_class", ctypes.c_uint32),
-        ("scheduling_class", ctypes.c_uint32),
-    )
-
-
-class _ExtendedLimits(ctypes.Structure):
-    _fields_ = (
-        ("basic", _BasicLimits),
-        ("io_counters", ctypes.c_uint64 * 6),
-        ("process_memory", ctypes.c_size_t),
-        ("job_memory", ctypes.c_size_t),
-        ("peak_process_memory", ctypes.c_size_t),
-        ("peak_job_memory", ctypes.c_size_t),
-    )
-
-
-def _kernel() -> Any:
-    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]  # Windows only
-    kernel.CreateJobObjectW.restype = ctypes.c_void_p
-    kernel.CreateJobObjectW.argtypes = (ctypes.c_void_p, ctypes.c_wchar_p)
-    kernel.GetCurrentProcess.restype = ctypes.c_void_p
-    kernel.AssignProcessToJobObject.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
-    kernel.SetInformationJobObject.argtypes = (
-        ctypes.c_void_p,
-        ctypes.c_int,
-        ctypes.c_void_p,
-        ctypes.c_uint32,
-    )
-    return kernel
-
-
 def _new_job() -> int | None:
     """A Job Object that holds this process; None if Windows gives none, and then the deadline must do."""
-    kernel = _kernel()
+    kernel = windows_job.kernel()
     job = kernel.CreateJobObjectW(None, None)
     if job and kernel.AssignProcessToJobObject(job, kernel.GetCurrentProcess()):
         return int(job)
@@ -112,10 +68,8 @@ def _new_job() -> int | None:
 def _limit_job(job: int | None, max_memory: int, cpu_until_s: float) -> None:
     if job is None:
         return
-    limits = _ExtendedLimits()
-    limits.basic.limit_flags = _JOB_PROCESS_TIME | _JOB_PROCESS_MEMORY
+    limits = windows_job.ExtendedLimits()
+    limits.basic.limit_flags = windows_job.PROCESS_TIME | windows_job.PROCESS_MEMORY
     limits.basic.per_process_user_time = int(cpu_until_s * _HUNDRED_NS_PER_S)
     limits.process_memory = max_memory
-    _kernel().SetInformationJobObject(
-        job, _JOB_EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
-    )
+    windows_job.set_limits(job, limits)

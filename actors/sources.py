@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from os import PathLike, fspath
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, TypeAlias, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ def is_pixels(source: object) -> bool:
     return isinstance(source, np.ndarray) or pil_image(unread_file(cast(ImageSource, source))) is not None
 
 
-def is_file(source: object) -> bool:
+def is_file(source: object) -> TypeGuard[IO[bytes]]:
     """Whether a source is an object that can be read like a file."""
     return callable(getattr(source, "read", None))
 
@@ -113,7 +113,7 @@ def _read_path(path: Path, limits: Limits) -> bytes:
     return data
 
 
-def _read_file(file: object, limits: Limits) -> bytes:
+def _read_file(file: IO[bytes], limits: Limits) -> bytes:
     seek, tell = getattr(file, "seek", None), getattr(file, "tell", None)
     before: int | None = None
     if seek and tell and getattr(file, "seekable", lambda: True)():
@@ -122,7 +122,7 @@ def _read_file(file: object, limits: Limits) -> bytes:
     try:
         parts, num_bytes = [], 0
         # A socket gives less than it is asked for.
-        while part := file.read(min(_STEP_BYTES, limits.max_bytes + 1 - num_bytes)):  # type: ignore[attr-defined]
+        while part := file.read(min(_STEP_BYTES, limits.max_bytes + 1 - num_bytes)):
             if not isinstance(part, bytes | bytearray | memoryview):
                 raise ImageFault(
                     Rejection.UNSUPPORTED,

@@ -19,12 +19,12 @@ from typing import IO, Any
 
 import psutil
 
+from actors import windows_job
+
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-# winnt.h, processthreadsapi.h
-_JOB_EXTENDED_LIMIT_INFORMATION = 9
-_JOB_KILL_ON_CLOSE = 0x2000
+# processthreadsapi.h
 _CREATE_SUSPENDED = 0x4
 _CREATE_NEW_PROCESS_GROUP = 0x200
 
@@ -85,8 +85,8 @@ class ProcessTree:
                 self._process.wait(grace_s)
         if sys.platform == "win32":
             # Windows has no gentle way for a process without a console.
-            _kernel().TerminateJobObject(self._job, 1)
-            _kernel().CloseHandle(self._job)
+            windows_job.kernel().TerminateJobObject(self._job, 1)
+            windows_job.kernel().CloseHandle(self._job)
             self._process.wait(10)
             return []
         if self._process.poll() is None:
@@ -134,60 +134,15 @@ def _die_with_parent() -> None:
         _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
-class _BasicLimits(ctypes.Structure):
-    _fields_ = (
-        ("per_process_user_time", ctypes.c_int64),
-        ("per_job_user_time", ctypes.c_int64),
-        ("limit_flags", ctypes.c_uint32),
-        ("min_working_set", ctypes.c_size_t),
-        ("max_working_set", ctypes.c_size_t),
-        ("active_process_limit", ctypes.c_uint32),
-        ("affinity", ctypes.c_size_t),
-        ("priority_class", ctypes.c_uint32),
-        ("scheduling_class", ctypes.c_uint32),
-    )
-
-
-class _ExtendedLimits(ctypes.Structure):
-    _fields_ = (
-        ("basic", _BasicLimits),
-        ("io_counters", ctypes.c_uint64 * 6),
-        ("process_memory", ctypes.c_size_t),
-        ("job_memory", ctypes.c_size_t),
-        ("peak_process_memory", ctypes.c_size_t),
-        ("peak_job_memory", ctypes.c_size_t),
-    )
-
-
-def _kernel() -> Any:
-    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]  # Windows only
-    kernel.CreateJobObjectW.restype = ctypes.c_void_p
-    kernel.CreateJobObjectW.argtypes = (ctypes.c_void_p, ctypes.c_wchar_p)
-    kernel.SetInformationJobObject.argtypes = (
-        ctypes.c_void_p,
-        ctypes.c_int,
-        ctypes.c_void_p,
-        ctypes.c_uint32,
-    )
-    kernel.AssignProcessToJobObject.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
-    kernel.TerminateJobObject.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
-    kernel.CloseHandle.argtypes = (ctypes.c_void_p,)
-    return kernel
-
-
 def _new_job() -> int:
-    kernel = _kernel()
-    job = kernel.CreateJobObjectW(None, None)
-    limits = _ExtendedLimits()
-    limits.basic.limit_flags = _JOB_KILL_ON_CLOSE
-    done = job and kernel.SetInformationJobObject(
-        job, _JOB_EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
-    )
-    if not done:
+    job = windows_job.kernel().CreateJobObjectW(None, None)
+    limits = windows_job.ExtendedLimits()
+    limits.basic.limit_flags = windows_job.KILL_ON_CLOSE
+    if not job or not windows_job.set_limits(job, limits):
         raise OSError("Windows gave no Job Object, so nothing could promise that Ray ends with rayface.")
     return int(job)
 
 
 def _assign(job: int, process: int) -> None:
-    if not _kernel().AssignProcessToJobObject(job, process):
+    if not windows_job.kernel().AssignProcessToJobObject(job, process):
         raise OSError("Windows did not take Ray into the Job Object.")

@@ -391,11 +391,3 @@ def test_a_jpeg_that_is_only_untidy_is_read(change: Callable[[bytes], bytes]) ->
     """All its pixels are there: they are those of the tidy file."""
     tidy = JPEG_KINDS["4:2:0"]
     np.testing.assert_array_equal(ready(change(tidy)).pixels, ready(tidy).pixels)
-
-
-@pytest.mark.parametrize("source", [None, [1, 2], 5, 2.5, {}])
-def test_a_source_of_the_wrong_type_is_the_callers_fault(source: Any) -> None:
-    """The client and the detector in this process both prepare with this function."""
-    with pytest.raises(ImageFault, match="pass an encoded photo as bytes") as caught:
-        prepare(source, [(640, 640)], Limits(10**6, 10**6), 1.0)
-    assert caught.value.reason is Rejection.UNSUPPORTED

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from actors.errors import DeviceFailed, DeviceRemoved, OutOfMemory
 from actors.face_detector import FaceDetector, start_detector
 from actors.faces import Detected, Failed, Failure, Outcome, State
 from actors.flight_recorder import FlightRecorder
-from actors.images import PreparedImage
 from actors.model_life import ModelLife
 from actors.settings import DetectorSettings
 from tests.fakes import MODEL, FakeDevice, golden_heads, prepared
@@ -382,29 +380,5 @@ def test_bytes_that_wait_are_bounded(make: Callable[..., FaceDetector]) -> None:
         outcomes = await detector.detect(large)
         assert reasons(outcomes) == ["detected", str(Failure.BUSY), str(Failure.BUSY), str(Failure.BUSY)]
         assert isinstance((await detector.detect(large[:1]))[0], Detected)
-
-    run(story())
-
-
-def test_pixels_that_another_photo_has_by_now_get_no_faces(make: Callable[..., FaceDetector]) -> None:
-    """Nobody waits for that photo any more; its neighbours get their answers."""
-
-    @dataclass(frozen=True, slots=True)
-    class Freed(PreparedImage):
-        """A photo in shared memory that was freed."""
-
-        @property
-        def is_intact(self) -> bool:
-            return False
-
-    async def story() -> None:
-        detector = await ready(make(FakeDevice()))
-        first, second, third = photos(1, 2, 3)
-        freed = Freed(*(getattr(second, each.name) for each in fields(second)))
-        outcomes = await detector.detect([first, freed, third])
-        assert reasons(outcomes) == ["detected", "internal", "detected"]
-        assert isinstance(outcomes[1], Failed)
-        assert "given to another photo" in outcomes[1].detail
-        assert (await detector.health()).state is State.READY
 
     run(story())

@@ -110,3 +110,11 @@ def test_several_images_are_no_error() -> None:
     for images in ([DATA], (DATA,), iter([DATA]), asked):
         refuse_one(images)
     asyncio.run(asked.aclose())
+
+
+@pytest.mark.parametrize("source", [None, [1, 2], 5, 2.5, {}])
+def test_a_source_of_the_wrong_type_is_the_callers_fault(source: Any) -> None:
+    """The client and the detector in this process both prepare with this function."""
+    with pytest.raises(ImageFault, match="pass an encoded photo as bytes") as caught:
+        prepare(source, [(640, 640)], Limits(10**6, 10**6), 1.0)
+    assert caught.value.reason is Rejection.UNSUPPORTED
