@@ -100,6 +100,9 @@ def why_unreadable(path: str) -> NotLookedAt | None:
             os.close(os.open(path, os.O_RDONLY))
             return None
         detail = "It is not a file; give the path of an image."
-    except (OSError, ValueError) as error:
-        detail = f"The file cannot be read: {getattr(error, 'strerror', None) or error}."
+    except OSError as error:
+        detail = f"The file cannot be read: {error.strerror}."
+    except ValueError:
+        # Python refuses such a name before any file system is asked, in other words with each version.
+        detail = "No file can have this name: there is a zero byte in it."
     return NotLookedAt.because(path, Rejection.UNREADABLE, detail)

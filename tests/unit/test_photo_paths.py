@@ -257,5 +257,5 @@ def test_a_file_is_asked_whether_it_can_be_read(album: Path) -> None:
         "none.jpg": "The file cannot be read: No such file or directory.",
         "pipe.jpg": "It is not a file; give the path of an image.",
         "sub": "It is not a file; give the path of an image.",
-        "\0.jpg": "The file cannot be read: embedded null byte.",
+        "\0.jpg": "No file can have this name: there is a zero byte in it.",
     }
