@@ -25,13 +25,15 @@ _WINDOW = 61
 #: Runs after which a size is judged.
 NUM_TIMED_RUNS = 3
 #: Of sizes whose time for an image differs by less than this share, the smallest is used: it answers sooner.
-_NO_BETTER = 0.01
+LEAST_GAIN = 0.01
+#: The same on a CPU, where a run has one core: a larger batch saves little there, and leaves the caches.
+LEAST_GAIN_ON_CPU = 0.1
 #: Seconds until a size beside the best one is tried again; doubled after each try that was no better.
 _FIRST_TRY_AGAIN_S = 0.25
 _MAX_TRY_AGAIN_S = 60.0
 #: After such a pause, earlier runs of a size that is tried again count little.
 _FORGET_AFTER_S = 4.0
-#: How much of the device's time tries may lose: these seconds, and this share of the time of all runs.
+#: What tries may lose of the device's time: these seconds, and this share of all runs.
 _FREE_LOSS_S = 1.0
 _MAX_LOSS = 0.03
 #: A kept time is measured again if a run takes this many times as long.
@@ -94,6 +96,7 @@ class BatchTable:
 
     Attributes:
         max_batch: see above; may be changed at any time.
+        least_gain: the share by which a larger size must be better; set before the first run.
     """
 
     def __init__(
@@ -110,10 +113,10 @@ class BatchTable:
         self._rows: dict[Bucket, _Row] = {}
         self._best: dict[Shape, int] = {}
         self._open: dict[Shape, list[int]] = {}
-        self._run_ms = 0.0
-        self._lost_ms = 0.0
+        self._run_ms = self._lost_ms = 0.0
         self._wanted: Bucket | None = None
         self.max_batch = max_batch
+        self.least_gain = LEAST_GAIN
 
     @property
     def timings(self) -> tuple[BucketTiming, ...]:
@@ -293,7 +296,7 @@ class BatchTable:
             kept = {
                 size: row.ms / size for (size, of), row in self._rows.items() if of == shape and row.is_kept
             }
-            return _least(kept) if kept else None
+            return self._least(kept) if kept else None
 
     def _best_of(self, shape: Shape) -> int:
         best = self._best.get(shape, 1)
@@ -315,8 +318,12 @@ class BatchTable:
         sizes = self._sizes(shape)
         if not sizes:
             return 1
-        self._best[shape] = _least({size: self._rows[Bucket(size, shape)].ms / size for size in sizes})
+        self._best[shape] = self._least({size: self._rows[Bucket(size, shape)].ms / size for size in sizes})
         return self._best[shape]
+
+    def _least(self, per_image: dict[int, float]) -> int:
+        most_ms = (1 + self.least_gain) * min(per_image.values())
+        return min(size for size, ms in per_image.items() if ms <= most_ms)
 
     def _larger(self, shape: Shape, best: int) -> int | None:
         """The next larger size than the best one, open or not, that the device has memory for."""
@@ -343,7 +350,7 @@ class BatchTable:
         if len(self._sizes(shape)) < 2:
             return True
         gain = self._expected_ms(larger, shape) / larger
-        return gain < (1 - _NO_BETTER) * self._rows[Bucket(best, shape)].ms / best
+        return gain < (1 - self.least_gain) * self._rows[Bucket(best, shape)].ms / best
 
     def _count_try(self, row: _Row, bucket: Bucket, run_ms: float, best: Bucket) -> None:
         """Count a run of another size than the best; after enough of them, the size has a pause."""
@@ -376,12 +383,6 @@ class BatchTable:
             return above[0][1]
         start_ms, image_ms = _line(known)
         return max(below[-1][1], start_ms + image_ms * num_images)
-
-
-def _least(per_image: dict[int, float]) -> int:
-    """The smallest size whose time for an image is hardly greater than the least one."""
-    limit = (1 + _NO_BETTER) * min(per_image.values())
-    return min(size for size, ms in per_image.items() if ms <= limit)
 
 
 def _line(known: Sequence[tuple[int, float]]) -> tuple[float, float]:

@@ -13,8 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
 import psutil
@@ -27,7 +25,6 @@ from actors.images import Limits, PreparedImage
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from actors.decode_child import main; main({max_bytes})"
 #: glibc reserves address space for each arena, and OpenBLAS for each thread: both would count.
 _FEWER_THREADS = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-_MAX_PHOTO_BYTES = 4096 * 4096 * 3
 #: The system's nice value of a worker with an expensive photo; it gets a tenth of a busy core.
 _SLOW_NICE = 10
 #: Exit codes of a process that was ended from outside, with nothing wrong about the photo. Windows'
@@ -134,7 +131,7 @@ class DecodeWorker:
         self._is_asking = True
         try:
             write_frame(self._orders, pack_order(shapes, limits, max_enlargement), encoded)
-            answer, pixels = read_frame(self._answers, _MAX_PHOTO_BYTES)
+            answer, pixels = read_frame(self._answers, 3 * max(height * width for height, width in shapes))
             return _photo_in(answer, pixels)
         except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
             was_ended = self._is_ended
@@ -172,58 +169,6 @@ class DecodeWorker:
             # What could not be sent is still in the pipe's buffer.
             with contextlib.suppress(OSError, ValueError):
                 pipe.close()
-
-
-class SoleWorker:
-    """One worker for a process that prepares one photo at a time, and has no event loop.
-
-    Args:
-        start: starts a worker, from the bytes that decoding one photo may take.
-    """
-
-    def __init__(self, start: Callable[[int], Decoder] = DecodeWorker.start) -> None:
-        self._start = start
-        self._worker: Decoder | None = None
-
-    def prepare(
-        self, encoded: bytes, shapes: tuple[tuple[int, int], ...], limits: Limits, max_enlargement: float
-    ) -> PreparedImage:
-        """Prepare a photo in the worker; see `actors.images.prepare`.
-
-        Raises:
-            ImageFault: the photo cannot be used, or it is too costly.
-            DetectorFault: there is no worker, or it was ended; says why.
-        """
-        worker, self._worker = self._worker, None
-        if worker is None or not worker.is_alive:
-            worker = self._start(limits.max_decode_bytes)
-        wall_s = max_wall_s(limits)
-        is_stuck = threading.Event()
-
-        def end() -> None:
-            is_stuck.set()
-            worker.end()
-
-        timer = threading.Timer(wall_s, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            photo = worker.ask(encoded, shapes, limits, max_enlargement)
-        except ImageFault as fault:
-            if fault.reason in ENDS_A_WORKER:
-                worker.end()
-            else:
-                self._worker = worker
-            raise
-        except DetectorFault:
-            worker.end()
-            if is_stuck.is_set():
-                raise stuck(wall_s) from None
-            raise
-        finally:
-            timer.cancel()
-        self._worker = worker
-        return photo
 
 
 def max_wall_s(limits: Limits) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors import golden
-from actors.batch_table import NUM_TIMED_RUNS, BatchTable, Bucket, KeptRow
+from actors.batch_table import LEAST_GAIN_ON_CPU, NUM_TIMED_RUNS, BatchTable, Bucket, KeptRow
 from actors.decoding import Candidates, nms
 from actors.errors import DeviceLies, DeviceUnavailable, OutOfMemory
 from actors.faces import BucketTiming, Face
@@ -19,7 +19,7 @@ from actors.heads import HeadsWrong, dead_images
 from actors.images import PreparedImage
 from actors.models import ReadyModel
 from actors.observer import Observer, Run
-from actors.session import Session, SessionOpener
+from actors.session import ProviderNames, Session, SessionOpener
 from actors.settings import DetectorSettings
 from actors.tensors import BatchTensor, Buffers
 
@@ -84,6 +84,8 @@ class FaceModel:
         self._score_threshold = settings.score_threshold or family.score_threshold
         self._nms_threshold = settings.nms_threshold or family.nms_threshold
         self.provider = self._session(Bucket(1, settings.shapes[0])).provider
+        if self.provider == ProviderNames["cpu"]:
+            self.table.least_gain = LEAST_GAIN_ON_CPU
 
     @property
     def timings(self) -> tuple[BucketTiming, ...]:

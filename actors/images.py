@@ -41,7 +41,6 @@ __all__ = [
     "fit",
     "is_pixels",
     "prepare",
-    "read_upright",
 ]
 
 #: Suffixes of the files that are taken for photos in a folder.
@@ -136,21 +135,6 @@ def prepare(
             pixels = turned(_resized(reduced.pixels, lying), orientation)
     digest = xxhash.xxh3_128_hexdigest(pixels.data)
     return PreparedImage(pixels, width, height, shape, (clock() - begun) * 1000, digest, share)
-
-
-def read_upright(source: ImageSource, limits: Limits) -> Pixels:
-    """Read the whole photo, upright, as uint8[height, width, 3] in BGR order; for drawing on it.
-
-    Raises:
-        ImageFault: the photo cannot be used.
-    """
-    source = unread_file(source)
-    given = _given_pixels(source, limits)
-    if given is not None:
-        return given
-    photo = _embedded(encoded_bytes(source, limits))
-    with opened(photo.data, limits) as image:
-        return _upright(image, photo.orientation or orientation_of(image))
 
 
 def fit(

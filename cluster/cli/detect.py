@@ -14,16 +14,14 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from actors import golden, models
-from actors.drawing import draw_faces, write_jpeg
-from actors.errors import ImageFault, ModelUnavailable
-from actors.faces import Detected, Failed, Failure, Outcome, Stamp
-from actors.images import Limits, read_upright
+from actors.errors import ModelUnavailable
+from actors.faces import Failed, Failure, Outcome, Stamp
 from cluster.background import repeat_async
+from cluster.cli.annotated_copies import AnnotatedCopies
 from cluster.cli.detect_output import Output
 from cluster.cli.folder_walk import NotLookedAt, Photo
 from cluster.cli.kept_cluster import joining
 from cluster.cli.photo_paths import why_unreadable
-from cluster.cli.printable import printable
 from cluster.cli.timings import Start
 from cluster.client.face_client import FaceClient
 from cluster.client.parts import Parts
@@ -31,7 +29,6 @@ from cluster.connection.early_process import EarlyProcess
 from cluster.errors import (
     ClientNotUsable,
     ClusterUnavailable,
-    ConfigurationError,
     DetectorNotReady,
     RayfaceError,
 )
@@ -81,7 +78,7 @@ def detect(
     """
     begun = time.monotonic()
     output = Output(as_json=as_json)
-    copies = _AnnotatedCopies(annotate, settings) if annotate else None
+    copies = AnnotatedCopies(annotate, settings) if annotate else None
     left = iter(names)
     first = _first_readable(left, output)
     if first is None:
@@ -97,6 +94,9 @@ def detect(
     except ClusterUnavailable:
         output.end(time.monotonic() - begun)
         raise
+    finally:
+        if copies is not None:
+            copies.close()
     output.end(time.monotonic() - begun)
     return output.counts
 
@@ -117,7 +117,7 @@ async def _search(
     num_names: int | None,
     settings: Settings,
     output: Output,
-    copies: _AnnotatedCopies | None,
+    copies: AnnotatedCopies | None,
     *,
     timings: bool,
     kept: KeptCluster | None,
@@ -301,41 +301,3 @@ def _progress(output: Output, num_names: int | None) -> Iterator[Callable[[], No
             progress.update(task, advance=1, rate=f"{rate:.1f}/s")
 
         yield advance
-
-
-class _AnnotatedCopies:
-    """Writes copies with the faces drawn into one folder, under names that do not collide."""
-
-    def __init__(self, folder: Path, settings: Settings) -> None:
-        self._folder = folder
-        self._limits = Limits.of(settings.detector)
-        self._taken: set[Path] = set()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(
-                f"--annotate cannot use {printable(str(folder))}: {error.strerror}. Name a folder that you "
-                "can write to."
-            ) from error
-
-    def draw(self, photo: Photo, outcome: Outcome) -> str:
-        """Write the copy of one photo; returns what went wrong in a sentence, or ""."""
-        if not isinstance(outcome, Detected):
-            return ""
-        try:
-            target = self._name(photo)
-            write_jpeg(target, draw_faces(read_upright(photo.path, self._limits), outcome.faces))
-        except (OSError, ImageFault) as error:
-            return f"There is no annotated copy of {printable(photo.path)}: {error}"
-        return ""
-
-    def _name(self, photo: Photo) -> Path:
-        name = self._folder / photo.inside
-        if name.suffix.lower() not in (".jpg", ".jpeg"):
-            name = name.with_name(name.name + ".jpg")
-        original, number = name, 1
-        while name in self._taken or (name.exists() and name.samefile(photo.path)):
-            number += 1
-            name = original.with_stem(f"{original.stem}-{number}")
-        self._taken.add(name)
-        return name

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from actors.decode_cost import check_cost, decode_cost
-from actors.decode_worker import SoleWorker
 from actors.errors import ImageFault
 from actors.faces import Rejection
-from actors.images import Limits, PreparedImage, prepare
+from actors.images import Limits, PreparedImage
+from actors.sole_worker import SoleWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,6 @@ def prepare_photo(encoded: bytes, order: PrepareOrder) -> PreparedImage | Unusab
     """
     begun = time.perf_counter()
     try:
-        cost = decode_cost(encoded)
-        check_cost(cost, order.limits)
-        work = prepare if cost.is_cheap else _sole_worker.prepare
-        return work(encoded, order.shapes, order.limits, order.max_enlargement)
+        return _sole_worker.prepare(encoded, order.shapes, order.limits, order.max_enlargement)
     except ImageFault as fault:
         return Unusable(fault.reason, fault.detail, (time.perf_counter() - begun) * 1000)

@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from PIL import Image
 
-from actors.decode_worker import DecodeWorker, SoleWorker
+from actors.decode_worker import DecodeWorker
 from actors.errors import ImageFault
 from actors.images import PreparedImage
 from actors.limits import Limits
 from actors.settings import DetectorSettings
+from actors.sole_worker import SoleWorker
 from tests.corpus.maker import PHOTOS, writers
 from tests.corpus.verdict import STILL_WRONG
 
@@ -64,7 +65,7 @@ class Workers:
         """What becomes of a file; every other error is a failure of ours."""
         begun = time.monotonic()
         try:
-            return self._sole.prepare(data, _DETECTOR.shapes, _LIMITS, _DETECTOR.max_enlargement)
+            return self._sole.prepare_apart(data, _DETECTOR.shapes, _LIMITS, _DETECTOR.max_enlargement)
         except ImageFault as fault:
             return fault
         finally:

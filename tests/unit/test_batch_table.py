@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from actors.batch_table import NUM_TIMED_RUNS, BatchTable, Bucket, KeptRow
+from actors.batch_table import LEAST_GAIN_ON_CPU, NUM_TIMED_RUNS, BatchTable, Bucket, KeptRow
 
 SHAPE = (640, 640)
 SMALL = (160, 160)
@@ -115,6 +115,17 @@ def measured(*ms: float, fixed_shapes: bool = True, clock: Clock | None = None) 
         for _ in range(NUM_TIMED_RUNS):
             table.add(size, SHAPE, each)
     return table
+
+
+@pytest.mark.parametrize(("two_ms", "chosen"), [(18.5, 1), (16.0, 2)])
+def test_on_a_cpu_a_larger_size_must_gain_much(two_ms: float, chosen: int) -> None:
+    """Other work on the cores makes the times of sizes differ by a few percent."""
+    table = BatchTable(SIZES[:2], fixed_shapes=False, clock=Clock())
+    table.least_gain = LEAST_GAIN_ON_CPU
+    for size, ms in ((1, 10.0), (2, two_ms)):
+        table.open(size, SHAPE)
+        table.add(size, SHAPE, ms)
+    assert table.best_batch(SHAPE) == chosen
 
 
 def test_one_slow_run_changes_nothing() -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from actors.decode_cost import DecodeCost
 from actors.decode_pool import DecodePool
-from actors.decode_worker import SoleWorker
 from actors.errors import DetectorFault, ImageFault
 from actors.faces import Rejection
 from actors.images import Limits, PreparedImage
+from actors.sole_worker import SoleWorker
 from tests.virtual_time import run
 
 LIMITS = Limits(max_pixels=200_000_000, max_bytes=200_000_000, max_decode_s=20.0)
@@ -329,7 +329,7 @@ def test_a_process_without_a_loop_keeps_one_worker() -> None:
     sole = SoleWorker(start)
     for photo in (b"good", b"cut", b"bomb", b"good"):
         try:
-            sole.prepare(photo, SHAPES, LIMITS, 2.0)
+            sole.prepare_apart(photo, SHAPES, LIMITS, 2.0)
         except ImageFault:
             assert photo != b"good"
     assert [each.asked for each in workers] == [[b"good", b"cut", b"bomb"], [b"good"]]

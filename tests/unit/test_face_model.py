@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from actors import golden
+from actors.batch_table import LEAST_GAIN_ON_CPU
 from actors.drawing import draw_faces
 from actors.errors import DeviceLies, DeviceUnavailable
 from actors.face_model import FaceModel
@@ -40,6 +41,7 @@ class DeviceClock:
 def test_the_golden_face_is_found_by_the_real_model(centerface: ReadyModel) -> None:
     """I4: at every shape and in every slot of a batch."""
     model = FaceModel(centerface, OnnxSessionOpener("cpu"), SMALL, Guard(1))
+    assert model.table.least_gain == LEAST_GAIN_ON_CPU
     model.check_golden()
     for shape in SMALL.shapes:
         for faces in model.detect(golden.photos(3, shape)):

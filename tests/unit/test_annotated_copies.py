@@ -1,0 +1,64 @@
+"""Copies with the faces drawn: of each kind of photo, in its own size, or a sentence that says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from actors.faces import Detected, Face
+from actors.settings import DetectorSettings
+from cluster.cli.annotated_copies import AnnotatedCopies
+from cluster.cli.folder_walk import Photo
+from cluster.settings import Settings
+from tests.unit.fake_cluster import STAMP
+
+WIDTH, HEIGHT = 300, 200
+FACE = Face(box=(100.0, 60.0, 180.0, 150.0), score=0.9, landmarks=((120.0, 90.0),) * 5)
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Iterator[AnnotatedCopies]:
+    made = AnnotatedCopies(tmp_path / "drawn", Settings(detector=DetectorSettings(search_damaged=True)))
+    yield made
+    made.close()
+
+
+def photo(folder: Path, name: str, cut_at: float = 1.0) -> Photo:
+    path = folder / name
+    Image.new("RGB", (WIDTH, HEIGHT), (40, 40, 200)).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: round(len(data) * cut_at)])
+    return Photo(str(path), name)
+
+
+def draw(copies: AnnotatedCopies, photo: Photo) -> str:
+    return copies.draw(photo, Detected(stamp=STAMP, faces=(FACE,), width=WIDTH, height=HEIGHT))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_a_copy_has_the_photos_size_and_the_box(copies: AnnotatedCopies, tmp_path: Path, name: str) -> None:
+    """A PNG and a WebP are decoded by another process, as everywhere."""
+    assert draw(copies, photo(tmp_path, name)) == ""
+    with Image.open(tmp_path / "drawn" / (name if name == "a.jpg" else f"{name}.jpg")) as drawn:
+        assert drawn.size == (WIDTH, HEIGHT)
+        green = np.asarray(drawn.convert("RGB"))[:, :, 1]
+        assert green[65:145, 176:184].max() > 100
+        assert green[:, 200:].max() < 100
+
+
+def test_what_is_left_of_a_damaged_photo_is_drawn_too(copies: AnnotatedCopies, tmp_path: Path) -> None:
+    assert draw(copies, photo(tmp_path, "half.jpg", cut_at=0.9)) == ""
+    assert (tmp_path / "drawn" / "half.jpg").exists()
+
+
+def test_a_photo_that_cannot_be_decoded_any_more_is_a_sentence(
+    copies: AnnotatedCopies, tmp_path: Path
+) -> None:
+    gone = photo(tmp_path, "gone.png")
+    Path(gone.path).unlink()
+    assert draw(copies, gone).startswith(f"There is no annotated copy of {gone.path}: ")
+    assert "cut short" in draw(copies, photo(tmp_path, "half.png", cut_at=0.5))
