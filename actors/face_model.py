@@ -27,6 +27,8 @@ from actors.tensors import BatchTensor, Buffers
 _WORTH_GROWING = 0.95
 #: Until a thread begins to assemble a batch.
 _START_ASSEMBLING_S = 0.001
+#: Runs that `_stretch` is averaged over.
+_STRETCH_RUNS = 8
 #: Numbers the runs of this process; a model that is opened again goes on counting.
 _NUMBERS = itertools.count(1)
 
@@ -46,6 +48,8 @@ class FaceModel:
         observer: told of each run.
         provider: ONNX Runtime's name of the provider that was asked for; None accepts any.
         kept: the times of buckets that an earlier process measured on the same device.
+        work_clock: returns seconds of work of the thread that calls it, where a run is that thread's work
+            only: then a run's cost is told from waiting for a core. None takes `clock`.
 
     Raises:
         DeviceUnavailable: a session uses another provider than the one asked for.
@@ -65,6 +69,7 @@ class FaceModel:
         observer: Observer | None = None,
         provider: str | None = None,
         kept: Sequence[KeptRow] = (),
+        work_clock: Callable[[], float] | None = None,
     ) -> None:
         family = model.family
         self.model = model
@@ -77,6 +82,9 @@ class FaceModel:
         self._observer = observer or Observer()
         self.last_run_ms = 0.0
         self._clock = clock
+        self._work_clock = work_clock or clock
+        #: How many times as long as its work a run takes, of late.
+        self._stretch = 1.0
         self._wanted = provider
         self._buffers = Buffers()
         self._assemble_s_per_byte = 0.0
@@ -178,8 +186,8 @@ class FaceModel:
         return max_batch
 
     def expected_s(self, num_images: int, shape: tuple[int, int]) -> float:
-        """Seconds that a run of so many images should take, from the measured times."""
-        return self.table.expected_s(num_images, shape)
+        """Seconds that a run of so many images should take, from the measured times of late."""
+        return self.table.expected_s(num_images, shape) * self._stretch
 
     def detect(self, images: Sequence[PreparedImage], *, first: bool = False) -> list[tuple[Face, ...]]:
         """The faces of each image, in order, best first.
@@ -224,9 +232,9 @@ class FaceModel:
     def _time_once(self, bucket: Bucket) -> None:
         session, tensor, lent = self._assemble(golden.photos(*bucket), bucket.shape)
         with self._guard.run(_named(bucket), self._settings.max_run_s):
-            begun = self._clock()
+            begun = self._work_clock()
             session.run(tensor)
-            run_ms = (self._clock() - begun) * 1000
+            run_ms = (self._work_clock() - begun) * 1000
         self._buffers.give_back(lent)
         self.table.add(*bucket, run_ms)
 
@@ -256,9 +264,9 @@ class FaceModel:
         with self._guard.run(_named(Bucket(len(images), shape)), limit_s, digests, first=first):
             if on_begin is not None:
                 on_begin()
-            begun = self._clock()
+            begun, work_begun = self._clock(), self._work_clock()
             heads = session.run(tensor)
-            ran = self._clock()
+            work_s, ran = self._work_clock() - work_begun, self._clock()
         self._buffers.give_back(lent)
         try:
             found = self.model.family.decode(heads, *shape, self._score_threshold)
@@ -280,7 +288,9 @@ class FaceModel:
         self.last_run_ms = (ran - begun) * 1000
         if digests:
             # Runs of the golden photo may be the first of their bucket, which compile.
-            self.table.add(len(tensor), shape, self.last_run_ms)
+            self.table.add(len(tensor), shape, work_s * 1000)
+            if work_s > 0:
+                self._stretch += (max(1.0, (ran - begun) / work_s) - self._stretch) / _STRETCH_RUNS
         num_slots = max(len(digests), self.best_batch(shape)) if digests else 0
         run = Run(len(digests), num_slots, shape, ran - begun, self._clock() - ran, begun, next(_NUMBERS))
         self._observer.run(run)

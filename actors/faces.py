@@ -225,7 +225,8 @@ class BucketTiming:
         num_images: images in the run.
         height: height of the tensor, in pixels.
         width: width of the tensor, in pixels.
-        run_ms: milliseconds of a run, for the whole batch: the median of the last runs.
+        run_ms: milliseconds of a run, for the whole batch: the median of the last runs. On a CPU these are of
+            processor time.
         num_runs: runs that were measured, those of earlier processes too.
         age_s: seconds since the last of them.
         is_used: whether it is the size that full batches of this shape have now.

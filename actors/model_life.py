@@ -11,7 +11,7 @@ from pathlib import Path
 
 from actors import graph
 from actors.batch_file import BatchFile, runtime_version
-from actors.device import Device, Lease, opener_for, own_a_device
+from actors.device import Device, Lease, opener_for, own_a_device, work_clock_for
 from actors.errors import DetectorFault, DeviceRemoved
 from actors.face_model import FaceModel
 from actors.flight_recorder import FlightRecorder
@@ -237,6 +237,7 @@ class ModelLife:
                 observer=self.observers,
                 provider=self.device.provider_name,
                 kept=self._batch_file.read() if self._batch_file else (),
+                work_clock=None if self._opener else work_clock_for(self.device, self.settings),
             )
             opened = self.clock()
             model.warm_up()

@@ -31,8 +31,9 @@ _STEP_BYTES = 1 << 20
 
 def pil_image(source: object) -> Image | None:
     """The source, if it is a PIL image; PIL is not loaded for the question."""
-    pil = sys.modules.get("PIL.Image")
-    return source if pil is not None and isinstance(source, pil.Image) else None
+    # Another thread may be loading it at this moment: then it is listed, and has no such class yet.
+    kind = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return source if kind is not None and isinstance(source, kind) else None
 
 
 def unread_file(source: ImageSource) -> ImageSource:

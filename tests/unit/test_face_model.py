@@ -74,6 +74,21 @@ def test_batches_grow_while_that_pays() -> None:
     assert {timing.num_images for timing in model.timings} == {1, 2, 4, 8}
 
 
+def test_a_run_that_waited_for_a_core_says_nothing_against_its_batch_size() -> None:
+    """What others do on the cores makes a run longer, not dearer; but an answer takes as long as the run."""
+    device, slow_ms = FakeDevice(), {1: 10.0, 2: 12.0, 4: 40.0}
+    work = DeviceClock(device, slow_ms.copy())
+    model = FaceModel(MODEL, device, SMALL, Guard(1), DeviceClock(device, slow_ms), work_clock=work)
+    model.warm_up()
+    shape = SMALL.shapes[0]
+    assert (model.best_batch(shape), model.expected_s(2, shape)) == (2, pytest.approx(0.012))
+    slow_ms[2] = 36.0
+    for _ in range(40):
+        model.detect(golden.photos(2, shape))
+    assert model.best_batch(shape) == 2
+    assert model.expected_s(2, shape) == pytest.approx(0.036, rel=0.05)
+
+
 def test_a_cpu_that_gains_nothing_keeps_to_single_images() -> None:
     """Batching loses on a CPU; it is measured, not assumed."""
     device = FakeDevice()

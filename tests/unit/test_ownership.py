@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from actors.device import Device, Lease, own_a_device
+from actors.device import Device, Lease, own_a_device, work_clock_for
 from actors.errors import DeviceHeld, DeviceUnavailable, LeaseOver
 from actors.ownership import DeviceLock, Holder
+from actors.settings import DetectorSettings
 
 HOLDS = """
 import sys, pathlib
@@ -195,3 +197,11 @@ def test_a_record_that_cannot_be_read_names_no_holder(tmp_path: Path, record: by
     assert holder is not None
     assert holder.pid == os.getpid()
     lock.release()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows counts a thread's time in steps of 16 ms")
+def test_only_a_run_on_the_cpu_is_the_work_of_its_thread() -> None:
+    settings = DetectorSettings()
+    assert work_clock_for(Device("cpu", 0), settings) is time.thread_time
+    assert work_clock_for(Device("directml", 0), settings) is None
+    assert work_clock_for(Device("cpu", 0), DetectorSettings(opener="mine:Opener")) is None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from actors.errors import ImageFault
 from actors.faces import Rejection
 from actors.images import Limits, PreparedImage, prepare
+from actors.sources import pil_image
 from cluster.client.call import refuse_one
 from tests.unit.test_images import JPEG_KINDS, LIMITS, SHAPES, encoded, picture, ready, refused
 
@@ -84,6 +87,12 @@ def test_a_pil_image_is_its_pixels_upright() -> None:
         assert image.size == size
     assert same(ready(picture()), ready(encoded(picture(), "PNG")))
     assert refused(picture(), Limits(100, 100)).reason is Rejection.TOO_LARGE
+
+
+def test_pillow_may_be_half_loaded_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module is listed before it has its classes."""
+    monkeypatch.setitem(sys.modules, "PIL.Image", ModuleType("PIL.Image"))
+    assert pil_image(b"an encoded photo") is None
 
 
 def test_damage_in_a_pil_image_that_is_not_decoded_yet_is_found() -> None:
