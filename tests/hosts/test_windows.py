@@ -90,6 +90,37 @@ async def ask():
         print("TOLD", error)
 asyncio.run(ask())
 """
+#: A photo is decoded in a worker of Windows, and the worker is ended while it decodes another one.
+_DECODES = """
+import io, threading
+from PIL import Image
+from actors.decode_worker import DecodeWorker
+from actors.errors import DetectorFault
+from actors.images import Limits
+from actors.settings import DetectorSettings
+limits = Limits.of(DetectorSettings())
+worker = DecodeWorker.start(limits.max_decode_bytes)
+def ask(size):
+    made = io.BytesIO()
+    Image.new("RGB", size, (200, 30, 40)).save(made, "PNG", compress_level=1)
+    return worker.ask(made.getvalue(), ((640, 640),), limits, 1.0)
+photo = ask((400, 300))
+print("DECODED", photo.width, photo.height, photo.pixels[10, 10].tolist())
+threading.Timer(1.0, worker.end).start()
+try:
+    ask((12000, 12000))
+except DetectorFault as fault:
+    print("ENDED", fault, worker.is_alive)
+"""
+#: Windows takes the limits that a worker gives itself.
+_LIMITS_ITSELF = """
+from actors import process_limits, windows_job
+taken = []
+set_limits = windows_job.set_limits
+windows_job.set_limits = lambda job, limits: taken.append(set_limits(job, limits))
+process_limits.ProcessLimits(10**9).allow_cpu(5.0)
+print("TAKEN", taken)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +201,15 @@ def test_a_job_ends_with_all_that_is_in_it(wine: Wine, how: str) -> None:
     _kill_in_wine(wine, "family.log")
     eventually(lambda: not wine.processes(), 20, lambda: str(wine.processes()))
     keeper.wait(20)
+
+
+def test_a_photo_is_decoded_in_a_worker_that_can_be_ended(wine: Wine) -> None:
+    """I3: Wine takes the limits of a worker and does not keep them; that they hold, only Windows can show."""
+    assert "TAKEN [True]" in wine.run("-c", _LIMITS_ITSELF)
+    said = wine.run("-c", _DECODES)
+    assert "DECODED 400 300 [40, 30, 200]" in said
+    assert "ENDED Nobody waited for the photo any more; decoding it was ended. False" in said
+    eventually(lambda: not wine.processes(), 20, lambda: str(wine.processes()))
 
 
 def test_the_scheduled_task_is_taken_and_taken_away(wine: Wine) -> None:
