@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.decode_memory import needed_bytes
 from actors.errors import ImageFault
 from actors.faces import Rejection
 from actors.images import Limits
+from actors.raw_photos import find_embedded
 
 #: A JPEG of one scan up to this size is decoded in a thread. At 1/8 of its size that takes half a second.
 _MAX_CHEAP_PIXELS = 50_000_000
@@ -21,6 +22,8 @@ _MAX_CHEAP_PIXELS = 50_000_000
 _MAX_CHEAP_PIXELS_OF_SCANS = 25_000_000
 #: Scans times pixels; a 24-megapixel photo as programs save it has ten scans.
 _MAX_CHEAP_SCANNED = 250_000_000
+#: Where a damaged one is searched too, it is decoded once for each scan.
+_MAX_CHEAP_SCANS = 100
 #: Pillow reads segments in Python, one after another; photos have a few dozen.
 _MAX_CHEAP_SEGMENTS = 1000
 #: Seconds of processor time that libjpeg spends on an empty scan, for each pixel of the photo; measured.
@@ -37,8 +40,9 @@ _ORDINARY_FRAMES = (0xC0, 0xC1, _PROGRESSIVE)
 _FRAMES = (*_ORDINARY_FRAMES, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 #: A marker in a scan's data: no stuffed zero, no restart marker and no fill byte.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
-#: Boxes at the top of a HEIF file; there are a handful.
-_MAX_BOXES = 64
+#: Markers of a JPEG, and boxes of a HEIF file, that are looked at; there are some dozens, and a handful.
+_MAX_MARKERS = 10_000
+_MAX_BOXES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,22 @@ def decode_cost(data: bytes) -> DecodeCost:
     if not _may_be_an_image(data):
         # It is refused by its first bytes, so that costs nothing.
         return DecodeCost(True, None)
+    try:
+        embedded = find_embedded(data)
+    except ImageFault:
+        # It is refused by its tags.
+        return DecodeCost(False, 0)
+    if embedded is not None:
+        # What a raw photo says of itself concerns its small first picture, or its sensor's values.
+        return replace(_jpeg_cost(embedded.data), is_cheap=False)
     num_pixels = declared_pixels(data)
     if num_pixels is None:
         return DecodeCost(False, None)
     if data.startswith(b"BM") and data[30:34] in (b"\x01\0\0\0", b"\x02\0\0\0"):
         what = f"a BMP of {num_pixels:,} pixels in run-length code"
-        return DecodeCost(False, num_pixels, cpu_s=num_pixels * _BMP_RUN_S_PER_PIXEL, what=what)
+        # A run takes two bytes, and may stand for no pixel at all.
+        cpu_s = max(num_pixels, len(data) // 2) * _BMP_RUN_S_PER_PIXEL
+        return DecodeCost(False, num_pixels, cpu_s=cpu_s, what=what)
     # These are reckoned before a library opens the file: opening takes the memory already.
     kind = "WEBP" if data[8:12] == b"WEBP" else ("HEIF" if data[4:8] == b"ftyp" else "")
     num_bytes = needed_bytes(kind, "RGB", num_pixels) if kind else 0
@@ -151,6 +165,8 @@ def _jpeg_cost(data: bytes) -> DecodeCost:
 def _is_cheap(num_pixels: int, num_scans: int) -> bool:
     if num_scans == 1:
         return 0 < num_pixels <= _MAX_CHEAP_PIXELS
+    if num_scans > _MAX_CHEAP_SCANS:
+        return False
     return 0 < num_pixels <= _MAX_CHEAP_PIXELS_OF_SCANS and num_scans * num_pixels <= _MAX_CHEAP_SCANNED
 
 
@@ -177,8 +193,10 @@ def _frame(data: bytes) -> _Frame | None:
     """Walk the segments up to the first scan; None if they are not in order."""
     at, num_frames, frame_marker, body_of_frame = 2, 0, 0, b""
     for _ in range(_MAX_CHEAP_SEGMENTS):
-        while data[at : at + 2] == b"\xff\xff":
+        if data[at : at + 2] == b"\xff\xff":
+            # Pillow reads fill bytes one after another too, so each counts as much as a segment.
             at += 1
+            continue
         if len(data) < at + 4 or data[at] != 0xFF:
             return None
         marker, num_bytes = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -207,13 +225,13 @@ def _frame_of(body: bytes, is_ordinary: bool, has_all: bool, scan_at: int) -> _F
 def _num_further_scans(data: bytes, at: int) -> int:
     """Walk the markers behind the first scan's header up to the end of the photo, and count the scans."""
     num_scans = 0
-    while (found := _MARKER.search(data, at)) is not None:
-        marker, at = found[1][0], found.end()
-        if marker == _EOI:
-            break
-        num_scans += marker == _SOS
-        at += int.from_bytes(data[at : at + 2], "big")
-    return num_scans
+    for _ in range(_MAX_MARKERS):
+        if (found := _MARKER.search(data, at)) is None or found[1][0] == _EOI:
+            return num_scans
+        num_scans += found[1][0] == _SOS
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    # No photo has so many markers, so it does not matter that this may count too many.
+    return num_scans + data.count(b"\xff\xda", at)
 
 
 def _webp_pixels(data: bytes) -> int | None:
@@ -243,9 +261,11 @@ def _heif_pixels(data: bytes) -> int | None:
         begin += num_bytes
     end = begin + num_bytes if kind == b"meta" else 0
     most, at = 0, begin
-    while (at := data.find(b"ispe", at, end)) >= 0:
+    for _ in range(_MAX_BOXES):
+        if (at := data.find(b"ispe", at, end)) < 0:
+            return most or None
         most, at = max(most, _area(*struct.unpack_from(">II", data, at + 8))), at + 16
-    return most or None
+    return None
 
 
 def _tiff_pixels(data: bytes) -> int | None:

@@ -17,6 +17,11 @@ _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})"
 _RESTART_TROUBLE = re.compile(r"found marker 0x[0-9a-f]{2} instead of RST|before marker 0xd[0-7]\b")
 #: libjpeg has read this many bytes ahead at most when it counts what is left over.
 _READ_AHEAD = 16
+#: Markers that are looked at; a photo has some dozens beside restart markers. And end markers.
+_MAX_MARKERS = 10_000
+_MAX_ENDS = 100
+#: Restart markers of a JPEG that are put in order; a photo of 50 megapixels with one each 16 x 16 pixels.
+_MAX_RESTARTS = 200_000
 #: As many zeros in a row cannot come from the AC scans of a progressive JPEG: blocks without values are
 #: counted in one code there.
 _MAX_ZEROS_IN_SCAN = 256
@@ -97,11 +102,15 @@ def is_padding(warning: str, data: bytes) -> bool:
     found = _EXTRANEOUS.search(warning)
     if found is None or int(found[2], 16) != _END:
         return False
-    at = data.rfind(bytes([0xFF, _END]))
-    while at >= 0:
-        if len(set(data[max(0, at - int(found[1])) : at])) == 1:
+    num_bytes, at = int(found[1]), 0
+    # The end of the picture comes behind those of small pictures in its metadata, and before all others.
+    for _ in range(_MAX_ENDS):
+        at = data.find(_EOI, at) + 2
+        if at < 2:
+            break
+        left = data[max(0, at - 2 - num_bytes) : at - 2]
+        if left and left.count(left[:1]) == len(left):
             return True
-        at = data.rfind(bytes([0xFF, _END]), 0, at)
     return False
 
 
@@ -167,10 +176,11 @@ def parse(data: bytes) -> Parsed:
     """The segments of a JPEG that decoding needs, up to its end marker or the end of the file."""
     parsed = Parsed()
     at = 2
-    while (found := _MARKER.search(data, at)) is not None:
-        marker, at = found[1][0], found.end()
-        if marker == 0xD9:
+    for _ in range(_MAX_MARKERS):
+        found = _MARKER.search(data, at)
+        if found is None or found[1][0] == _END:
             break
+        marker, at = found[1][0], found.end()
         if marker in (0xD8, 0x01):
             continue
         length = int.from_bytes(data[at : at + 2], "big")
@@ -197,7 +207,7 @@ def tidied(data: bytes) -> Iterator[bytes]:
     """
     parsed = parse(data)
     yield parsed.written()
-    if has_restart_markers(data):
+    if has_restart_markers(data) and not _has_absurd_restarts(data):
         numbered = [replace(each, scan=_numbered(each.scan)) for each in parsed.segments]
         yield Parsed(numbered, parsed.adobe).written()
         others = [each for each in parsed.segments if each.marker != 0xDD]
@@ -213,7 +223,7 @@ def with_restart_marker(data: bytes, warning: str) -> Iterator[bytes]:
         warning: that libjpeg gave: it found the next marker too late.
     """
     found = _EXTRANEOUS.search(warning)
-    if found is None or not _RESTART_TROUBLE.search(warning):
+    if found is None or not _RESTART_TROUBLE.search(warning) or _has_absurd_restarts(data):
         return
     num_bytes, marker = int(found[1]), int(found[2], 16)
     missing = bytes([0xFF, 0xD0 + (marker - 1) % 8])
@@ -223,6 +233,11 @@ def with_restart_marker(data: bytes, warning: str) -> Iterator[bytes]:
             for place in range(at - num_bytes - _READ_AHEAD, at - num_bytes + 2):
                 yield data[:place] + missing + data[place:]
             return
+
+
+def _has_absurd_restarts(data: bytes) -> bool:
+    """Whether a file has so many restart markers that to number them would take minutes and gigabytes."""
+    return sum(data.count(bytes([0xFF, marker])) for marker in range(0xD0, 0xD8)) > _MAX_RESTARTS
 
 
 def share_above_damage(data: bytes, is_bad: Callable[[bytes], bool]) -> float:

@@ -8,6 +8,7 @@ FujiFilm RAF; Canon CR3), and Adobe, Digital Negative Specification 1.7.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from actors.errors import ImageFault
@@ -28,7 +29,10 @@ _RAW_COMPRESSIONS = (32767, 32769, 32770, 34713, 65000, 65535)
 _JPEG_COMPRESSIONS = (6, 7)
 _RAW_BEGINNINGS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0")
 _FULL_SIZE = 0.92
+#: Boxes of a container, its nested ones included, and segments of a JPEG that are looked at.
 _MAX_BOXES = 10_000
+_MAX_SEGMENTS = 10_000
+_MAX_EXIF_BYTES = 100_000
 
 
 class Embedded(NamedTuple):
@@ -59,7 +63,7 @@ def find_embedded(data: bytes) -> Embedded | None:
     return None
 
 
-def jpeg_size(data: bytes, *, lossless: bool = False) -> Size | None:
+def jpeg_size(data: bytes | memoryview, *, lossless: bool = False) -> Size | None:
     """Width and height that a JPEG declares; None if the bytes are no JPEG. ITU-T T.81, B.2.2.
 
     Args:
@@ -68,7 +72,9 @@ def jpeg_size(data: bytes, *, lossless: bool = False) -> Size | None:
             side by side.
     """
     at = 2
-    while data[:2] == b"\xff\xd8" and at + 10 <= len(data) and data[at] == 0xFF:
+    for _ in range(_MAX_SEGMENTS):
+        if data[:2] != b"\xff\xd8" or at + 10 > len(data) or data[at] != 0xFF:
+            return None
         kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
             height, width = (int.from_bytes(data[at + 5 + i : at + 7 + i], "big") for i in (0, 2))
@@ -114,8 +120,11 @@ def _in_tiff(data: bytes) -> Embedded | None:
     return Embedded(_full_size(_jpegs_in(found), largest, name), orientation if 1 <= orientation <= 8 else 1)
 
 
-def _jpegs_in(found: Sequence[Directory]) -> Iterator[bytes]:
-    """The JPEGs that directories name: by tags of their own, or as a picture in one strip."""
+def _jpegs_in(found: Sequence[Directory]) -> Iterator[memoryview]:
+    """The JPEGs that directories name: by tags of their own, or as a picture in one strip.
+
+    They are no copies, because many directories may name one large place.
+    """
     for each in found:
         offsets, lengths = each.numbers(_STRIP_OFFSETS), each.numbers(_STRIP_BYTES)
         places = [(each.number(_JPEG_OFFSET), each.number(_JPEG_BYTES))]
@@ -126,7 +135,7 @@ def _jpegs_in(found: Sequence[Directory]) -> Iterator[bytes]:
             places.append((at, length))
         for at, length in places:
             if at > 0 and length > 0:
-                yield each.data[at : at + length]
+                yield memoryview(each.data)[at : at + length]
 
 
 def _is_sensors(directory: Directory) -> bool:
@@ -162,21 +171,27 @@ def _in_raf(data: bytes) -> Embedded:
                 int.from_bytes(data[at + 4 : at + 6], "big"),
             )
         at += 4 + length
-    return Embedded(_full_size([data[jpeg_at : jpeg_at + jpeg_bytes]], full, "Fujifilm"), None)
+    return Embedded(_full_size([memoryview(data)[jpeg_at : jpeg_at + jpeg_bytes]], full, "Fujifilm"), None)
 
 
 def _in_cr3(data: bytes) -> Embedded:
     """Of Canon: an ISO container; one of its tracks holds the JPEG, and others the sensor's values."""
     full: Size = (0, 0)
-    jpegs: list[bytes] = []
+    jpegs: list[memoryview] = []
     orientation = 1
     lengths: tuple[int, ...] = ()
-    for kind, at, end in _boxes(data, 0, len(data), 0):
+    for kind, at, end in islice(_boxes(data, 0, len(data), 0), _MAX_BOXES):
         if kind == b"CRAW":
             size = tuple(int.from_bytes(data[at + i : at + i + 2], "big") for i in (24, 26))
             full = max(full, (size[0], size[1]), key=_num_pixels)
         elif kind == b"CMT1":
-            stated = next((each.number(ORIENTATION_TAG, 1) for each in directories(data[at:end])), 1)
+            stated = next(
+                (
+                    each.number(ORIENTATION_TAG, 1)
+                    for each in directories(data[at : min(end, at + _MAX_EXIF_BYTES)])
+                ),
+                1,
+            )
             orientation = stated if 1 <= stated <= 8 else 1
         elif kind == b"stsz":
             same = int.from_bytes(data[at + 4 : at + 8], "big")
@@ -184,15 +199,13 @@ def _in_cr3(data: bytes) -> Embedded:
         elif kind in (b"co64", b"stco") and lengths:
             wide = 8 if kind == b"co64" else 4
             place = int.from_bytes(data[at + 8 : at + 8 + wide], "big")
-            jpegs.append(data[place : place + lengths[0]])
+            jpegs.append(memoryview(data)[place : place + lengths[0]])
     return Embedded(_full_size(jpegs, full, "Canon"), orientation)
 
 
 def _boxes(data: bytes, at: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
     """The boxes of an ISO container, with where each one's content begins and ends. ISO/IEC 14496-12, 4.2."""
-    for _ in range(_MAX_BOXES):
-        if at + 8 > end:
-            return
+    while at + 8 <= end:
         size, kind, head = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], 8
         if size == 1:
             size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
@@ -208,13 +221,13 @@ def _boxes(data: bytes, at: int, end: int, depth: int) -> Iterator[tuple[bytes, 
         at += size
 
 
-def _full_size(jpegs: Iterable[bytes], full: Size, name: str) -> bytes:
+def _full_size(jpegs: Iterable[memoryview], full: Size, name: str) -> bytes:
     """The largest of the JPEGs, if it is as large as the photo; a sensor has borders of some pixels."""
     sizes = [(size, each) for each in jpegs if (size := jpeg_size(each)) is not None]
-    size, jpeg = max(sizes, key=lambda each: _num_pixels(each[0]), default=((0, 0), b""))
+    size, jpeg = max(sizes, key=lambda each: _num_pixels(each[0]), default=((0, 0), memoryview(b"")))
     pairs = list(zip(sorted(size), sorted(full), strict=True))
     if jpeg and _num_pixels(full) and all(have >= _FULL_SIZE * want for have, want in pairs):
-        return jpeg
+        return bytes(jpeg)
     has = f"its largest preview has {size[0]} x {size[1]} pixels" if jpeg else "it has no preview as JPEG"
     raise ImageFault(
         Rejection.UNSUPPORTED,

@@ -18,10 +18,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from tests.corpus.bombs import bombs
+from tests.corpus.raws import CAMERAS
+
 PHOTOS = Path(__file__).parents[1] / "photos"
 ORIENTATIONS = range(1, 9)
 _ORIENTATION_TAG = 0x0112
 _HOLE_PERCENT = 10
+#: Raw photos that each say their orientation in another way; the others do as DNG.
+_TURNED_RAWS = ("DNG", "CR3", "RAF")
 
 #: How an upright picture is stored so that each EXIF orientation turns it upright again.
 _STORED = {
@@ -105,6 +110,12 @@ def cases(seed: int = 13) -> Iterator[Case]:
         yield Case(
             name, "no picture", "no picture", partial(bytes, data), Expected(False, frozenset([reason]))
         )
+    for kind in CAMERAS:
+        make = partial(_with_small_preview, kind, upright)
+        expected = Expected(False, frozenset(["unsupported"]))
+        yield Case(f"{kind} with a small preview only", kind, "small preview", make, expected)
+    for name, bomb, reason in bombs():
+        yield Case(f"bomb: {name}", "bomb", "bomb", bomb, Expected(False, frozenset([reason])))
 
 
 def _whole(writer: Writer, upright: Image.Image) -> Iterator[Case]:
@@ -232,6 +243,10 @@ def writers() -> list[Writer]:
         Writer("BMP grey", _saved("BMP", "L"), **plain, **blind),
         Writer("GIF", _saved("GIF", "P"), **plain, **blind),
         Writer("GIF animated", _several("GIF", "P"), **plain, **blind, first_picture=80),
+        *(
+            Writer(kind, partial(_raw, kind), has_orientation=kind in _TURNED_RAWS, has_profile=False)
+            for kind in CAMERAS
+        ),
     ]
 
 
@@ -276,6 +291,17 @@ def _heic(image: Image.Image, **options: Any) -> bytes:
         # It turns the picture only if it gets bytes.
         options["exif"] = options["exif"].tobytes()
     return _saved("HEIF", quality=90)(image, **options)
+
+
+def _raw(kind: str, image: Image.Image, **options: Any) -> bytes:
+    """A raw photo whose preview has the photo's size; mostly, its own tags say how it is turned."""
+    orientation = options["exif"][_ORIENTATION_TAG] if "exif" in options else 1
+    return CAMERAS[kind](_saved("JPEG", quality=92)(image), image.size, orientation)
+
+
+def _with_small_preview(kind: str, image: Image.Image) -> bytes:
+    small = image.resize((image.width // 2, image.height // 2))
+    return CAMERAS[kind](_saved("JPEG", quality=92)(small), image.size, 1)
 
 
 def _profile(which: str) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from actors import jpeg_damage
 from actors.faces import Rejection
 from actors.images import PreparedImage
 from actors.iso_items import coded_pictures
@@ -72,6 +73,31 @@ def test_a_progressive_jpeg_that_lacks_its_last_scans_is_damage() -> None:
     for end in (b"\xff\xd9", b""):
         fault = refused(whole[: starts[2]] + end)
         assert fault.reason is (Rejection.DAMAGED if end else Rejection.TRUNCATED)
+
+
+def test_end_markers_without_number_are_not_all_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trailer of 2 MB could hold a million, and each would be compared with what lies before it."""
+    monkeypatch.setattr(jpeg_damage, "_MAX_ENDS", 3)
+    said = "Corrupt JPEG data: 4 extraneous bytes before marker 0xd9"
+    end, padding = b"\xff\xd9", bytes(4)
+    assert jpeg_damage.is_padding(said, padding + end + b"junk" + end * 5)
+    assert jpeg_damage.is_padding(said, b"junk" + end * 2 + padding + end)
+    assert not jpeg_damage.is_padding(said, b"junk" + end * 5 + padding + end)
+
+
+def test_no_more_markers_are_parsed_than_a_photo_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg_damage, "_MAX_MARKERS", 3)
+    assert len(jpeg_damage.parse(JPEG_KINDS["progressive"]).segments) <= 3
+
+
+def test_absurdly_many_restart_markers_are_not_put_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To number a million of them would take a hundred times the memory of the file."""
+    data = JPEG_KINDS["restart markers"]
+    at = data.rindex(b"\xff\xd3")
+    damaged = data[:at] + data[at + 2 :]
+    assert ready(damaged).width == 1600
+    monkeypatch.setattr(jpeg_damage, "_MAX_RESTARTS", 10)
+    assert refused(damaged).reason is Rejection.DAMAGED
 
 
 def test_junk_before_the_damage_does_not_hide_it() -> None:

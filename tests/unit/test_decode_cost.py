@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from actors import decode_cost as cost_of
 from actors.decode_cost import check_cost, declared_pixels, decode_cost
 from actors.errors import ImageFault
 from actors.faces import Rejection
 from actors.images import Limits
+from tests.corpus.raws import CAMERAS
 
 LIMITS = Limits(max_pixels=200_000_000, max_bytes=200_000_000)
 
@@ -100,6 +102,13 @@ def test_only_scans_are_counted() -> None:
     assert decode_cost(data + data).what.endswith("in 3 scans")
 
 
+def test_no_more_markers_are_looked_at_than_a_photo_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 MB of empty segments would take seconds, and hold up other threads. Too many scans count then."""
+    monkeypatch.setattr(cost_of, "_MAX_MARKERS", 10)
+    data = jpeg(13_000, 13_000, num_scans=3, between=segment(0xE1, b"") * 20)
+    assert decode_cost(data + data).what.endswith("in 6 scans")
+
+
 def test_an_end_in_a_table_hides_no_scans() -> None:
     """libjpeg skips the table, and decodes what follows."""
     hidden = segment(0xFE, b"\xff\xd9")
@@ -114,7 +123,8 @@ def test_an_end_in_a_table_hides_no_scans() -> None:
         (jpeg(6000, 4000, num_scans=11), False),
         (jpeg(8000, 6000, frame=0xC0), True),
         (jpeg(12_240, 16_320, frame=0xC0), False),
-        (jpeg(64, 64, num_scans=4000), True),
+        (jpeg(64, 64, num_scans=100), True),
+        (jpeg(64, 64, num_scans=101), False),
         (jpeg(64, 64, frame=0xC9), False),
         (jpeg(64, 64, frame=0xC3), False),
         (jpeg(64, 64, depth=12), False),
@@ -123,6 +133,7 @@ def test_an_end_in_a_table_hides_no_scans() -> None:
         (jpeg(64, 64, before=segment(0xE1, b"") * 2000), False),
         (jpeg(64, 64, before=b"\0" * 10), False),
         (jpeg(64, 64, before=b"\xff\xff"), True),
+        (jpeg(64, 64, before=b"\xff" * 2000), False),
     ],
 )
 def test_which_jpegs_are_cheap(data: bytes, is_cheap: bool) -> None:
@@ -158,6 +169,23 @@ def test_a_large_bmp_in_run_length_code_is_refused(compression: int) -> None:
         check_cost(decode_cost(bytes(data)), LIMITS)
 
 
+def test_runs_of_no_pixel_in_a_bmp_cost_time_too() -> None:
+    data = bytearray(encoded("BMP", mode="P"))
+    data[30] = 1
+    assert decode_cost(bytes(data) + b"\x02\0" * 4_000_000).cpu_s > 1.0
+
+
+@pytest.mark.parametrize("kind", CAMERAS)
+def test_a_raw_photo_costs_what_its_preview_costs(kind: str) -> None:
+    """Not what the small picture costs with which it begins."""
+    cost = decode_cost(CAMERAS[kind](jpeg(13_300, 13_300, num_scans=4000), (13_300, 13_300), 1))
+    assert (cost.is_cheap, cost.what) == (False, "a JPEG of 176,890,000 pixels in 4,000 scans")
+
+
+def test_a_raw_photo_that_is_refused_by_its_tags_costs_nothing() -> None:
+    assert decode_cost(CAMERAS["DNG"](b"", (4000, 3000), 1)).num_pixels == 0
+
+
 def test_a_large_webp_is_refused_before_it_is_opened() -> None:
     """Opening it takes the memory already."""
     data = bytearray(encoded("WEBP", lossless=True))
@@ -166,6 +194,12 @@ def test_a_large_webp_is_refused_before_it_is_opened() -> None:
         ImageFault, match="bytes of memory or more, because it is a WEBP of 169,000,000 pixels"
     ):
         check_cost(decode_cost(bytes(data)), LIMITS)
+
+
+def test_a_heic_with_absurdly_many_sizes_is_left_to_a_decoder() -> None:
+    sizes = (b"ispe" + bytes(12)) * 5000
+    meta = struct.pack(">I4s", len(sizes) + 8, b"meta") + sizes
+    assert declared_pixels(b"\0\0\0\x10ftypheic\0\0\0\0" + meta) is None
 
 
 def test_letters_of_a_box_in_the_pixels_of_a_heic_are_no_size() -> None:
