@@ -20,7 +20,7 @@ from actors.decode_frames import pack_photo, read_frame, unpack_order, write_fra
 from actors.errors import ImageFault
 from actors.faces import Rejection
 from actors.images import PreparedImage, prepare
-from actors.process_limits import ProcessLimits
+from actors.process_limits import ProcessLimits, end_first_without_memory
 
 #: Address space beyond what decoding is allowed: threads of decoders, and gaps between what malloc frees.
 _SPARE_BYTES = 300_000_000
@@ -46,6 +46,7 @@ def main(max_decode_bytes: int) -> None:
         with suppress(ImportError):
             importlib.import_module(module)
     limits = ProcessLimits(max_decode_bytes + _SPARE_BYTES)
+    end_first_without_memory()
     write_frame(answers, {"ready": os.getpid()})
     os.dup2(nowhere, 2)
     waiting: queue.SimpleQueue[tuple[dict[str, Any], bytes]] = queue.SimpleQueue()

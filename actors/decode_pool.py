@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from actors.decode_cost import DecodeCost, check_cost
@@ -24,10 +24,21 @@ _MAX_QUICK_PIXELS = 25_000_000
 _MAX_QUICK_S = 1.0
 #: A worker that decodes longer than this lets other work go first from then on; few photos take so long.
 _SLOW_AFTER_S = 1.0
+#: A photo that needs more processor time than this in the quick lane begins again in the slow one. No photo
+#: as cameras and programs save it does.
+_MAX_QUICK_CPU_S = 3.0
 #: Photos after which a worker is replaced: what a decoder leaks ends with it.
 _MAX_PHOTOS = 500
 #: Seconds after which a worker without work is ended; it holds 70 MB.
 _IDLE_S = 30.0
+
+
+#: The arguments of `Decoder.ask`.
+_Order = tuple[bytes, tuple[tuple[int, int], ...], Limits, float]
+
+
+class _TakesLong(Exception):
+    """A photo of the quick lane is none for it."""
 
 
 class DecodePool:
@@ -80,11 +91,11 @@ class DecodePool:
             and cost.num_pixels <= _MAX_QUICK_PIXELS
             and cost.cpu_s <= _MAX_QUICK_S
         )
-        lane = self._quick if is_quick else self._slow
-        async with lane.places, self._worker(lane) as worker:
-            return await self._ask(
-                worker, partial(worker.decoder.ask, encoded, shapes, self._limits, max_enlargement)
-            )
+        order = (encoded, shapes, self._limits, max_enlargement)
+        if is_quick:
+            with suppress(_TakesLong):
+                return await self._prepare_in(self._quick, order)
+        return await self._prepare_in(self._slow, order)
 
     def close(self) -> None:
         """Kill all workers; nobody may ask any more."""
@@ -94,18 +105,41 @@ class DecodePool:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _ask(self, worker: _Worker, work: Callable[[], PreparedImage]) -> PreparedImage:
+    async def _prepare_in(self, lane: _Lane, order: _Order) -> PreparedImage:
+        async with lane.places, self._worker(lane) as worker:
+            return await self._ask(worker, order, may_be_long=lane.is_slow)
+
+    async def _ask(self, worker: _Worker, order: _Order, *, may_be_long: bool) -> PreparedImage:
         loop = asyncio.get_running_loop()
-        slow = loop.call_later(_SLOW_AFTER_S, worker.slow_down)
         worker.num_photos += 1
         wall_s = max_wall_s(self._limits)
+        takes_long = False
+        looking: asyncio.TimerHandle
+
+        def look(cpu_s_before: float | None = None) -> None:
+            nonlocal looking, takes_long
+            if not worker.is_slow:
+                worker.slow_down()
+            if may_be_long or waiting.expired():
+                return
+            cpu_s = worker.decoder.cpu_s
+            if cpu_s_before is None:
+                # This photo has used a second of it at most.
+                cpu_s_before = cpu_s
+            takes_long = cpu_s - cpu_s_before > _MAX_QUICK_CPU_S - _SLOW_AFTER_S
+            if takes_long:
+                waiting.reschedule(loop.time())
+            else:
+                looking = loop.call_later(_SLOW_AFTER_S, look, cpu_s_before)
+
+        looking = loop.call_later(_SLOW_AFTER_S, look)
         try:
-            async with asyncio.timeout(wall_s):
-                return await loop.run_in_executor(self._executor(), work)
+            async with asyncio.timeout(wall_s) as waiting:
+                return await loop.run_in_executor(self._executor(), partial(worker.decoder.ask, *order))
         except TimeoutError:
-            raise stuck(wall_s) from None
+            raise (_TakesLong() if takes_long else stuck(wall_s)) from None
         finally:
-            slow.cancel()
+            looking.cancel()
 
     @asynccontextmanager
     async def _worker(self, lane: _Lane) -> AsyncIterator[_Worker]:

@@ -48,6 +48,11 @@ class Decoder(Protocol):
         ...
 
     @property
+    def cpu_s(self) -> float:
+        """See `DecodeWorker.cpu_s`."""
+        ...
+
+    @property
     def is_alive(self) -> bool:
         """See `DecodeWorker.is_alive`."""
         ...
@@ -86,8 +91,9 @@ class DecodeWorker:
         Raises:
             DetectorFault: the system does not start it, or it ended at once; says why.
         """
-        with tempfile.TemporaryFile() as said:
+        with contextlib.ExitStack() as files:
             try:
+                said = files.enter_context(_scratch_file())
                 process = subprocess.Popen(
                     [sys.executable, "-c", _PROGRAM.format(path=sys.path, max_bytes=max_decode_bytes)],
                     stdin=subprocess.PIPE,
@@ -113,6 +119,15 @@ class DecodeWorker:
     def pid(self) -> int:
         """Number of the process."""
         return self._process.pid
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processor time that the process has used so far; 0 if it is gone."""
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except (psutil.Error, OSError):
+            return 0.0
+        return float(times.user + times.system)
 
     @property
     def is_alive(self) -> bool:
@@ -193,6 +208,18 @@ def _photo_in(answer: dict[str, Any], pixels: bytes) -> PreparedImage:
             f"Preparing the photo failed in an unforeseen way: {answer['unforeseen']}. Please report it."
         )
     return unpack_photo(answer, pixels)
+
+
+def _scratch_file() -> BinaryIO:
+    """Where a worker writes what goes wrong at its start; nowhere if the disk for such files is full.
+
+    Raises:
+        OSError: this process may open no more files.
+    """
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "r+b")
 
 
 def _not_started(why: str) -> DetectorFault:

@@ -16,7 +16,7 @@ import numpy as np
 
 from actors import images as photos
 from actors.daemon_threads import DaemonThreads
-from actors.decode_cost import decode_cost
+from actors.decode_cost import DecodeCost, decode_cost
 from actors.decode_pool import DecodePool
 from actors.encoded_image import EncodedImage
 from actors.errors import Busy, DeadlineMissed, ImageFault
@@ -94,7 +94,7 @@ class ImageIntake:
         if isinstance(image, PreparedImage):
             self._check(image)
             return image
-        work: Callable[[], PreparedImage | bytes]
+        work: Callable[[], PreparedImage | tuple[bytes, DecodeCost]]
         if isinstance(image, EncodedImage):
             self._check_shape(image.small_height, image.small_width, image.shape)
             work = partial(self._decode, image)
@@ -113,24 +113,25 @@ class ImageIntake:
         try:
             async with asyncio.timeout_at(deadline):
                 made = await asyncio.get_running_loop().run_in_executor(self._threads, work)
-                return made if isinstance(made, PreparedImage) else await self._prepare_apart(made)
+                return made if isinstance(made, PreparedImage) else await self._prepare_apart(*made)
         except TimeoutError:
             raise DeadlineMissed("The time was up before the photo was decoded.") from None
         finally:
             self._num_preparing -= 1
 
-    def _prepare(self, image: Encoded | Pixels) -> PreparedImage | bytes:
-        """Prepare a photo whose cost is bounded; return another one as it is."""
+    def _prepare(self, image: Encoded | Pixels) -> PreparedImage | tuple[bytes, DecodeCost]:
+        """Prepare a photo whose cost is bounded; return another one as it is, with its cost."""
         if not isinstance(image, np.ndarray):
             image = photos.encoded_bytes(image, self._limits)
-            if not decode_cost(image).is_cheap:
-                return image
+            cost = decode_cost(image)
+            if not cost.is_cheap:
+                return image, cost
         shapes, enlargement = self._settings.shapes, self._settings.max_enlargement
         return photos.prepare(image, shapes, self._limits, enlargement)
 
-    async def _prepare_apart(self, encoded: bytes) -> PreparedImage:
+    async def _prepare_apart(self, encoded: bytes, cost: DecodeCost) -> PreparedImage:
         shapes, enlargement = self._settings.shapes, self._settings.max_enlargement
-        return await self._pool.prepare(encoded, decode_cost(encoded), shapes, enlargement)
+        return await self._pool.prepare(encoded, cost, shapes, enlargement)
 
     def _decode(self, image: EncodedImage) -> PreparedImage:
         begun = time.thread_time()

@@ -17,6 +17,8 @@ if sys.platform != "win32":
     import resource
 
 _HUNDRED_NS_PER_S = 10_000_000
+#: The highest value, which every process may give itself. `man 5 proc`, oom_score_adj.
+_ENDED_FIRST = 1000
 
 
 class ProcessLimits:
@@ -44,6 +46,13 @@ class ProcessLimits:
         else:
             # Only the soft limit is set: a later photo raises it. The system counts whole seconds.
             resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(until), resource.RLIM_INFINITY))
+
+
+def end_first_without_memory() -> None:
+    """When a Linux machine has no memory left, let it end this process, and not the one that asked it."""
+    # A container may forbid it, and other systems have no such file.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(_ENDED_FIRST))
 
 
 def _memory_now() -> int:

@@ -73,6 +73,10 @@ class SoleWorker:
             if is_stuck.is_set():
                 raise stuck(wall_s) from None
             raise
+        except BaseException:
+            # Ray cancels a task by an interruption; nobody waits for the worker then.
+            worker.end()
+            raise
         finally:
             timer.cancel()
         self._worker = worker

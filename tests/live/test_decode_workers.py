@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -168,6 +170,35 @@ def test_a_worker_ends_with_its_owner() -> None:
     wait_until(
         lambda: not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
     )
+
+
+def no_temporary_file() -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_costs_no_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", no_temporary_file)
+    worker = DecodeWorker.start(600_000_000)
+    assert ask(worker, png(300, 200)).width == 300
+    worker.end()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of open files like this")
+def test_without_open_files_a_worker_says_what_to_check() -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds(), before[1]))
+    try:
+        with pytest.raises(DetectorFault, match=r"could not be started: .*open files"):
+            DecodeWorker.start(600_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a killer of processes")
+def test_a_machine_without_memory_ends_the_worker_and_not_its_owner(worker: DecodeWorker) -> None:
+    assert Path(f"/proc/{worker.pid}/oom_score_adj").read_text().strip() == "1000"
 
 
 def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

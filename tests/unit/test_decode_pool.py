@@ -31,6 +31,7 @@ class Worker:
 
     Attributes:
         ended: how often it was ended.
+        cpu_s: processor time that it says it has used.
         is_alive: whether its process runs.
         slowed: how often it was told to let others go first.
     """
@@ -39,6 +40,7 @@ class Worker:
         self._says = says
         self.asked: list[bytes] = []
         self.ended = self.slowed = 0
+        self.cpu_s = 0.0
         self.is_alive = True
 
     def ask(self, encoded: bytes, shapes: Any, limits: Limits, max_enlargement: float) -> PreparedImage:
@@ -262,6 +264,48 @@ def test_a_slow_photo_lets_others_go_first() -> None:
     run(story())
 
 
+def test_a_photo_that_takes_long_after_all_goes_on_in_the_slow_lane() -> None:
+    """Its place is free for others, of which each takes less than a second."""
+
+    async def story() -> None:
+        scene = Scene(num_workers=1)
+        bomb = scene.task(b"held bomb")
+        await asyncio.sleep(1.5)
+        scene.workers[0].cpu_s = 1.0
+        behind = scene.task(b"photo")
+        await asyncio.sleep(2)
+        assert (behind.done(), scene.ended) == (False, [0])
+        scene.workers[0].cpu_s = 4.0
+        await asyncio.sleep(1)
+        assert (await behind, bomb.done()) == (PHOTO, False)
+        # The bomb's first worker, its second one, and that of the photo, which alone has answered yet.
+        asked = sorted((each.ended, each.slowed, each.asked) for each in scene.workers)
+        assert asked == [(0, 0, [b"photo"]), (0, 1, []), (1, 1, [])]
+        for each in scene.workers:
+            each.cpu_s += 20
+        await asyncio.sleep(10)
+        scene.threads.held.pop()()
+        assert await bomb is PHOTO
+        scene.pool.close()
+
+    run(story())
+
+
+def test_a_photo_that_waits_for_a_core_stays_in_the_quick_lane() -> None:
+    """Only processor time counts: the machine may be busy."""
+
+    async def story() -> None:
+        scene = Scene(num_workers=1)
+        slow = scene.task(b"held")
+        await asyncio.sleep(30)
+        scene.threads.held.pop()()
+        assert await slow is PHOTO
+        assert len(scene.workers) == 1
+        scene.pool.close()
+
+    run(story())
+
+
 def test_a_worker_without_work_is_ended_after_a_while() -> None:
     async def story() -> None:
         scene = Scene()
@@ -315,6 +359,18 @@ def test_a_photo_whose_cost_is_known_starts_no_worker() -> None:
         assert scene.workers == []
 
     run(story())
+
+
+def test_a_task_that_is_interrupted_leaves_no_worker() -> None:
+    """Ray cancels a task so."""
+
+    def interrupted(encoded: bytes) -> PreparedImage:
+        raise KeyboardInterrupt
+
+    worker = Worker(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        SoleWorker(lambda max_decode_bytes: worker).prepare_apart(b"photo", SHAPES, LIMITS, 2.0)
+    assert worker.ended == 1
 
 
 def test_a_process_without_a_loop_keeps_one_worker() -> None:
