@@ -60,6 +60,14 @@ IMAGE_SUFFIXES = frozenset(
         ".heic",
         ".heif",
         ".avif",
+        ".dng",
+        ".nef",
+        ".cr2",
+        ".cr3",
+        ".arw",
+        ".orf",
+        ".raf",
+        ".rw2",
     ]
 )
 

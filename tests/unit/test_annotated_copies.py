@@ -50,6 +50,33 @@ def test_a_copy_has_the_photos_size_and_the_box(copies: AnnotatedCopies, tmp_pat
         assert green[:, 200:].max() < 100
 
 
+def test_no_photo_is_written_over(tmp_path: Path) -> None:
+    """The folder for the copies may hold photos; only a copy from a run before is replaced."""
+    originals = {name: photo(tmp_path, name) for name in ("a.jpg", "a-2.jpg", "b.png", "b.png.jpg")}
+    before = {name: Path(each.path).read_bytes() for name, each in originals.items()}
+    for _ in range(2):
+        copies = AnnotatedCopies(tmp_path, Settings())
+        for each in originals.values():
+            assert draw(copies, each) == ""
+        copies.close()
+        assert {name: Path(each.path).read_bytes() for name, each in originals.items()} == before
+        drawn = {"a-3.jpg", "a-2-2.jpg", "b.png-2.jpg", "b.png-3.jpg"}
+        assert {each.name for each in tmp_path.iterdir()} == set(originals) | drawn
+
+
+def test_the_copy_of_a_giant_is_smaller(
+    copies: AnnotatedCopies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its faces are drawn where they are in the copy."""
+    monkeypatch.setattr("cluster.cli.annotated_copies._MAX_PIXELS", WIDTH * HEIGHT // 4)
+    assert draw(copies, photo(tmp_path, "a.png")) == ""
+    with Image.open(tmp_path / "drawn" / "a.png.jpg") as drawn:
+        assert drawn.size == (WIDTH // 2, HEIGHT // 2)
+        green = np.asarray(drawn.convert("RGB"))[:, :, 1]
+        assert green[33:72, 88:92].max() > 100
+        assert green[:, 100:].max() < 100
+
+
 def test_what_is_left_of_a_damaged_photo_is_drawn_too(copies: AnnotatedCopies, tmp_path: Path) -> None:
     assert draw(copies, photo(tmp_path, "half.jpg", cut_at=0.9)) == ""
     assert (tmp_path / "drawn" / "half.jpg").exists()
