@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.text import Text
@@ -11,8 +13,21 @@ from rich.text import Text
 from actors.faces import Detected, Failed, Outcome, Rejected
 from cluster.cli.folder_walk import NotLookedAt, Photo
 from cluster.cli.printable import json_line, name_as_json, printable
+from cluster.errors import ConfigurationError
 
 _STYLES = {"detected": "green", "rejected": "yellow", "failed": "red"}
+
+
+@contextmanager
+def _saying_why() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"The results cannot be written: {error.strerror}. Send them to a place that has room."
+        ) from error
 
 
 class Output:
@@ -51,17 +66,15 @@ class Output:
         """Outcomes so far."""
         return sum(self.counts[status] for status in _STYLES)
 
+    @_saying_why()
     def show(self, asked: Photo | NotLookedAt, outcome: Outcome) -> None:
-        """Print and count one outcome."""
-        if self.is_json:
-            self._stream.write(json_line(name_as_json(asked.path) | outcome.as_dict()) + "\n")
-            self._stream.flush()
-        else:
-            if not self.counts:
-                self._out.print(
-                    Text(f"{'status':<9} {'faces':>5} {'score':>6} {'ms':>7}  image", style="bold")
-                )
-            self._out.print(_row(asked.path, outcome))
+        """Print and count one outcome.
+
+        Raises:
+            ConfigurationError: it cannot be written where it should go; says why.
+            BrokenPipeError: the program that read it has ended.
+        """
+        self._print(asked, outcome)
         self.counts[outcome.status] += 1
         self.counts["other"] += isinstance(asked, NotLookedAt)
         if isinstance(outcome, Rejected | Failed) and not self.is_json:
@@ -71,10 +84,20 @@ class Output:
             self.counts["damaged"] += outcome.damaged is not None
             self._served_by.add(outcome.stamp.served_by)
 
+    def _print(self, asked: Photo | NotLookedAt, outcome: Outcome) -> None:
+        if self.is_json:
+            self._stream.write(json_line(name_as_json(asked.path) | outcome.as_dict()) + "\n")
+            self._stream.flush()
+            return
+        if not self.counts:
+            self._out.print(Text(f"{'status':<9} {'faces':>5} {'score':>6} {'ms':>7}  image", style="bold"))
+        self._out.print(_row(asked.path, outcome))
+
     def tell(self, sentence: str, style: str = "yellow") -> None:
         """Print a sentence for people."""
         self.messages.print(Text(printable(sentence, keep_lines=True), style=style))
 
+    @_saying_why()
     def end(self, seconds: float) -> None:
         """Print what was not detected, with the reasons, and a summary; nothing after JSON lines."""
         if self.is_json or not self.counts:

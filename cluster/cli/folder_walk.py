@@ -55,18 +55,21 @@ class Rules:
     """Which names are left out on purpose.
 
     Attributes:
-        exclude: patterns for a name, or for a path below the folder that was named.
+        exclude: patterns for a name, for a path below the folder that was named, or for a whole path.
         include_hidden: whether hidden files and folders are looked at too.
     """
 
     exclude: tuple[str, ...] = ()
     include_hidden: bool = False
 
-    def excludes(self, name: str, inside: str) -> bool:
-        """Whether a person excluded this name, or this path below the folder that was named."""
+    def excludes(self, name: str, inside: str, path: str) -> bool:
+        """Whether a person excluded this name, this path below the folder that was named, or this path."""
+        if not self.exclude:
+            return False
+        whole = os.path.normpath(path)
         return any(
-            fnmatch(name, pattern) or fnmatch(inside, pattern)
-            for pattern in (each.rstrip("/") for each in self.exclude)
+            fnmatch(name, pattern) or fnmatch(inside, pattern) or fnmatch(whole, os.path.normpath(pattern))
+            for pattern in (each.rstrip("/") for each in self.exclude if each)
         )
 
     def hides(self, name: str) -> bool:
@@ -204,7 +207,7 @@ class FolderWalk:
             step = self._pattern.step(here.states, entry.name)
             if not step.states:
                 return None
-        if self._rules.excludes(entry.name, inside):
+        if self._rules.excludes(entry.name, inside, entry.path):
             self._left_out.num_excluded += 1
             return None
         try:

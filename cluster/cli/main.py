@@ -63,8 +63,8 @@ def cli() -> None:
     "--exclude",
     multiple=True,
     metavar="PATTERN",
-    help="Leave out files and folders whose name, or path below the folder, matches. May be given several "
-    "times.",
+    help="Leave out files and folders whose name, path below the folder, or whole path matches. May be given "
+    "several times.",
 )
 @click.option(
     "--include-hidden",
@@ -174,7 +174,8 @@ def _lines_of_stdin() -> Iterator[str]:
     """The lines of standard input; bytes that are no Unicode become lone surrogates, as in other paths."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape", newline="\n")
-    yield from sys.stdin
+    # It is None where it is closed.
+    yield from sys.stdin or ()
 
 
 @cli.group(invoke_without_command=True, name="models")
@@ -236,6 +237,8 @@ def fetch(name: str) -> None:
 
 def main() -> None:
     """Run the command; an error that rayface raises becomes a sentence and an exit code, not a traceback."""
+    if sys.stdout is None:
+        _end(ConfigurationError("Standard output is closed; open it, or send it to a file."))
     for stream in (sys.stdout, sys.stderr):
         # An old Windows console cannot print every character; a question mark is better than an error.
         if isinstance(stream, io.TextIOWrapper):

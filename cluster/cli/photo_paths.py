@@ -88,7 +88,7 @@ class PhotoFinder:
             )
 
     def _is_excluded(self, path: str) -> bool:
-        is_excluded = self._rules.excludes(os.path.basename(os.path.normpath(path)), path)
+        is_excluded = self._rules.excludes(os.path.basename(os.path.normpath(path)), path, path)
         self.left_out.num_excluded += is_excluded
         return is_excluded
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from actors.faces import Detected, Failed, Failure, Outcome, Rejected, Rejection
 from cluster.cli.detect import _following, _telling_pauses
 from cluster.cli.folder_walk import NotLookedAt, Photo
 from cluster.cli.main import cli
+from cluster.cli.main import main as run_command
 from cluster.client.pipeline import CLOSED_MEANWHILE
 from cluster.errors import ClientNotUsable, ClusterUnavailable
 from cluster.node.kept import KeptCluster, KeptProcess
@@ -206,6 +208,20 @@ def test_options_leave_names_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "1 file or folder was left out by --exclude." in done.stderr
     assert "1 file was not a picture by its name." in done.stderr
     assert len(invoke(monkeypatch, tmp_path, "--include-hidden")[1]) == 3
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"), [("stdout", "Standard output is closed"), ("stdin", "There is no photo")]
+)
+def test_a_closed_stream_is_wrong_use(
+    stream: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, stream, None)
+    monkeypatch.setattr(sys, "argv", ["rayface", "detect", "-"])
+    with pytest.raises(SystemExit) as caught:
+        run_command()
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_no_name_at_all_is_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,14 @@ class TestLeftOut:
         num_left_out = len(left) < 4
         assert any("--exclude" in sentence for sentence in found.said) is num_left_out
 
+    @pytest.mark.parametrize("pattern", ["./sub", "sub/deep/../../sub/", "{album}/sub"])
+    def test_a_whole_path_is_excluded_however_it_is_written(
+        self, album: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(album)
+        folder = album if "{" in pattern else "."
+        assert Found(folder, rules=Rules((pattern.format(album=album), ""))).photos == ["a.PNG", "b.jpg"]
+
     def test_named_files_and_lists_are_excluded_too(self, album: Path) -> None:
         rules = Rules(("b*",))
         found = Found(album / "b.jpg", album / "a.PNG", "-", stdin=("x/b2.jpg\n",), rules=rules)

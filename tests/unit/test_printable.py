@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from cluster.cli.folder_walk import NotLookedAt, Photo
 from cluster.cli.main import main
 from cluster.cli.printable import json_line, name_as_json, printable
 from cluster.cli.status_view import table
+from cluster.errors import ConfigurationError
 from cluster.node.findings import Finding, Verdict
 
 #: Names that a terminal, a person or rich could take for something else.
@@ -123,6 +125,20 @@ def show(name: str, monkeypatch: pytest.MonkeyPatch, *, as_json: bool) -> str:
     output.show(photo, failed)
     output.end(1.0)
     return terminal.getvalue()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_results_that_cannot_be_written_are_no_traceback(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    output = Output(as_json=as_json)
+    with pytest.raises(ConfigurationError, match="cannot be written: No space left on device"):
+        output.show(Photo("a", "a"), Detected(stamp=Stamp("one"), faces=(), width=1, height=1))
 
 
 def test_a_summary_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
