@@ -15,6 +15,7 @@ from actors.errors import ImageFault
 from actors.faces import Rejection
 from actors.images import Limits
 from actors.raw_photos import find_embedded
+from actors.tiff_tags import Directory, directories
 
 #: A JPEG of one scan up to this size is decoded in a thread. At 1/8 of its size that takes half a second.
 _MAX_CHEAP_PIXELS = 50_000_000
@@ -40,6 +41,9 @@ _ORDINARY_FRAMES = (0xC0, 0xC1, _PROGRESSIVE)
 _FRAMES = (*_ORDINARY_FRAMES, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 #: A marker in a scan's data: no stuffed zero, no restart marker and no fill byte.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+#: Tags of a TIFF, and its two compressions in JPEG.
+_COMPRESSION, _STRIP_OFFSETS, _TILE_OFFSETS = 259, 273, 324
+_JPEG_COMPRESSIONS = (6, 7)
 #: Markers of a JPEG, and boxes of a HEIF file, that are looked at; there are some dozens, and a handful.
 _MAX_MARKERS = 10_000
 _MAX_BOXES = 1000
@@ -86,6 +90,11 @@ def decode_cost(data: bytes) -> DecodeCost:
         what = f"a BMP of {num_pixels:,} pixels in run-length code"
         # A run takes two bytes, and may stand for no pixel at all.
         cpu_s = max(num_pixels, len(data) // 2) * _BMP_RUN_S_PER_PIXEL
+        return DecodeCost(False, num_pixels, cpu_s=cpu_s, what=what)
+    if pages := directories(data):
+        num_scans = _scans_of_a_pixel(data, pages[0])
+        cpu_s = num_scans * num_pixels * _SCAN_S_PER_PIXEL
+        what = f"a TIFF of {num_pixels:,} pixels in {num_scans:,} scans"
         return DecodeCost(False, num_pixels, cpu_s=cpu_s, what=what)
     # These are reckoned before a library opens the file: opening takes the memory already.
     kind = "WEBP" if data[8:12] == b"WEBP" else ("HEIF" if data[4:8] == b"ftyp" else "")
@@ -279,6 +288,17 @@ def _tiff_pixels(data: bytes) -> int | None:
             size = "H" if kind == 3 else "I"
             found[tag] = struct.unpack_from(f"{order}{size}", data, at + 10 + entry * 12)[0]
     return _area(found[256], found[257]) if len(found) == 2 else None
+
+
+def _scans_of_a_pixel(data: bytes, page: Directory) -> int:
+    """How many scans each piece of a TIFF in JPEG has, on average; 0 for any other TIFF.
+
+    This counts too many: the scans of all pages.
+    """
+    if page.number(_COMPRESSION) not in _JPEG_COMPRESSIONS:
+        return 0
+    _, num_pieces, _ = page.entries.get(_TILE_OFFSETS) or page.entries.get(_STRIP_OFFSETS) or (0, 1, 0)
+    return data.count(b"\xff\xda") // max(1, num_pieces)
 
 
 def _area(width: int, height: int) -> int:

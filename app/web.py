@@ -10,6 +10,7 @@ GET  /healthz    200 as long as this process answers
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -97,7 +98,9 @@ def main() -> None:
     panels = Panels(os.environ.get("RAYFACE_APP_PROMETHEUS", "http://127.0.0.1:9090"))
     server = ThreadingHTTPServer((host, port), handler(service, panels))
     try:
-        server.serve_forever()
+        # Ctrl+C is the ordinary end.
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
     finally:
         service.close()
 

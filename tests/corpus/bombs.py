@@ -15,7 +15,8 @@ from typing import Any
 
 from PIL import Image
 
-from tests.corpus.raws import CAMERAS
+from tests.corpus.raws import CAMERAS, Tags
+from tests.corpus.raws import tiff as tiff_file
 
 _SIDE = 13_300
 _CHUNK_BYTES = 1_000_000
@@ -29,6 +30,7 @@ def bombs() -> Iterator[tuple[str, Callable[[], bytes], str]]:
     yield "BMP in run-length code", bmp_in_runs, "too_costly"
     yield "TIFF in colours, 13,300 x 13,300", partial(tiff, _SIDE), "too_costly"
     yield "TIFF in colours, 60,000 x 60,000", partial(tiff, 60_000), "too_large"
+    yield "TIFF with a JPEG of 4,000 scans", partial(tiff_of_scans, 5000, 5000, 4000), "too_costly"
     yield "WebP, 13,000 x 13,000", webp, "too_costly"
     yield "AVIF, 13,300 x 13,300", partial(heif, "AVIF"), "too_costly"
     yield "HEIC, 13,300 x 13,300", partial(heif, "HEIF"), "too_costly"
@@ -94,6 +96,13 @@ def tiff(side: int) -> bytes:
         at = data.index(struct.pack("<HHIHH", tag, 3, 1, 64, 0))
         data = data[:at] + struct.pack("<HHII", tag, 4, 1, side) + data[at + 12 :]
     return data
+
+
+def tiff_of_scans(width: int, height: int, num_scans: int) -> bytes:
+    """A grey TIFF of one strip, which is a JPEG of many scans."""
+    tags: Tags = {256: ("I", width), 257: ("I", height), 258: ("H", 8), 259: ("H", 7), 262: ("H", 1)}
+    tags |= {273: ("I", "strip"), 277: ("H", 1), 278: ("I", height), 279: ("I", "#strip")}
+    return tiff_file([tags], [], {"strip": jpeg_of_scans(width, height, num_scans)})
 
 
 def webp() -> bytes:

@@ -15,6 +15,7 @@ from actors.decode_cost import check_cost, declared_pixels, decode_cost
 from actors.errors import ImageFault
 from actors.faces import Rejection
 from actors.images import Limits
+from tests.corpus.bombs import tiff_of_scans
 from tests.corpus.raws import CAMERAS
 
 LIMITS = Limits(max_pixels=200_000_000, max_bytes=200_000_000)
@@ -180,6 +181,16 @@ def test_a_raw_photo_costs_what_its_preview_costs(kind: str) -> None:
     """Not what the small picture costs with which it begins."""
     cost = decode_cost(CAMERAS[kind](jpeg(13_300, 13_300, num_scans=4000), (13_300, 13_300), 1))
     assert (cost.is_cheap, cost.what) == (False, "a JPEG of 176,890,000 pixels in 4,000 scans")
+
+
+def test_the_scans_of_a_tiff_in_jpeg_are_counted() -> None:
+    """libtiff decodes a JPEG of many scans too."""
+    cost = decode_cost(tiff_of_scans(5000, 5000, 4000))
+    assert (cost.num_pixels, cost.what) == (25_000_000, "a TIFF of 25,000,000 pixels in 4,000 scans")
+    with pytest.raises(ImageFault, match="50 s of processor time"):
+        check_cost(cost, LIMITS)
+    strips = decode_cost(encoded("TIFF", (2000, 2000), compression="jpeg"))
+    assert strips.what.endswith("in 1 scans")
 
 
 def test_a_raw_photo_that_is_refused_by_its_tags_costs_nothing() -> None:
