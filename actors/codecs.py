@@ -19,6 +19,16 @@ _NO_IMAGE_FORMAT = {
     b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 image",
     b"<svg": "an SVG drawing",
     b"%!PS": "a PostScript document",
+    b"\xffO\xffQ": "a JPEG 2000 image",
+    b"II\xbc\x01": "a JPEG XR image",
+    b"FOVb": "a raw photo of Sigma",
+    b"\0MRM": "a raw photo of Minolta",
+    b"II\x1a\0\0\0HEAPCCDR": "a raw photo of an old Canon",
+    b"v/1\x01": "an OpenEXR image",
+    b"#?RADIANCE": "a Radiance image",
+    b"DDS ": "a texture",
+    b"qoif": "a QOI image",
+    **{b"P%d%c" % (kind, space): "a portable anymap" for kind in range(1, 8) for space in b" \n\r\t"},
 }
 _BEGINNINGS = {
     b"\xff\xd8\xff": "JPEG",
@@ -43,6 +53,34 @@ _BRANDS = {
     **dict.fromkeys([b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"], "HEIF"),
     **dict.fromkeys([b"avif", b"avis"], "AVIF"),
 }
+#: Frames of a JPEG (ITU-T T.81, table B.1); those without a name are read. 0xF7 is ITU-T T.87's.
+_JPEG_FRAMES = {
+    **dict.fromkeys([0xC0, 0xC1, 0xC2], ""),
+    # Decoders fill up with zeros what is missing in it, and say nothing.
+    **dict.fromkeys([0xC9, 0xCA], "a JPEG in arithmetic code, in which damage cannot be noticed"),
+    **dict.fromkeys([0xC3, 0xCB], "a lossless JPEG"),
+    **dict.fromkeys([0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE], "a JPEG of several sizes in layers"),
+    0xF7: "a JPEG-LS image",
+}
+_JPEG_SCAN = 0xDA
+#: Before the first scan of a JPEG; a photo has some dozens.
+_MAX_MARKERS = 1000
+#: Brands of films. https://mp4ra.org/registered-types/brands
+_FILMS = (
+    b"isom",
+    b"iso2",
+    b"iso4",
+    b"iso5",
+    b"iso6",
+    b"mp41",
+    b"mp42",
+    b"qt  ",
+    b"avc1",
+    b"M4V ",
+    b"dash",
+    b"3gp4",
+    b"3gp5",
+)
 _PLAIN = "send a JPEG or PNG"
 _PILLOWS_OWN = "this installation of Pillow has none; `pip install --force-reinstall pillow` brings it"
 #: TIFF's tag 259. https://www.awaresystems.be/imaging/tiff/tifftags/compression.html
@@ -67,6 +105,11 @@ def identify(data: bytes) -> str:
     """
     for beginning, name in _BEGINNINGS.items():
         if data.startswith(beginning):
+            if data[12:16] == b"CgBI":
+                raise ImageFault(
+                    Rejection.UNSUPPORTED,
+                    "It is a PNG as it is written into programs for iPhones; send the original one.",
+                )
             return name
     if data.startswith(TIFF_BEGINNINGS):
         return "TIFF"
@@ -78,6 +121,8 @@ def identify(data: bytes) -> str:
         raise ImageFault(
             Rejection.UNSUPPORTED, f"It is a HEIF container whose picture is encoded as {codec}; {_PLAIN}."
         )
+    if data[4:8] == b"ftyp" and data[8:12] in _FILMS:
+        raise ImageFault(Rejection.UNSUPPORTED, "It is a film; send one of its pictures as a JPEG.")
     for beginning, what in _NO_IMAGE_FORMAT.items():
         if data.startswith(beginning):
             raise ImageFault(
@@ -86,6 +131,29 @@ def identify(data: bytes) -> str:
     if data.startswith(_DIB_HEADERS):
         return "DIB"
     raise ImageFault(Rejection.NOT_AN_IMAGE, "It is not an image (its content has no known image format).")
+
+
+def unread_jpeg(data: bytes) -> ImageFault | None:
+    """The refusal of a JPEG of a kind that is not read here, told from its header; None for any other."""
+    at = 2
+    for _ in range(_MAX_MARKERS):
+        if data[at : at + 1] != b"\xff" or at + 10 > len(data):
+            break
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        depth, num_channels = data[at + 4], data[at + 9]
+        if marker in _JPEG_FRAMES:
+            what = _JPEG_FRAMES[marker]
+            if not what and depth != 8:
+                what = f"a JPEG of {depth} bits"
+            if not what and num_channels not in (1, 3, 4):
+                what = f"a JPEG of {num_channels} channels"
+            return (
+                ImageFault(Rejection.UNSUPPORTED, f"It is {what}; send an ordinary JPEG.") if what else None
+            )
+        if marker == _JPEG_SCAN:
+            return None
+        at += 1 if marker == 0xFF else 2 + length
+    return None
 
 
 def missing_tiff_codec(data: bytes) -> ImageFault | None:

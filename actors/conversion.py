@@ -37,6 +37,16 @@ def converter(image: Image) -> Callable[[Image], NDArray[np.uint8]]:
     return _rgb
 
 
+def bgr_of_ink(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels of a JPEG in ink → uint8[h, w, 3] in BGR order, as Pillow makes them.
+
+    Args:
+        ink: uint8[h, w, 4], cyan, magenta, yellow and black as Adobe stores them: 255 is no ink.
+    """
+    product = ink[:, :, 2::-1].astype(np.uint16) * ink[:, :, 3:] + 128
+    return ((product + (product >> 8)) >> 8).astype(np.uint8)
+
+
 def _range(image: Image) -> tuple[int, int]:
     """How 32-bit pixels become 8-bit ones: what is subtracted, and by how many bits they are shifted then.
 
@@ -66,6 +76,17 @@ def _grey_of_32_bits(image: Image, least: int, shift: int) -> NDArray[np.uint8]:
 
 
 def _rgb(image: Image) -> NDArray[np.uint8]:
+    if image.mode == "LAB":
+        return _rgb_of_lab(image)
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB"))
+
+
+def _rgb_of_lab(image: Image) -> NDArray[np.uint8]:
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return np.asarray(ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB"))

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
 
 from actors import jpeg
-from actors.conversion import converter
+from actors.codecs import unread_jpeg
+from actors.conversion import bgr_of_ink, converter
 from actors.errors import ImageFault
 from actors.faces import Rejection
 from actors.jpeg import Decoded
@@ -185,7 +186,10 @@ def _given_pixels(source: ImageSource, limits: Limits) -> Pixels | None:
     limits.check_size(*image.size)
     try:
         return _upright(image, orientation_of(image))
-    except (OSError, SyntaxError, ValueError) as error:
+    except ImageFault:
+        raise
+    except Exception as error:
+        # Which errors Pillow raises differs with the format; each of them concerns this image.
         raise ImageFault(Rejection.UNREADABLE, f"The PIL image cannot be decoded: {error}.") from error
 
 
@@ -201,27 +205,28 @@ def _reduced(data: bytes, image: Image, needed: tuple[int, int], limits: Limits)
     Returns:
         The pixels, uint8[h, w, 3] in BGR order, not turned; those of a TIFF or a HEIC are.
     """
-    share = 1.0
     if image.format == "JPEG" and image.mode in ("L", "RGB", "CMYK"):
+        if (fault := unread_jpeg(data)) is not None:
+            raise fault
         is_ink = image.mode == "CMYK"
         decoded = jpeg.decode_reduced(
             data,
             image.size,
-            # Of a photo in ink, only libjpeg's warnings are wanted: Pillow knows how its colours are stored.
-            (1, 1) if is_ink else needed,
+            needed,
             colors="CMYK" if is_ink else "BGR",
             is_progressive="progressive" in image.info,
             search_damaged=limits.search_damaged,
         )
-        if decoded is not None and not is_ink:
-            return decoded
-        share = decoded.share if decoded is not None else 1.0
-    image.draft("RGB", needed)
+        if decoded is not None:
+            return replace(decoded, pixels=bgr_of_ink(decoded.pixels)) if is_ink else decoded
+    if image.format == "JPEG":
+        # pillow-heif would decode a thumbnail in place of the photo.
+        image.draft("RGB", needed)
     image.load()
     to_rgb = converter(image)
     if image.width * image.height < MIN_PIXELS:
-        return Decoded(np.ascontiguousarray(to_rgb(image)[:, :, ::-1]), share)
-    return Decoded(np.ascontiguousarray(shrunk_by_strips(image, needed, to_rgb)[:, :, ::-1]), share)
+        return Decoded(np.ascontiguousarray(to_rgb(image)[:, :, ::-1]))
+    return Decoded(np.ascontiguousarray(shrunk_by_strips(image, needed, to_rgb)[:, :, ::-1]))
 
 
 def _resized(pixels: Pixels, small: tuple[int, int]) -> Pixels:

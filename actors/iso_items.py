@@ -14,6 +14,24 @@ _PICTURES = (b"hvc1", b"hev1", b"av01")
 _MAX_ITEMS = 10_000
 
 
+def is_cut_short(data: bytes) -> bool:
+    """Whether a part of a picture lies behind the end of the file."""
+    try:
+        return any(begin + size > len(data) for begin, size in _extents(data))
+    except (struct.error, IndexError):
+        return False
+
+
+def without_exif(data: bytes) -> bytes:
+    """The same file, whose EXIF block has become an item of an unknown type, which decoders pass over."""
+    for kind, begin, end in _boxes(data, 0, len(data)):
+        if kind == b"meta":
+            for name, at, stop in _boxes(data, begin + 4, end):
+                if name == b"iinf":
+                    return data[:at] + data[at:stop].replace(b"Exif", b"free") + data[stop:]
+    return data
+
+
 def coded_pictures(data: bytes) -> Iterator[bytes]:
     """The coded bytes of each picture; of a file that is built oddly, those that are found.
 

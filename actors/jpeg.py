@@ -81,8 +81,11 @@ def decode_reduced(
     reduction = next((each for each in _REDUCTIONS if each <= room), 1)
     decode = partial(_decoded, least=(-(-size[0] // reduction), -(-size[1] // reduction)), colors=colors)
     pixels, warning = decode(data)
-    if pixels is not None and not is_progressive and not damage.may_have_hole(data):
+    may_lack_scans = is_progressive or not damage.is_in_one_scan(data)
+    if pixels is not None and not may_lack_scans and not damage.may_have_hole(data):
         return Decoded(pixels)
+    if pixels is None and damage.is_preview(data):
+        raise DamagedJpeg("its header is damaged, and only a preview can be read")
     if pixels is None and not warning.startswith(_WARNINGS) and not damage.is_ordinary(data):
         return None
     try:

@@ -31,8 +31,11 @@ _MAX_ZEROS = 128
 _ZEROS = "a scan has zeros in place of its data"
 _HOLE = re.compile(rb"(.)\1{63}", re.DOTALL)
 _SOI, _EOI, _END = b"\xff\xd8", b"\xff\xd9", 0xD9
+_ADOBE_BYTES = 14
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _NEEDED = frozenset({0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, 0xDA})
+#: A frame's header of 8 bits and 1, 3 or 4 components: its length, its depth, its height and width.
+_FRAME_HEAD = re.compile(rb"\xff[\xc0-\xc2]\0[\x0b\x11\x14]\x08(.{4})", re.DOTALL)
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 
@@ -59,10 +62,16 @@ class Parsed:
     Attributes:
         segments: without junk between them, application data and comments.
         adobe: the segment APP14 that tells how colours are stored; empty if there is none.
+        exif: the first EXIF block; empty if there is none.
+        has_junk: whether bytes that belong to no segment were found before the first scan.
+        end: where the picture ends in the file.
     """
 
     segments: list[Segment] = field(default_factory=list)
     adobe: bytes = b""
+    exif: bytes = b""
+    has_junk: bool = False
+    end: int = 0
 
     @property
     def frame(self) -> Segment | None:
@@ -74,6 +83,8 @@ class Parsed:
         parts = [_SOI]
         if self.adobe:
             parts += [b"\xff\xee", self.adobe]
+        if self.exif:
+            parts += [b"\xff\xe1", self.exif]
         for each in self.segments:
             parts += [bytes([0xFF, each.marker]), each.head, each.scan]
         return b"".join([*parts, _EOI])
@@ -117,7 +128,9 @@ def is_padding(warning: str, data: bytes) -> bool:
 def without_padding(data: bytes) -> bytes:
     """A file without the equal bytes before its end marker: what is left must be a whole picture."""
     at = data.rfind(bytes([0xFF, _END]))
-    return data[:at].rstrip(data[at - 1 : at]) + data[at:]
+    kept = data[:at].rstrip(data[at - 1 : at])
+    # A zero behind 0xFF belongs to the data.
+    return kept + (b"\0" if kept.endswith(b"\xff") and data[at - 1] == 0 else b"") + data[at:]
 
 
 def has_restart_markers(data: bytes) -> bool:
@@ -136,6 +149,34 @@ def may_have_hole(data: bytes) -> bool:
     return bytes(_MAX_ZEROS) in data
 
 
+def is_in_one_scan(data: bytes) -> bool:
+    """Whether the first scan has all components, so that no other can be missing. Only the header is read."""
+    at, num_components = 2, b""
+    for _ in range(_MAX_MARKERS):
+        if data[at : at + 1] != b"\xff":
+            break
+        marker = data[at + 1 : at + 2]
+        if marker == b"\xda":
+            return data[at + 4 : at + 5] == num_components
+        if marker and marker[0] in _FRAMES:
+            num_components = data[at + 9 : at + 10]
+        # A fill byte has no length.
+        at += 1 if marker == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
+
+
+def is_preview(data: bytes) -> bool:
+    """Whether what looks like the picture is its preview, because the segment around it is damaged.
+
+    Then junk comes before it, and a larger picture behind it.
+    """
+    parsed = parse(data)
+    if parsed.frame is None or not parsed.has_junk:
+        return False
+    own = _num_pixels(parsed.frame.head[3:7])
+    return any(_num_pixels(each[1]) > own for each in _FRAME_HEAD.finditer(data, parsed.end))
+
+
 def is_incomplete(data: bytes) -> str:
     """What is missing in a JPEG that libjpeg decodes without a word; empty if nothing is.
 
@@ -147,6 +188,8 @@ def is_incomplete(data: bytes) -> str:
         return ""
     scans = [each for each in parsed.segments if each.marker == 0xDA]
     if frame.marker != 0xC2:
+        if not set(frame.head[8:-2:3]) <= {id_ for each in scans for id_ in _components(each)}:
+            return "a scan is missing"
         has_zeros = any(bytes(_MAX_ZEROS) in each.scan.rstrip(b"\0") for each in scans)
         return _ZEROS if has_zeros and not _zeros_end_blocks(parsed) else ""
     if any(each.head[-3] != 0 and bytes(_MAX_ZEROS_IN_SCAN) in each.scan.rstrip(b"\0") for each in scans):
@@ -176,19 +219,28 @@ def parse(data: bytes) -> Parsed:
     """The segments of a JPEG that decoding needs, up to its end marker or the end of the file."""
     parsed = Parsed()
     at = 2
+    has_scan = False
     for _ in range(_MAX_MARKERS):
         found = _MARKER.search(data, at)
-        if found is None or found[1][0] == _END:
+        if found is None:
             break
+        parsed.has_junk |= not has_scan and bool(data[at : found.start()].rstrip(b"\xff"))
         marker, at = found[1][0], found.end()
-        if marker in (0xD8, 0x01):
+        has_scan |= marker == 0xDA
+        parsed.end = at
+        # Another picture begins before this one's pixels: a preview, whose segment is damaged.
+        if marker in (0xD8, _END):
+            break
+        if marker == 0x01:
             continue
         length = int.from_bytes(data[at : at + 2], "big")
         if length < 2 or at + length > len(data):
             break
         head, at = data[at : at + length], at + length
-        if marker == 0xEE and head[2:7] == b"Adobe":
+        if marker == 0xEE and head[2:7] == b"Adobe" and len(head) >= _ADOBE_BYTES:
             parsed.adobe = head
+        if marker == 0xE1 and head[2:8] == b"Exif\0\0" and not parsed.exif:
+            parsed.exif = head
         if marker in _NEEDED:
             end = at
             if marker == 0xDA:
@@ -288,9 +340,19 @@ def _completed(parsed: Parsed, segments: Sequence[Segment]) -> dict[int, set[int
     done: dict[int, set[int]] = {frame.head[at]: set() for at in range(8, len(frame.head) - 2, 3)}
     for each in segments:
         if each.marker == 0xDA and len(each.head) >= 8 and each.head[-1] & 0x0F == 0:
-            for component in each.head[3 : 3 + 2 * each.head[2] : 2]:
+            for component in _components(each):
                 done.get(component, set()).update(range(each.head[-3], each.head[-2] + 1))
     return done
+
+
+def _components(scan: Segment) -> bytes:
+    """The numbers of the components that a scan has."""
+    return scan.head[3 : 3 + 2 * scan.head[2] : 2] if len(scan.head) > 2 else b""
+
+
+def _num_pixels(size: bytes) -> int:
+    """Height times width, as a frame's header has them: two bytes each."""
+    return int.from_bytes(size[:2], "big") * int.from_bytes(size[2:4], "big")
 
 
 def _before_hole(scan: bytes) -> bytes:

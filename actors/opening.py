@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import importlib
 import io
-import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from actors import codecs, holes, jpeg, tiff_damage
+from actors import codecs, holes, iso_items, jpeg, jpeg_damage, tiff_damage
 from actors.decode_memory import check_memory
 from actors.errors import ImageFault
 from actors.faces import Rejection
@@ -41,6 +40,11 @@ _OPENERS = {
     "HEIF": ("pillow_heif.as_plugin", "HeifImageFile"),
     "TIFF": ("actors.pillow_tiff", "UprightTiff"),
 }
+#: The same picture with fewer metadata, for a file that cannot be opened.
+_TIDIED: dict[str, Callable[[bytes], bytes]] = {
+    "JPEG": lambda data: jpeg_damage.parse(data).written(),
+    "AVIF": iso_items.without_exif,
+}
 _CUT_SHORT = ("truncat", "end of file", "unexpected end", "not enough data", "eof")
 _PILLOWS_MODULES = r"PIL\."
 
@@ -60,6 +64,8 @@ def opened(data: bytes, limits: Limits) -> Iterator[Image]:
         codecs.need_heif()
     if name == "PNG":
         data = holes.tidy_png(data)
+    if name == "WEBP":
+        data = holes.tidy_webp(data)
     limit = nullcontext() if name == "JPEG" else _pillows_limit_off
     is_open = False
     try:
@@ -106,8 +112,14 @@ def _open(data: bytes, name: str) -> Image:
     if not any(each[0] == "ignore" and _pattern(each) == _PILLOWS_MODULES for each in warnings.filters):
         # `catch_warnings` would change what other threads of the caller see, and not be safe in threads.
         warnings.filterwarnings("ignore", module=_PILLOWS_MODULES)
-    image: Image = getattr(importlib.import_module(module), kind)(io.BytesIO(data), "")
-    return image
+    opener: Callable[[IO[bytes], str], Image] = getattr(importlib.import_module(module), kind)
+    try:
+        return opener(io.BytesIO(data), "")
+    except Exception:
+        if name not in _TIDIED:
+            raise
+        # Pillow and libavif read all metadata, and refuse a photo for some that no pixel needs.
+        return opener(io.BytesIO(_TIDIED[name](data)), "")
 
 
 def _pattern(entry: Any) -> str:
@@ -116,10 +128,12 @@ def _pattern(entry: Any) -> str:
 
 
 def _fault(data: bytes, name: str, is_open: bool, error: Exception) -> ImageFault:
+    if name == "JPEG" and (fault := codecs.unread_jpeg(data)) is not None:
+        return fault
     if name == "TIFF":
         if (fault := codecs.missing_tiff_codec(data)) is not None:
             return fault
-        if not is_open and not isinstance(error, struct.error | OSError):
+        if not is_open and tiff_damage.has_size(data):
             return ImageFault(
                 Rejection.UNSUPPORTED, "It is a TIFF of a kind that cannot be read; send a JPEG or PNG."
             )

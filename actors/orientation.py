@@ -24,7 +24,9 @@ def orientation_in(exif: bytes) -> int:
 
     An orientation that only XMP states is ignored, as browsers do.
     """
-    exif = exif.removeprefix(_EXIF_PREFIX)
+    # Pillow puts one before the block of a PNG, which may have its own.
+    while exif.startswith(_EXIF_PREFIX):
+        exif = exif.removeprefix(_EXIF_PREFIX)
     for each in directories(exif)[:1]:
         stated = each.number(ORIENTATION_TAG) or each.text(ORIENTATION_TAG)
         if str(stated) in "12345678" and str(stated):

@@ -21,6 +21,13 @@ _TURNS = {
 class UprightTiff(TiffImageFile):
     """A TIFF whose size and pixels are those of the upright photo, as `TiffImageFile` gives them too."""
 
+    def _setup(self) -> None:
+        """Pillow takes only a 16-bit or 32-bit number for an orientation; some programs write one byte."""
+        stated = self.tag_v2.get(ORIENTATION_TAG)
+        if isinstance(stated, bytes) and len(stated) == 1:
+            self.tag_v2[ORIENTATION_TAG] = stated[0]
+        super()._setup()
+
     def load_end(self) -> None:
         """Turn the decoded pixels."""
         turn = _TURNS.get(self.tag_v2.get(ORIENTATION_TAG, 1))

@@ -27,6 +27,8 @@ WHAT_TO_PASS = (
     "uint8[height, width, 3] array in BGR order"
 )
 _STEP_BYTES = 1 << 20
+#: What Pillow calls the formats that are read here; it knows more, and decodes those itself.
+_READ_FROM_FILE = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF")
 
 
 def pil_image(source: object) -> Image | None:
@@ -44,6 +46,8 @@ def unread_file(source: ImageSource) -> ImageSource:
     image = pil_image(source)
     is_drafted = bool(getattr(image, "decoderconfig", None))
     if image is None or is_drafted or not getattr(image, "tile", None):
+        return source
+    if image.format not in _READ_FROM_FILE:
         return source
     file: IO[bytes] | None = getattr(image, "fp", None)
     return source if file is None or image.tell() else file
@@ -71,16 +75,19 @@ def encoded_bytes(source: object, limits: Limits) -> bytes:
         ImageFault: it cannot be read, or is no photo by its type; says what to pass.
     """
     source = unread_file(cast(ImageSource, source))
-    if isinstance(source, bytes | bytearray | memoryview):
-        limits.check_bytes(memoryview(source).nbytes)
-        return bytes(source)
     try:
+        if isinstance(source, bytes | bytearray | memoryview):
+            limits.check_bytes(memoryview(source).nbytes)
+            return bytes(source)
         if isinstance(source, str | PathLike) and isinstance(fspath(source), str):
             return _read_path(Path(source), limits)
         if is_file(source):
             return _read_file(source, limits)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+    except (ImageFault, MemoryError):
+        raise
+    except Exception as error:
+        # A file object is the caller's: one in an archive raises errors of its own.
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageFault(Rejection.UNREADABLE, f"The file cannot be read: {why}.") from error
     raise ImageFault(Rejection.UNSUPPORTED, f"It is a {type(source).__name__}; {WHAT_TO_PASS}.")
 
