@@ -120,7 +120,8 @@ def is_padding(warning: str, data: bytes) -> bool:
         if at < 2:
             break
         left = data[max(0, at - 2 - num_bytes) : at - 2]
-        if left and left.count(left[:1]) == len(left):
+        # One byte is always like itself, so only a zero is taken for padding then.
+        if left == b"\0" or (len(left) > 1 and left.count(left[:1]) == len(left)):
             return True
     return False
 

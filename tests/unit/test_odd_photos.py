@@ -189,6 +189,14 @@ def test_a_stuffed_zero_at_the_end_of_a_scan_is_no_padding() -> None:
     assert without_padding(b"scan\x20\x20\xff\xd9") == b"scan\xff\xd9"
 
 
+def test_one_byte_before_the_end_marker_is_padding_only_if_it_is_zero() -> None:
+    """A picture that came out of step often leaves one byte over."""
+    whole = JPEG_KINDS["grey"]
+    for padding in (b"\0", b"\x5a\x5a\x5a"):
+        assert ready(whole[:-2] + padding + whole[-2:]).digest == ready(whole).digest
+    assert refused(whole[:-2] + b"\x5a" + whole[-2:]).reason is Rejection.DAMAGED
+
+
 def test_a_png_whose_pixels_have_the_wrong_checksum_is_damaged() -> None:
     """That of the chunk is right, so whoever wrote the file had the damage already."""
     rows = b"".join(b"\0" + bytes(each) for each in np.asarray(picture()))
