@@ -7,8 +7,8 @@ from pathlib import Path
 
 from actors.drawing import draw_faces, is_drawn, write_jpeg
 from actors.errors import DetectorFault, ImageFault
-from actors.faces import Detected, Face, Outcome
-from actors.images import Limits, encoded_bytes
+from actors.faces import Detected, Face, Outcome, Rejection
+from actors.images import Limits, Pixels, encoded_bytes
 from actors.sole_worker import SoleWorker
 from cluster.cli.folder_walk import Photo
 from cluster.cli.printable import printable
@@ -19,6 +19,7 @@ from cluster.settings import Settings
 #: side of a JPEG is longer.
 _MAX_PIXELS = 50_000_000
 _MAX_SIDE = 65_000
+_SMALLER = 0.2
 
 
 class AnnotatedCopies:
@@ -45,14 +46,24 @@ class AnnotatedCopies:
         if not isinstance(outcome, Detected):
             return ""
         try:
-            scale, shape = _size_of_copy(outcome)
             encoded = encoded_bytes(photo.path, self._limits)
-            whole = self._decoder.prepare(encoded, (shape,), self._limits, 1.0)
-            faces = [_scaled(face, scale) for face in outcome.faces]
-            write_jpeg(self._name(photo), draw_faces(whole.pixels, faces))
+            try:
+                drawn = self._drawn(encoded, outcome, 1.0)
+            except ImageFault as fault:
+                if fault.reason is not Rejection.TOO_COSTLY:
+                    raise
+                # A large picture is shrunk while it is decoded, if it becomes small enough.
+                drawn = self._drawn(encoded, outcome, _SMALLER)
+            write_jpeg(self._name(photo), drawn)
         except (OSError, ImageFault, DetectorFault) as error:
             return f"There is no annotated copy of {printable(photo.path)}: {error}"
         return ""
+
+    def _drawn(self, encoded: bytes, outcome: Detected, most: float) -> Pixels:
+        """The photo with its faces, uint8[height, width, 3] in BGR order; its sides at most `most` times."""
+        scale, shape = _size_of_copy(outcome, most)
+        whole = self._decoder.prepare(encoded, (shape,), self._limits, 1.0)
+        return draw_faces(whole.pixels, [_scaled(face, scale) for face in outcome.faces])
 
     def close(self) -> None:
         """End the process that decodes costly photos."""
@@ -70,10 +81,10 @@ class AnnotatedCopies:
         return name
 
 
-def _size_of_copy(outcome: Detected) -> tuple[float, tuple[int, int]]:
+def _size_of_copy(outcome: Detected, most: float) -> tuple[float, tuple[int, int]]:
     """By how much a copy is smaller than its photo, and its height and width in pixels."""
     width, height = outcome.width, outcome.height
-    scale = min(1.0, (_MAX_PIXELS / (width * height)) ** 0.5, _MAX_SIDE / max(width, height))
+    scale = min(most, (_MAX_PIXELS / (width * height)) ** 0.5, _MAX_SIDE / max(width, height))
     return scale, (max(1, round(height * scale)), max(1, round(width * scale)))
 
 

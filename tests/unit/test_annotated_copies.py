@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from actors.faces import Detected, Face
+from actors.errors import ImageFault
+from actors.faces import Detected, Face, Rejection
+from actors.images import PreparedImage
 from actors.settings import DetectorSettings
+from actors.sole_worker import SoleWorker
 from cluster.cli.annotated_copies import AnnotatedCopies
 from cluster.cli.folder_walk import Photo
 from cluster.settings import Settings
@@ -75,6 +79,22 @@ def test_the_copy_of_a_giant_is_smaller(
         green = np.asarray(drawn.convert("RGB"))[:, :, 1]
         assert green[33:72, 88:92].max() > 100
         assert green[:, 100:].max() < 100
+
+
+def test_a_photo_that_takes_too_much_memory_gets_a_smaller_copy(
+    copies: AnnotatedCopies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = SoleWorker.prepare
+
+    def prepared(self: SoleWorker, encoded: bytes, shapes: Any, *rest: Any) -> PreparedImage:
+        if shapes == ((HEIGHT, WIDTH),):
+            raise ImageFault(Rejection.TOO_COSTLY, "There is not enough memory.")
+        return prepare(self, encoded, shapes, *rest)
+
+    monkeypatch.setattr(SoleWorker, "prepare", prepared)
+    assert draw(copies, photo(tmp_path, "a.jpg")) == ""
+    with Image.open(tmp_path / "drawn" / "a.jpg") as drawn:
+        assert drawn.size == (WIDTH // 5, HEIGHT // 5)
 
 
 def test_what_is_left_of_a_damaged_photo_is_drawn_too(copies: AnnotatedCopies, tmp_path: Path) -> None:

@@ -94,6 +94,14 @@ def test_canons_newer_raw_is_a_container_of_boxes() -> None:
     assert refused(cr3(THUMB, SENSOR, 6)).reason is Rejection.UNSUPPORTED
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "jpeg"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_tiff_that_lacks_its_end_is_cut_short(compression: str | None, share: float) -> None:
+    """Its directory comes last; without it nobody knows its kind."""
+    data = encoded(picture(640, 424), "TIFF", compression=compression)
+    assert refused(data[: round(len(data) * share)]).reason is Rejection.TRUNCATED
+
+
 @pytest.mark.parametrize("marked", [{"t254": ("I", 1)}, {"t255": ("H", 2)}])
 def test_a_tiff_whose_first_page_is_a_reduced_one_is_unsupported(marked: Any) -> None:
     pixels = np.asarray(picture(640, 424)).tobytes()
