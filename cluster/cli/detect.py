@@ -147,7 +147,7 @@ async def _search(
                     problem = await asyncio.to_thread(copies.draw, asked, outcome)
                 output.show(asked, outcome)
                 if problem:
-                    output.tell(problem)
+                    output.tell_of_no_copy(problem)
                 advance()
 
 

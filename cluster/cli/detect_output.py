@@ -40,7 +40,7 @@ class Output:
     Attributes:
         counts: how many names were `detected`, `rejected` and `failed`, how many of the detected ones are
             `damaged`, and how many `faces` were found; `other` counts those rejected ones that are no photos,
-            but folders, links and patterns.
+            but folders, links and patterns; `not_drawn` counts annotated copies that were not written.
         is_json: whether JSON lines are printed.
         messages: where sentences for people go.
     """
@@ -92,6 +92,11 @@ class Output:
         if not self.counts:
             self._out.print(Text(f"{'status':<9} {'faces':>5} {'score':>6} {'ms':>7}  image", style="bold"))
         self._out.print(_row(asked.path, outcome))
+
+    def tell_of_no_copy(self, sentence: str) -> None:
+        """Say why there is no annotated copy of a photo, and count that."""
+        self.counts["not_drawn"] += 1
+        self.tell(sentence)
 
     def tell(self, sentence: str, style: str = "yellow") -> None:
         """Print a sentence for people."""

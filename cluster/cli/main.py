@@ -166,7 +166,7 @@ def detect(
         _end(error)
     if not counts:
         _end(ConfigurationError(_NO_PHOTO))
-    if counts["rejected"] or counts["failed"] or counts["damaged"]:
+    if any(counts[each] for each in ("rejected", "failed", "damaged", "not_drawn")):
         sys.exit(EXIT_SOME_NOT_DETECTED)
 
 

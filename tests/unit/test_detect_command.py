@@ -17,12 +17,14 @@ from click.testing import CliRunner
 
 from actors.faces import Detected, Failed, Failure, Outcome, Rejected, Rejection, Stamp
 from cluster.cli.detect import _following, _telling_pauses
+from cluster.cli.detect_output import Output
 from cluster.cli.folder_walk import NotLookedAt, Photo
 from cluster.cli.main import cli
 from cluster.cli.main import main as run_command
 from cluster.client.pipeline import CLOSED_MEANWHILE
 from cluster.errors import ClientNotUsable, ClusterUnavailable
 from cluster.node.kept import KeptCluster, KeptProcess
+from cluster.settings import Settings
 from tests.virtual_time import run
 
 
@@ -191,6 +193,25 @@ def test_what_can_be_looked_at_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert done.exit_code == 1
     assert "rejected (unreadable)" in done.stdout
     assert "No such file or directory" in done.stdout
+
+
+def test_a_copy_that_is_missing_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person asked for copies: that one of them was not written must not look like success."""
+    photo = tmp_path / "a.jpg"
+    photo.write_bytes(b"a photo")
+
+    async def search(
+        asked: Iterable[Photo], num_left: int, settings: Settings, output: Output, *_: Any, **__: Any
+    ) -> None:
+        output.show(next(iter(asked)), Detected(stamp=Stamp("a detector"), faces=(), width=1, height=1))
+        output.tell_of_no_copy("There is no annotated copy of a.jpg: the disk is full")
+
+    monkeypatch.setattr("cluster.cli.detect._search", search)
+    monkeypatch.setattr("cluster.cli.kept_cluster.find_suitable", lambda *_: (None, ""))
+    monkeypatch.setattr("cluster.cli.early_start.starting_early", lambda *_: nullcontext())
+    done = CliRunner().invoke(cli, ["detect", str(photo), "--annotate", str(tmp_path / "drawn")])
+    assert done.exit_code == 1
+    assert "1 detected" in done.output
 
 
 def test_a_list_may_have_names_that_are_no_unicode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
