@@ -170,7 +170,7 @@ class Batcher(Generic[Result]):
     ) -> ActorError | None:
         """Why an image that comes now is not taken; None if it is."""
         if self._closed:
-            return NotReady("The detector is stopping and takes no more images; ask again in a moment.")
+            return NotReady("The detector is stopping and takes no more images; ask again in a moment.", 1.0)
         max_queued = self._max_queued
         if priority is Priority.BULK:
             max_queued -= math.floor(self._max_queued * _KEPT_FOR_INTERACTIVE)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
-from actors.errors import DeviceHeld, DeviceUnavailable, LeaseOver
+from actors.errors import DeviceHeld, DeviceUnavailable, HeadSilent, LeaseOver
 from actors.ownership import DeviceLock
 from actors.session import OnnxSessionOpener, ProviderNames, SessionOpener
 from actors.settings import DetectorSettings, Provider
@@ -97,18 +97,30 @@ class Lease:
     def check(self) -> None:
         """Check the lease; called before and after every run on the device.
 
+        The device must not be used then, and an answer that it just gave must not be passed on.
+
         Raises:
-            LeaseOver: the device must not be used now, and an answer that it just gave must not be passed on.
+            LeaseOver: another process is the owner now.
+            HeadSilent: the head was not heard for too long.
         """
         with self._lock:
-            if self._reason:
-                raise LeaseOver(self._reason)
-            silent_s = self._clock() - self._renewed
-            if self._seconds is not None and silent_s > self._seconds:
-                raise LeaseOver(
-                    f"The detector has not heard from its cluster for {silent_s:.0f} s (its lease is "
-                    f"{self._seconds:g} s) and stopped using the device, because another may own it by now."
-                )
+            reason = self._reason
+        if reason:
+            raise LeaseOver(reason)
+        if (silence := self.silence()) is not None:
+            raise silence
+
+    def silence(self) -> HeadSilent | None:
+        """What to say while the lease is over because the head is silent; None while it is not over."""
+        with self._lock:
+            silent_s, seconds = self._clock() - self._renewed, self._seconds
+        if seconds is None or silent_s <= seconds:
+            return None
+        return HeadSilent(
+            f"The detector is well, but it has not heard the cluster's head for {silent_s:.0f} s (its lease "
+            f"is {seconds:g} s), so another process may own the device by now. It goes on when it hears the "
+            "head. If that takes long, check that the head runs, and that this machine reaches it."
+        )
 
 
 def own_a_device(

@@ -6,7 +6,8 @@
         ├── ModelUnavailable     weights missing, altered or of an unknown family
         ├── DeviceUnavailable    the provider that was asked for is not there
         ├── DeviceHeld           another process has the device; says which
-        ├── LeaseOver            the cluster was not heard for too long, or has another owner
+        ├── LeaseOver            another process has become the owner
+        ├── HeadSilent           the head was not heard for too long; the detector is well and waits for it
         ├── DeviceLies           the device computes wrong numbers (the golden photo shows it)
         ├── DeviceFailed         a run on the device raised an error
         ├── DeviceRemoved        the adapter is gone or was reset; only a new process gets it back
@@ -24,6 +25,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from actors.faces import Failure, Rejection
+
+#: A silent head is asked again and again, several times a second: its return is known soon.
+_HEAD_IS_ASKED_EVERY_S = 0.5
 
 
 class ActorError(Exception):
@@ -88,9 +92,19 @@ class DeviceHeld(DetectorFault):
 
 
 class LeaseOver(DetectorFault):
-    """The detector did not hear its cluster for longer than its lease, or another one took its place."""
+    """Another process has become the owner; this one never uses the device again."""
 
     failure = Failure.DETECTOR_LOST
+
+
+class HeadSilent(DetectorFault):
+    """The head was not heard for longer than the lease. Nobody lost anything: ask again when it is heard."""
+
+    failure = Failure.HEAD_SILENT
+
+    @property
+    def retry_after_s(self) -> float:
+        return _HEAD_IS_ASKED_EVERY_S
 
 
 class DeviceLies(DetectorFault):
@@ -130,9 +144,18 @@ class DeadlineMissed(DetectorFault):
 
 
 class NotReady(DetectorFault):
-    """The detector is starting, draining or stopped."""
+    """The detector is starting, draining or stopped; `wait_s` says when to ask again, where that helps."""
 
     failure = Failure.NOT_READY
+
+    def __init__(self, detail: str, wait_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.args = (detail, wait_s)
+        self.wait_s = wait_s
+
+    @property
+    def retry_after_s(self) -> float | None:
+        return self.wait_s
 
 
 class Busy(DetectorFault):

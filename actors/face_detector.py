@@ -23,7 +23,7 @@ from actors.batcher import Batcher
 from actors.call_path import CallPath
 from actors.device import Device
 from actors.encoded_image import EncodedImage
-from actors.errors import DetectorFault, NotReady, Quarantined
+from actors.errors import DetectorFault, HeadSilent, NotReady, Quarantined
 from actors.face_model import FaceModel
 from actors.faces import (
     Failure,
@@ -51,8 +51,11 @@ _DETAILS = {
     State.READY: "",
     State.STARTING: "fetching, opening or warming up the model",
     State.DRAINING: "stopping, and answering what it had accepted",
+    State.WAITING: "",
     State.FAULTY: "",
 }
+#: Draining ends with the process; a successor is there in seconds.
+_AFTER_DRAINING_S = 1.0
 
 
 class FaceDetector:
@@ -186,7 +189,12 @@ class FaceDetector:
 
     async def _ready(self, deadline: float) -> Batcher[ImageResult]:
         if self._draining:
-            raise NotReady(f"{self._name} is draining and takes no more images; ask again in a moment.")
+            raise NotReady(
+                f"{self._name} is draining and takes no more images; ask again in a moment.",
+                _AFTER_DRAINING_S,
+            )
+        # Images are not kept here while the head is silent: another detector may take them meanwhile.
+        self.lease.check()
         self._start_again_if_due()
         if not self._life.starting.done():
             left = None if math.isinf(deadline) else max(0.0, deadline - asyncio.get_running_loop().time())
@@ -254,7 +262,7 @@ class FaceDetector:
                     again_s = min(2 * again_s, _MAX_AGAIN_S)
                 elif self._life.ready_model() is not None:
                     again_s = START_AGAIN_S
-                    if loop.time() - proved_at >= interval_s:
+                    if loop.time() - proved_at >= interval_s and self.lease.silence() is None:
                         proved_at = loop.time()
                         await self._self_test()
             except Exception as error:
@@ -264,19 +272,24 @@ class FaceDetector:
     def _state(self) -> State:
         if self._draining:
             return State.DRAINING
+        if isinstance(self._life.fault, HeadSilent):
+            return State.WAITING
         if self._life.fault is not None:
             return State.FAULTY
-        return State.READY if self._life.starting.done() else State.STARTING
+        if not self._life.starting.done():
+            return State.STARTING
+        return State.READY if self.lease.silence() is None else State.WAITING
 
     def snapshot(self) -> Health:
         """Tell how the detector is, now and without waiting; any thread may call it."""
         life, state, tally = self._life, self._state(), self._tally
-        fault, model, recorder, holder = life.fault, life.ready_model(), life.recorder, life.holder
+        model, recorder, holder = life.ready_model(), life.recorder, life.holder
+        fault = self.lease.silence() if state is State.WAITING else life.fault
         now = self._clock()
         return Health(
             name=self._name,
             state=state,
-            detail=fault.detail if fault and state is State.FAULTY else _DETAILS[state],
+            detail=fault.detail if fault and state in (State.FAULTY, State.WAITING) else _DETAILS[state],
             failure=fault.failure if fault else Failure.NOT_READY if state is State.DRAINING else None,
             provider=model.provider if model else "",
             provider_requested=life.device.provider_name,

@@ -46,6 +46,8 @@ class Failure(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     QUARANTINED = "quarantined"
     DETECTOR_LOST = "detector_lost"
+    #: The detector is well and has not heard the cluster's head for too long: it may not use its device now.
+    HEAD_SILENT = "head_silent"
     NO_CLUSTER = "no_cluster"
     VERSION_MISMATCH = "version_mismatch"
     INTERNAL = "internal"
@@ -199,7 +201,7 @@ class Failed(Outcome):
     """We are at fault; `detail` says what happened and what to do.
 
     Attributes:
-        retry_after_s: how long to wait before asking again, where the detector can tell (busy).
+        retry_after_s: how long to wait before asking again, in seconds, where that can be told.
     """
 
     status: ClassVar[str] = "failed"
@@ -213,6 +215,8 @@ class State(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    #: Well, but its lease on the device is over: the head is silent. It goes on when it hears the head.
+    WAITING = "waiting"
     FAULTY = "faulty"
     DRAINING = "draining"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from actors import graph
 from actors.batch_file import BatchFile, runtime_version
 from actors.device import Device, Lease, opener_for, own_a_device, work_clock_for
-from actors.errors import DetectorFault, DeviceRemoved
+from actors.errors import DetectorFault, DeviceRemoved, HeadSilent
 from actors.face_model import FaceModel
 from actors.flight_recorder import FlightRecorder
 from actors.guard import Guard
@@ -134,7 +135,12 @@ class ModelLife:
             self._end_start_with(error, starting)
 
     def start_again_if_due(self, pause_s: float = START_AGAIN_S) -> bool:
-        """Start again if there is a fault and `pause_s` seconds have passed since; returns whether it did."""
+        """Start again if there is a fault and `pause_s` seconds have passed since; returns whether it did.
+
+        A start during which the head fell silent is made again as soon as the head is heard.
+        """
+        if isinstance(self.fault, HeadSilent):
+            pause_s = 0.0 if self.lease.silence() is None else math.inf
         if self.fault is None or self.clock() - self._fault_at < pause_s:
             return False
         if isinstance(self.fault, DeviceRemoved):
@@ -143,11 +149,16 @@ class ModelLife:
         return True
 
     def self_test(self) -> DetectorFault | None:
-        """Detect the golden photo now, and return what is wrong, which is `fault` from then on; blocks."""
+        """Detect the golden photo now, and return what is wrong, which is `fault` from then on; blocks.
+
+        A silent head says nothing about the device: it is returned, and is no `fault`.
+        """
         if (model := self.ready_model()) is None:
             return self.fault
         try:
             model.check_golden()
+        except HeadSilent as silent:
+            return silent
         except DetectorFault as fault:
             self._set_fault(fault)
             if isinstance(fault, DeviceRemoved):

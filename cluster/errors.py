@@ -123,10 +123,15 @@ COUNTS_OF: Mapping[Failure, Counts] = {
     Failure.OUT_OF_MEMORY: Counts.CALL,
     Failure.QUARANTINED: Counts.NOTHING,
     Failure.DETECTOR_LOST: Counts.CALL,
+    Failure.HEAD_SILENT: Counts.NOTHING,
     Failure.NO_CLUSTER: Counts.NOTHING,
     Failure.VERSION_MISMATCH: Counts.TRIP,
     Failure.INTERNAL: Counts.CALL,
 }
+
+#: "Not now": nobody is at fault and no answer was lost. The same photos may be asked for again, within their
+#: deadline, after the outcome's `retry_after_s`. That is flow control, and no retry.
+NOT_NOW = frozenset({Failure.BUSY, Failure.NOT_READY, Failure.HEAD_SILENT})
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ _COLOURS = {
     "away": "red",
     "half_open": "yellow",
     "starting": "yellow",
+    "waiting": "yellow",
     "draining": "yellow",
 }
 

@@ -1,4 +1,4 @@
-"""Asks a detector for the prepared images of a call, and again for those that were busy."""
+"""Asks a detector for the prepared images of a call, and again for those that it answers with "not now"."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from actors.encoded_image import SentImage
 from actors.faces import Failed, Failure, Priority
 from cluster.client.call import CallImage, client_stamp
 from cluster.client.detector import Detector
-from cluster.client.detector_pool import DetectorPool
+from cluster.client.detector_pool import DetectorPool, Patience
 from cluster.client.metrics import ClientMetrics
 from cluster.client.wire import WireChoice, num_bytes
-from cluster.errors import NotAnswered, Refused
+from cluster.errors import NOT_NOW, NotAnswered, Refused
 from cluster.telemetry.tracing import Tracer
 
-#: The shortest wait before busy images are asked for again.
+#: The shortest wait before images are asked for again.
 _MIN_WAIT_S = 0.05
 
 
@@ -48,7 +48,7 @@ class Asking:
         self._encode = encode
 
     async def until_answered(
-        self, images: Sequence[CallImage], priority: Priority, until: float, *, patient: bool
+        self, images: Sequence[CallImage], priority: Priority, until: float, *, patience: Patience
     ) -> None:
         """Give each image a detector's outcome, or the failure that says why it has none.
 
@@ -56,14 +56,15 @@ class Asking:
             images: prepared, and few enough for one question.
             priority: of the call.
             until: when an answer is of no use any more, on the clock.
-            patient: whether to wait while every circuit is open, and not to fail at once.
+            patience: what to wait for, and not to fail at once.
         """
         asked = list(images)
         late = self._failed(Failure.DEADLINE, "The time was up before the photo was sent.")
         for image in asked:
             image.outcome = late
         while asked and self._clock() < until:
-            await self._once(asked, priority, until, patient=patient)
+            if not await self._once(asked, priority, until, patience):
+                return
             waits_s = [wait_s for image in asked if (wait_s := _wait_s(image)) is not None]
             asked = [image for image in asked if _wait_s(image) is not None]
             if not asked or self._clock() + max(waits_s) >= until:
@@ -72,11 +73,12 @@ class Asking:
             await asyncio.sleep(max(waits_s))
 
     async def _once(
-        self, images: Sequence[CallImage], priority: Priority, until: float, *, patient: bool
-    ) -> None:
+        self, images: Sequence[CallImage], priority: Priority, until: float, patience: Patience
+    ) -> bool:
+        """Ask once; returns whether a detector was asked."""
         try:
             with self._tracer.span("wait for detector"):
-                detector = await self._pool.choose(until, patient=patient)
+                detector = await self._pool.choose(until, patience)
             photos = await self._to_send(images, detector, priority)
             with self._tracer.span("ask detector", detector=detector.name, num_images=len(photos)) as span:
                 journey = detector.link.begin(self._clock(), num_bytes(photos))
@@ -85,12 +87,17 @@ class Asking:
                 span.add(incarnation=answers[0].stamp.incarnation)
                 span.outcomes(answers)
         except Refused as refused:
+            # The pool has waited for as long as `patience` allows: this is no answer to ask again after.
             fault = refused.fault
-            answers = [self._failed(fault.failure, fault.detail, refused.retry_after_s)] * len(images)
+            refusal = self._failed(fault.failure, fault.detail, refused.retry_after_s)
+            for image in images:
+                image.outcome = refusal
+            return False
         except NotAnswered as error:
             answers = [self._failed(error.fault.failure, error.fault.detail)] * len(images)
         for image, answer in zip(images, answers, strict=True):
             image.outcome = answer
+        return True
 
     async def _to_send(
         self, images: Sequence[CallImage], detector: Detector, priority: Priority
@@ -116,6 +123,6 @@ class Asking:
 def _wait_s(image: CallImage) -> float | None:
     """How long a detector told us to wait with this image, in seconds; None if it did not."""
     outcome = image.outcome
-    if isinstance(outcome, Failed) and outcome.reason is Failure.BUSY and outcome.retry_after_s is not None:
+    if isinstance(outcome, Failed) and outcome.reason in NOT_NOW and outcome.retry_after_s is not None:
         return max(_MIN_WAIT_S, outcome.retry_after_s)
     return None

@@ -17,6 +17,7 @@ from actors.images import PreparedImage
 from actors.observer import Observer
 from actors.settings import DetectorSettings
 from cluster.client.call import Call, CallImage
+from cluster.errors import NOT_NOW, Refused
 from cluster.settings import FallbackSettings
 from cluster.telemetry.tracing import OFF, Tracer
 
@@ -131,16 +132,16 @@ class CpuFallback:
         """How long a detector may take before the CPU is asked; None: as long as the caller's deadline."""
         return self._settings.after_s if self._settings.policy == "after_s" else None
 
-    async def stand_in(self, call: Call, *, circuits_are_open: bool) -> None:
+    async def stand_in(self, call: Call, refusal: Refused | None) -> None:
         """Put the CPU's outcome in place of each failure that the policy gives it.
 
         A failure that stays gets a sentence on why the CPU did not stand in.
 
         Args:
             call: its prepared images have the outcomes that the detectors gave.
-            circuits_are_open: whether no detector may be asked now.
+            refusal: why no detector may be asked now; None if one may.
         """
-        if not circuits_are_open and self.patience_s is None:
+        if refusal is None and self.patience_s is None:
             return
         left_s = call.deadline - self._clock()
         failed = [image for image in call.prepared if _may_stand_in(image)]
@@ -154,7 +155,10 @@ class CpuFallback:
                 f"budget (fallback.max_images_per_minute); the next in {self._budget.wait_s:.0f} s.",
             )
         taken = failed[:num_taken]
-        when = "circuit open" if circuits_are_open else "no answer"
+        if refusal is None:
+            when = "no answer"
+        else:
+            when = "not now" if refusal.fault.failure in NOT_NOW else "circuit open"
         answers = await self._run([image.photo for image in taken if image.photo], call.priority, left_s)
         for image, answer in zip(taken, answers, strict=True):
             self._replace(image, answer, when)

@@ -29,6 +29,7 @@ class Detector:
         link: the way to it, as this client measures it.
         health: what it last reported; None if it never answered.
         is_away: whether it left the last question unanswered.
+        not_now: why it may not be asked now although it is well, as while the head is silent; else None.
         num_in_flight: images that this client has sent and that are not answered yet.
         num_of_others: images of other clients that it had at its last report.
         epoch: the newest epoch that was heard; answers of earlier epochs are refused.
@@ -49,18 +50,23 @@ class Detector:
         self.link = Link()
         self.health: Health | None = None
         self.is_away = False
+        self.not_now: Fault | None = None
         self.num_in_flight = 0
         self.num_of_others = 0
         self.epoch = 0
         self.heard_at = now
         self.last_error = ""
         self._ready_at = now
+        #: Since when it may take `grace_s` to be ready: a new process begins anew, once.
+        self._grace_from = now
+        self._has_new_process = False
         self._was_ready = True
 
     @property
     def is_ready(self) -> bool:
         """Whether it would answer a call now, by its last report."""
-        return not self.is_away and self.health is not None and self.health.state is State.READY
+        is_well = self.health is not None and self.health.state is State.READY
+        return is_well and not self.is_away and self.not_now is None
 
     @property
     def expected_ms(self) -> float:
@@ -76,10 +82,10 @@ class Detector:
         speed = self.link.bytes_per_s
         return DetectorStatus(
             name=self.name,
-            state="away" if self.is_away else state,
+            state="away" if self.is_away else str(State.WAITING) if self.not_now else state,
             circuit=str(view.state),
             reason=str(view.cause.failure) if view.cause else "",
-            detail=view.cause.detail if view.cause else "",
+            detail=view.cause.detail if view.cause else self.not_now.detail if self.not_now else "",
             since_s=round(view.since_s, 1),
             retry_after_s=round(view.retry_after_s, 1),
             num_calls=view.num_calls,
@@ -96,19 +102,36 @@ class Detector:
         """Take in what the detector reports of itself; a report of an earlier owner is ignored."""
         if health.stamp.epoch < self.epoch:
             return
+        is_new = self.health is not None and self.health.stamp.incarnation != health.stamp.incarnation
+        if is_new and not self._has_new_process:
+            self._has_new_process, self._grace_from = True, now
         self.health, self.is_away, self.epoch, self.heard_at = health, False, health.stamp.epoch, now
+        self.not_now = None
         self.num_of_others = max(0, health.num_queued + health.num_running - self.num_in_flight)
         if health.state is State.READY:
-            self._ready_at = now
+            self._ready_at = self._grace_from = now
+            self._has_new_process = False
             if not self._was_ready:
                 # Only a detector that passed its self-test is READY, so the next probe need not wait.
                 self.circuit.probe_soon(now)
         elif health.failure is not None and COUNTS_OF[health.failure] is Counts.TRIP:
             self._trip(now, Fault.of(health.failure, health.detail))
-        elif now - self._ready_at > self._settings.grace_s:
-            waited = f"It has been {health.state} for {now - self._ready_at:.0f} s: {health.detail}."
-            self._trip(now, Fault.of(health.failure or Failure.NOT_READY, waited))
+        elif health.state is State.WAITING:
+            # It is well: no circuit opens, however long the head is silent.
+            self.not_now = Fault.of(Failure.HEAD_SILENT, health.detail)
+        elif now - self._grace_from > self._settings.grace_s:
+            self._trip(now, Fault.of(health.failure or Failure.NOT_READY, self._not_ready(now, health)))
         self._was_ready = health.state is State.READY
+
+    def _not_ready(self, now: float, health: Health) -> str:
+        """For how long it has not been ready, in words; the present process may be a few seconds old."""
+        waited_s = now - self._ready_at
+        if health.uptime_s >= waited_s:
+            return f"It has been {health.state} for {waited_s:.0f} s: {health.detail}."
+        return (
+            f"It has not been ready for {waited_s:.0f} s. Its process is {health.uptime_s:.0f} s old and "
+            f"{health.state}: {health.detail}."
+        )
 
     def silent(self, now: float, cause: Fault) -> None:
         """Take in that the detector did not report. After `grace_s` of silence its circuit opens."""
@@ -147,6 +170,9 @@ class Detector:
         """Judge one call by most of its images; outcomes that say nothing about the device do not count."""
         answered = [each for each in outcomes if isinstance(each, Detected)]
         failed = [each for each in outcomes if isinstance(each, Failed)]
+        if silent := [each for each in failed if each.reason is Failure.HEAD_SILENT]:
+            self.not_now = Fault.of(Failure.HEAD_SILENT, silent[-1].detail)
+            self._was_ready = False
         counted = [each for each in failed if COUNTS_OF[each.reason] is not Counts.NOTHING]
         if counted:
             self.last_error = counted[-1].detail
@@ -156,6 +182,7 @@ class Detector:
         if counted and len(counted) >= len(answered):
             return self.circuit.record(now, Fault.of(counted[-1].reason, counted[-1].detail))
         if answered:
+            self.not_now = None
             slowest_ms = max(each.times.run_ms for each in answered)
             self.circuit.record(now, slow=slowest_ms > self._settings.slow_run_s * 1000)
         return None

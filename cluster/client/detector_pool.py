@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from functools import partial
 
 from actors.encoded_image import SentImage
@@ -26,8 +27,25 @@ from cluster.telemetry.rate_limit import rate_limited_log
 _LOOK_EVERY_S = 2.0
 #: How long a report may take; a detector that takes longer is not chosen while there are others.
 _ANSWER_WITHIN_S = 5.0
+#: A detector that is well and may not be asked now is looked at as often as this: it goes on at any moment.
+_LOOK_AGAIN_EVERY_S = 0.5
+_LOOK_AGAIN_WITHIN_S = 2.0
 #: An answer that the detector gives just in time still has to travel.
 _GRACE_S = 0.5
+
+
+class Patience(StrEnum):
+    """What a call waits for within its time; it is refused at once while anything else keeps it waiting.
+
+    Attributes:
+        NOTHING: somebody else can answer, such as the CPU.
+        NOT_NOW: a detector that is well, and goes on when it hears the head.
+        ANYTHING: that, and a circuit that closes again.
+    """
+
+    NOTHING = "nothing"
+    NOT_NOW = "not_now"
+    ANYTHING = "anything"
 
 
 class DetectorPool:
@@ -66,7 +84,7 @@ class DetectorPool:
         self._begun = self._clock()
         self._nobody_because = ""
         self._changed = asyncio.Event()
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._shown: dict[str, CircuitState] = {}
         self.detectors: dict[str, Detector] = {}
@@ -106,20 +124,24 @@ class DetectorPool:
 
     def watch(self) -> None:
         """Look after the detectors from now on, every few seconds."""
-        self._watching = asyncio.create_task(
-            repeat_async(
-                self.look,
-                name="Watching the detectors",
+        watches = (
+            (self.look, "Watching the detectors", _LOOK_EVERY_S),
+            (self.look_again, "Waiting for a detector to go on", _LOOK_AGAIN_EVERY_S),
+        )
+        for step, name, every_s in watches:
+            watch = repeat_async(
+                step,
+                name=name,
                 log=self._log,
-                every_s=_LOOK_EVERY_S,
+                every_s=every_s,
                 # A cluster that is away is no news: the watch waits until it is back.
                 expected=(NotAnswered, DetectorNotReady),
             )
-        )
+            self._watching.append(asyncio.create_task(watch))
 
     async def close(self) -> None:
         """End the watch and every probe."""
-        tasks = [*self._probes.values(), *([self._watching] if self._watching else ())]
+        tasks = [*self._probes.values(), *self._watching]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -137,8 +159,10 @@ class DetectorPool:
     def refusal(self) -> Refused | None:
         """Why no detector may be asked now; None if one may, or if it is too early to say."""
         now = self._clock()
-        if any(each.circuit.state(now) is CircuitState.CLOSED for each in self.detectors.values()):
-            return None
+        if closed := self._closed(now):
+            causes = [each.not_now for each in closed]
+            cause = causes[0]
+            return None if cause is None or None in causes else Refused(cause, _LOOK_AGAIN_EVERY_S)
         if self.detectors:
             views = [each.circuit.view(now) for each in self.detectors.values()]
             first = min(views, key=lambda view: view.retry_after_s)
@@ -148,26 +172,24 @@ class DetectorPool:
             return None
         return Refused(Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._cluster.why_not), 10.0)
 
-    async def choose(self, until: float, *, patient: bool) -> Detector:
-        """Choose the detector that would answer soonest, of those whose circuit is closed.
+    async def choose(self, until: float, patience: Patience) -> Detector:
+        """Choose the detector that would answer soonest, of those that may be asked.
 
         Args:
             until: when to give up, on the pool's clock.
-            patient: whether to wait for a circuit to close, instead of raising `Refused` at once.
+            patience: what to wait for until then, instead of raising `Refused` at once.
 
         Raises:
             Refused: no detector may be asked; says why.
         """
         while True:
             now = self._clock()
-            closed = [
-                each for each in self.detectors.values() if each.circuit.state(now) is CircuitState.CLOSED
-            ]
+            closed = [each for each in self._closed(now) if each.not_now is None]
             if closed:
                 best = [each for each in closed if each.is_ready] or closed
                 return best[0] if len(best) == 1 else min(best, key=lambda each: each.expected_ms)
             refusal = self.refusal()
-            if refusal is not None and not patient:
+            if refusal is not None and not _waits_for(refusal.fault, patience):
                 raise refusal
             if now >= until:
                 too_early = Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._cluster.why_not)
@@ -233,6 +255,13 @@ class DetectorPool:
             # Raised at the end, so that an error with one detector costs the others no probe.
             raise unforeseen
 
+    async def look_again(self) -> None:
+        """Look once after the detectors that are well and may not be asked now."""
+        waiting = [each for each in self.detectors.values() if each.not_now is not None]
+        if waiting:
+            await asyncio.gather(*(self._look_at(each, _LOOK_AGAIN_WITHIN_S) for each in waiting))
+            self._note_changes()
+
     def reset(self, name: str | None = None) -> None:
         """Close every circuit, or the one of a detector, because a person says so."""
         for each in self.detectors.values():
@@ -269,10 +298,14 @@ class DetectorPool:
             # It belonged to the cluster that was here before, or was removed.
             del self.detectors[name]
 
-    async def _look_at(self, detector: Detector) -> None:
+    def _closed(self, now: float) -> list[Detector]:
+        """The detectors whose circuit is closed."""
+        return [each for each in self.detectors.values() if each.circuit.state(now) is CircuitState.CLOSED]
+
+    async def _look_at(self, detector: Detector, within_s: float = _ANSWER_WITHIN_S) -> None:
         asked = self._clock()
         try:
-            health = await self.health(detector.name, 0.0, _ANSWER_WITHIN_S)
+            health = await self.health(detector.name, 0.0, within_s)
         except DetectorNotReady as error:
             detector.silent(self._clock(), Fault.of(error.failure, str(error)))
         else:
@@ -318,10 +351,10 @@ class DetectorPool:
     def _note_changes(self) -> None:
         """Log every circuit that has changed, and note since when no detector may be asked."""
         now = self._clock()
-        if self.refusal() is None:
-            self.refused_since = None
-        elif self.refused_since is None:
-            self.refused_since = now
+        since = None if self.refusal() is None else now if self.refused_since is None else self.refused_since
+        if (since is None) is not (self.refused_since is None):
+            self._changed.set()
+        self.refused_since = since
         for each in self.detectors.values():
             state = each.circuit.state(now)
             before, self._shown[each.name] = self._shown.get(each.name, CircuitState.CLOSED), state
@@ -335,3 +368,10 @@ class DetectorPool:
             elif before is CircuitState.CLOSED and view.cause is not None:
                 why = (view.cause.failure, view.cause.detail)
                 self._log.warning("The circuit of %s is open (%s): %s", each.name, *why, extra=about)
+
+
+def _waits_for(fault: Fault, patience: Patience) -> bool:
+    """Whether a call of that patience waits while no detector may be asked, for this reason."""
+    if patience is Patience.NOT_NOW:
+        return fault.failure is Failure.HEAD_SILENT
+    return patience is Patience.ANYTHING

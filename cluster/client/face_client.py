@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 from actors.faces import Failed, Failure, Health, Outcome, Priority
 from actors.images import ImageSource
 from cluster.client.call import Call, client_stamp, in_questions, refuse_one
+from cluster.client.detector_pool import Patience
 from cluster.client.parts import Parts
 from cluster.client.pipeline import CLOSED_MEANWHILE, pipelined
 from cluster.client.status import ClientStatus
@@ -213,7 +214,7 @@ class FaceClient:
         self._check()
         pool = self._parts.pool
         try:
-            detector = await pool.choose(self._loop.time() + wait_s, patient=False)
+            detector = await pool.choose(self._loop.time() + wait_s, Patience.NOT_NOW)
         except Refused as refused:
             if not pool.detectors:
                 raise DetectorNotReady(refused.fault.detail, refused.fault.failure) from refused
@@ -324,10 +325,15 @@ class FaceClient:
         may_fall_back = self._parts.fallback.serves(call.priority)
         patience_s = self._parts.fallback.patience_s if may_fall_back else None
         until = call.deadline if patience_s is None else min(call.deadline, self._loop.time() + patience_s)
-        # Bulk images would rather wait for a circuit to close than fail, unless the CPU takes them.
-        patient = call.priority is Priority.BULK and not may_fall_back
+        patience = Patience.NOT_NOW
+        if may_fall_back and patience_s is None:
+            # The CPU answers while no detector may be asked, whatever the reason.
+            patience = Patience.NOTHING
+        elif call.priority is Priority.BULK and not may_fall_back:
+            # Bulk images would rather wait for a circuit to close than fail.
+            patience = Patience.ANYTHING
         asked = [
-            self._parts.asking.until_answered(images, call.priority, until, patient=patient)
+            self._parts.asking.until_answered(images, call.priority, until, patience=patience)
             for images in in_questions(call.prepared)
         ]
         # Nearly always it is one; a task of its own would cost as much as packing the call.
@@ -336,8 +342,7 @@ class FaceClient:
     async def _ask_cpu(self, call: Call) -> None:
         """Let the CPU stand in for failures, where the policy says so."""
         if self._parts.fallback.serves(call.priority):
-            circuits_are_open = self._parts.pool.refusal() is not None
-            await self._parts.fallback.stand_in(call, circuits_are_open=circuits_are_open)
+            await self._parts.fallback.stand_in(call, self._parts.pool.refusal())
 
     def _failed(self, failure: Failure, detail: str, retry_after_s: float | None = None) -> Failed:
         """The outcome of an image that no detector has answered."""

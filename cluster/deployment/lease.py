@@ -16,6 +16,8 @@ from cluster.backoff import Backoff
 from cluster.node.contract import DRAIN_NOTE
 
 _EXIT_SUCCEEDED = 75
+#: While the head is silent it is asked more often, so that its return is known at once.
+_SILENT_PAUSE_S = 0.1
 
 
 class LeaseKeeper:
@@ -50,6 +52,7 @@ class LeaseKeeper:
         self._end = end
         self._sleep = sleep
         self._draining = False
+        self._is_silent = False
 
     def run(self) -> None:
         """Take a step every second or more often, until the process ends."""
@@ -61,7 +64,7 @@ class LeaseKeeper:
             every_s=every_s,
             # The pauses do not grow: without steps the lease would end.
             backoff=Backoff(first_s=every_s, most_s=every_s),
-            wait=self._sleep,
+            wait=self._pause,
         )
 
     def step(self) -> None:
@@ -71,9 +74,11 @@ class LeaseKeeper:
         except Exception:
             # Whatever the error was, the cluster did not answer. The lease's age is read after the attempt:
             # so a machine that was asleep asks once before it gives up.
+            self._is_silent = True
             if self._detector.lease.age_s > 2 * self._lease_s:
                 self._stop("The cluster was silent for twice the lease; this process gives up the device.")
             return
+        self._is_silent = False
         if newest > self._detector.epoch:
             self._detector.lease.end("Another process owns this detector's name now.")
             self._stop("A newer owner has this detector's name; this process gives up the device.")
@@ -82,6 +87,9 @@ class LeaseKeeper:
         if self._notes is not None and (self._notes / DRAIN_NOTE).exists() and not self._draining:
             threading.Thread(target=self._detector.drain_from_outside, name="drain", daemon=True).start()
             self._draining = True
+
+    def _pause(self, seconds: float) -> None:
+        self._sleep(min(seconds, _SILENT_PAUSE_S) if self._is_silent else seconds)
 
     def _stop(self, why: str) -> None:
         # Never `exit_actor`: Ray would take that as intended and would not restart the detector.

@@ -201,7 +201,9 @@ class DetectorMetrics(Observer):
                 incarnation=health.stamp.incarnation,
             )
         self._observe("rayface_owner_since_seconds", health.owner_since or 0.0)
-        self._observe("rayface_golden_ok", float(health.state is State.READY))
+        # A detector that waits for the head has not failed its test.
+        is_right = health.state in (State.READY, State.WAITING)
+        self._observe("rayface_golden_ok", float(is_right))
         if health.golden_age_s is not None:
             self._observe("rayface_golden_age_seconds", health.golden_age_s)
         self._observe("rayface_suspects", health.num_suspects)

@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.faces import Failure, Outcome, Priority
 from cluster.client.circuit_breaker import CircuitState
-from cluster.client.detector_pool import DetectorPool
+from cluster.client.detector_pool import DetectorPool, Patience
 from cluster.errors import Fault, NotAnswered
 from cluster.settings import CircuitSettings
 from tests.unit.fake_cluster import FakeCluster, failed
@@ -48,4 +48,4 @@ def state(pool: DetectorPool, name: str = "FaceDetector") -> CircuitState:
 
 
 async def chosen(pool: DetectorPool) -> str:
-    return (await pool.choose(asyncio.get_running_loop().time() + 1.0, patient=False)).name
+    return (await pool.choose(asyncio.get_running_loop().time() + 1.0, Patience.NOT_NOW)).name

@@ -8,6 +8,7 @@ import pytest
 
 from actors.faces import Detected, Failed, Failure, Stamp, State
 from cluster.client.detector import Detector
+from cluster.client.detector_pool import Patience
 from cluster.errors import DetectorNotReady, Refused
 from tests.unit.fake_cluster import FakeCluster, detected, health
 from tests.unit.pools import CLOSED, FAULT, SETTINGS, chosen, pool, started, state
@@ -92,7 +93,7 @@ def test_who_is_patient_waits_for_the_circuit_to_close() -> None:
         cluster.healths["FaceDetector"] = health(state=State.FAULTY, failure=Failure.DEVICE_LIES)
         await asyncio.sleep(3.0)
         loop = asyncio.get_running_loop()
-        waiting = asyncio.create_task(made.choose(loop.time() + 100.0, patient=True))
+        waiting = asyncio.create_task(made.choose(loop.time() + 100.0, Patience.ANYTHING))
         await asyncio.sleep(20.0)
         assert not waiting.done()
         cluster.healths["FaceDetector"] = health()
@@ -101,7 +102,7 @@ def test_who_is_patient_waits_for_the_circuit_to_close() -> None:
         await asyncio.sleep(3.0)
         begun = loop.time()
         with pytest.raises(Refused):
-            await made.choose(begun + 5.0, patient=True)
+            await made.choose(begun + 5.0, Patience.ANYTHING)
         assert loop.time() - begun == pytest.approx(5.0, abs=0.1)
         await made.close()
 
@@ -118,12 +119,12 @@ def test_a_cluster_that_was_never_there_is_waited_for_and_then_said() -> None:
         made.watch()
         loop = asyncio.get_running_loop()
         with pytest.raises(Refused, match="away"):
-            await made.choose(loop.time() + 4.0, patient=False)
+            await made.choose(loop.time() + 4.0, Patience.NOT_NOW)
         assert loop.time() == pytest.approx(4.0, abs=0.1)
         await asyncio.sleep(30.0)
         begun = loop.time()
         with pytest.raises(Refused, match="away"):
-            await made.choose(begun + 4.0, patient=False)
+            await made.choose(begun + 4.0, Patience.NOT_NOW)
         assert loop.time() == begun
         cluster.healths["FaceDetector"] = health()
         await asyncio.sleep(3.0)

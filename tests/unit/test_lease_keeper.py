@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.device import Lease
-from actors.errors import LeaseOver
+from actors.errors import HeadSilent, LeaseOver
 from cluster.deployment.lease import LeaseKeeper
 from cluster.node.contract import DRAIN_NOTE
 from tests.unit.fake_cluster import quiet
@@ -79,7 +79,7 @@ def test_silence_pauses_and_then_ends_the_owner(
     cluster.silent = True
     detector.now = 10.5
     keeper.step()
-    with pytest.raises(LeaseOver):
+    with pytest.raises(HeadSilent):
         detector.lease.check()
     assert ends == []
     detector.now = 20.5
@@ -116,6 +116,25 @@ def test_a_head_that_lost_its_memory_ends_nobody(
     cluster.newest = 0
     keeper.step()
     assert ends == []
+
+
+def test_a_silent_head_is_asked_so_often_that_its_return_is_known_at_once() -> None:
+    """Each question takes two seconds; the pauses between them are short until the head is heard."""
+    detector, cluster = _Detector(), _Cluster()
+    pauses: list[tuple[bool, float]] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append((cluster.silent, seconds))
+        detector.now += seconds + (2.0 if cluster.silent else 0.0)
+        cluster.silent = 3 <= len(pauses) < 9
+        if len(pauses) == 12:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        keeper_of(detector, cluster, sleep=sleep, end=lambda code: None).run()
+    assert max(pause_s for is_silent, pause_s in pauses if is_silent) <= 0.1
+    assert min(pause_s for is_silent, pause_s in pauses if not is_silent) > 0.5
+    detector.lease.check()
 
 
 def test_the_note_drains_once(tmp_path: Path) -> None:

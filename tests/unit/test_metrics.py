@@ -70,7 +70,7 @@ def test_what_a_detector_does_is_counted() -> None:
     assert sink.values("rayface_queue_images") == [2, 3]
     assert sink.values("rayface_faults_total") == [1]
     states = {tags["state"]: value for name, value, tags in sink.seen if name == "rayface_state"}
-    assert states == {"ready": 1, "starting": 0, "faulty": 0, "draining": 0}
+    assert states == {"ready": 1, "starting": 0, "waiting": 0, "faulty": 0, "draining": 0}
     assert all(tags["detector"] == "FaceDetector" for _, _, tags in sink.seen)
 
 

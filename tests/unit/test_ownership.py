@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from actors.device import Device, Lease, own_a_device, work_clock_for
-from actors.errors import DeviceHeld, DeviceUnavailable, LeaseOver
+from actors.errors import DeviceHeld, DeviceUnavailable, HeadSilent, LeaseOver
 from actors.ownership import DeviceLock, Holder
 from actors.settings import DetectorSettings
 
@@ -163,7 +163,7 @@ def test_a_lease_ends_in_silence_and_goes_on_when_the_cluster_is_heard() -> None
     now[0] += 10.0
     lease.check()
     now[0] += 0.1
-    with pytest.raises(LeaseOver, match="has not heard"):
+    with pytest.raises(HeadSilent, match="has not heard"):
         lease.check()
     lease.renew()
     lease.check()

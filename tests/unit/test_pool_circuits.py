@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from actors.faces import Failure, State
+from actors.faces import Failure, Stamp, State
 from cluster.client.detector import Detector
 from cluster.errors import Refused
 from tests.unit.fake_cluster import FakeCluster, detected, failed, health, lost
@@ -136,6 +136,39 @@ def test_a_start_that_never_ends_opens_it_too() -> None:
         assert state(made) is CLOSED
         await asyncio.sleep(15.0)
         assert state(made) is not CLOSED
+        await made.close()
+
+    run(story())
+
+
+def test_a_new_process_has_the_whole_grace_and_is_not_called_old() -> None:
+    """It counts from its own beginning. If processes begin again and again, the circuit opens."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        cluster = FakeCluster()
+        made = await started(cluster, grace_s=30.0)
+
+        def process(number: int) -> None:
+            stamp = Stamp("FaceDetector on a test", "fake@0", f"life-{number}")
+            starting = {"state": State.STARTING, "detail": "warming up", "stamp": stamp}
+            cluster.healths["FaceDetector"] = health(**starting, uptime_s=1.0)
+
+        cluster.silent.add("FaceDetector")
+        await asyncio.sleep(25.0)
+        cluster.silent.clear()
+        process(2)
+        await asyncio.sleep(20.0)
+        assert state(made) is CLOSED
+        for number in range(3, 6):
+            process(number)
+            await asyncio.sleep(6.0)
+        assert state(made) is not CLOSED
+        refused = made.refusal()
+        assert refused is not None
+        waited_s = int(refused.fault.detail.split("not been ready for ")[1].split()[0])
+        assert waited_s == pytest.approx(loop.time(), abs=4.0)
+        assert "Its process is 1 s old and starting: warming up." in refused.fault.detail
         await made.close()
 
     run(story())
