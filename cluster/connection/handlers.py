@@ -18,7 +18,7 @@ from cluster.deployment import placement
 from cluster.deployment.packed import PackedCall, SharedImage, Terms, pack_call, unpack_call
 from cluster.deployment.prepare_task import PrepareOrder, Unusable, prepare_photo
 from cluster.deployment.ray_metrics import RayMetrics
-from cluster.node.addresses import knock, split_address
+from cluster.node.addresses import greet, split_address
 from cluster.ray_internals import KeyValueStore
 from cluster.settings import Settings
 from cluster.slabs import Slabs
@@ -236,7 +236,8 @@ class Handlers:
         if self._settings.cluster.address is None:
             problem = ""
         else:
-            problem = await asyncio.to_thread(knock, *split_address(self._address))
+            # A process that hangs still has its connections accepted; only a reaction shows that it is well.
+            problem = await asyncio.to_thread(greet, *split_address(self._address))
         if problem:
             self._unheard_since = None
             return ""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Callable, Mapping, MutableMapping
 
 from cluster.errors import ClusterUnavailable, ConfigurationError
-from cluster.node.addresses import is_loopback
+from cluster.node.addresses import greet, is_loopback
 from cluster.node.contract import COMMON, RESOURCE
 from cluster.node.token import have_token
 from cluster.ray_internals import (
@@ -20,7 +19,7 @@ from cluster.ray_internals import (
 )
 from cluster.settings import Settings
 
-_KNOCK_TIMEOUT_S = 10.0
+_GREET_TIMEOUT_S = 10.0
 _DRIVER = {**COMMON, **DRIVER_VARIABLES}
 # Nothing leaves the machine unasked.
 _EMBEDDED = {"RAY_USAGE_STATS_ENABLED": "0", **EMBEDDED_VARIABLES}
@@ -43,7 +42,7 @@ def join_or_start(settings: Settings) -> Callable[[], None]:
         _set_defaults(os.environ, _DRIVER)
         address = resolve(settings)
         _stay_on_loopback(os.environ, address.rpartition(":")[0] or address, allow_clusters)
-        _knock(settings, address)
+        _greet(settings, address)
     import ray
 
     try:
@@ -132,17 +131,14 @@ def _stay_on_loopback(
     allow(is_allowed)
 
 
-def _knock(settings: Settings, address: str) -> None:
-    """Refuse an address where nobody listens at once; Ray itself would go on trying for minutes."""
+def _greet(settings: Settings, address: str) -> None:
+    """Refuse an address where nobody reacts at once; Ray itself would go on trying for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return
-    try:
-        with socket.create_connection((host, int(port)), timeout=_KNOCK_TIMEOUT_S):
-            return
-    except OSError as error:
-        unheard = f"nobody answers at {address} ({error.strerror or error})"
-        raise ClusterUnavailable(_why_no_cluster(settings, ConnectionError(unheard))) from error
+    if problem := greet(host, int(port), _GREET_TIMEOUT_S):
+        unheard = f"nobody answers at {address} ({problem})"
+        raise ClusterUnavailable(_why_no_cluster(settings, ConnectionError(unheard)))
 
 
 def _why_no_cluster(settings: Settings, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Addresses of machines: finds this machine's own address, splits HOST:PORT, and knocks at ports."""
+"""Addresses of machines: finds this machine's own address, splits HOST:PORT, knocks at ports and greets."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from cluster.errors import ClusterUnavailable
 #: An address that no machine has (RFC 5737). The way to it leaves by the interface that other machines see.
 _NOWHERE = "203.0.113.1:9"
 _KNOCK_TIMEOUT_S = 2.0
+#: How a client of gRPC begins: HTTP/2's preface and empty settings (RFC 9113, 3.4). A server answers at once.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 
 def own_address(head_address: str) -> str:
@@ -80,10 +82,27 @@ def knock(host: str, port: int, timeout_s: float = _KNOCK_TIMEOUT_S) -> str:
     try:
         with socket.create_connection((host, port), timeout=timeout_s):
             return ""
-    except TimeoutError:
-        return "no answer (a firewall drops it, or the address is wrong)"
     except OSError as error:
-        return error.strerror or str(error)
+        return _why(error)
+
+
+def greet(host: str, port: int, timeout_s: float = _KNOCK_TIMEOUT_S) -> str:
+    """Connect to a server of gRPC and wait until it reacts; returns what went wrong, in words, or "".
+
+    The system accepts connections for a process that hangs; so a knock says nothing about the process.
+    """
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s) as there:
+            try:
+                # Whatever comes is a reaction: settings, an alert where TLS is on, or the connection's end.
+                with contextlib.suppress(ConnectionError):
+                    there.sendall(_GREETING)
+                    there.recv(1)
+            except TimeoutError:
+                return "it takes connections and does not react: its process hangs, or the way back is lost"
+            return ""
+    except OSError as error:
+        return _why(error)
 
 
 def knock_all(host: str, ports: Sequence[int]) -> dict[int, str]:
@@ -98,6 +117,13 @@ def list_ports(problems: Mapping[str, str] | Mapping[int, str]) -> str:
     for port, problem in problems.items():
         by_problem.setdefault(problem, []).append(int(port))
     return "; ".join(f"{_rows(sorted(ports))}: {problem}" for problem, ports in by_problem.items())
+
+
+def _why(error: OSError) -> str:
+    """Why a connection was not made, in words."""
+    if isinstance(error, TimeoutError):
+        return "no answer (a firewall drops it, or the address is wrong)"
+    return error.strerror or str(error)
 
 
 def _rows(ports: Iterable[int]) -> str:
