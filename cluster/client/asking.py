@@ -48,7 +48,13 @@ class Asking:
         self._encode = encode
 
     async def until_answered(
-        self, images: Sequence[CallImage], priority: Priority, until: float, *, patience: Patience
+        self,
+        images: Sequence[CallImage],
+        priority: Priority,
+        until: float,
+        *,
+        patience: Patience,
+        begun: float,
     ) -> None:
         """Give each image a detector's outcome, or the failure that says why it has none.
 
@@ -57,13 +63,14 @@ class Asking:
             priority: of the call.
             until: when an answer is of no use any more, on the clock.
             patience: what to wait for, and not to fail at once.
+            begun: when the call began, on the clock.
         """
         asked = list(images)
         late = self._failed(Failure.DEADLINE, "The time was up before the photo was sent.")
         for image in asked:
             image.outcome = late
         while asked and self._clock() < until:
-            if not await self._once(asked, priority, until, patience):
+            if not await self._once(asked, priority, until, patience, begun):
                 return
             waits_s = [wait_s for image in asked if (wait_s := _wait_s(image)) is not None]
             asked = [image for image in asked if _wait_s(image) is not None]
@@ -73,12 +80,17 @@ class Asking:
             await asyncio.sleep(max(waits_s))
 
     async def _once(
-        self, images: Sequence[CallImage], priority: Priority, until: float, patience: Patience
+        self,
+        images: Sequence[CallImage],
+        priority: Priority,
+        until: float,
+        patience: Patience,
+        begun: float,
     ) -> bool:
         """Ask once; returns whether a detector was asked."""
         try:
             with self._tracer.span("wait for detector"):
-                detector = await self._pool.choose(until, patience)
+                detector = await self._pool.choose(until, patience, begun)
             photos = await self._to_send(images, detector, priority)
             with self._tracer.span("ask detector", detector=detector.name, num_images=len(photos)) as span:
                 journey = detector.link.begin(self._clock(), num_bytes(photos))

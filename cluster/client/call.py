@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -45,16 +46,24 @@ class Call:
         images: in the caller's order.
         priority: of all of them.
         deadline: when the caller stops waiting, in seconds on the event loop's clock.
+        begun: when the call began, on the same clock; minus infinity if nobody asks for that.
     """
 
     images: Sequence[CallImage]
     priority: Priority
     deadline: float
+    begun: float = -math.inf
 
     @classmethod
-    def of(cls, sources: Sequence[ImageSource], priority: Priority, deadline: float) -> Self:
+    def of(
+        cls,
+        sources: Sequence[ImageSource],
+        priority: Priority,
+        deadline: float,
+        begun: float = -math.inf,
+    ) -> Self:
         """A call that has just begun."""
-        return cls([CallImage(source) for source in sources], priority, deadline)
+        return cls([CallImage(source) for source in sources], priority, deadline, begun)
 
     @property
     def prepared(self) -> list[CallImage]:

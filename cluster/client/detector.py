@@ -13,6 +13,8 @@ from cluster.settings import CircuitSettings
 
 #: A detector that was heard within this time is alive; a call that it does not answer counts against it.
 _IS_HEARD_S = 6.0
+#: On a slow link, photos that are under way hold up a report for some seconds.
+_IS_UNHEARD_S = 10.0
 
 
 class Detector:
@@ -67,6 +69,10 @@ class Detector:
         """Whether it would answer a call now, by its last report."""
         is_well = self.health is not None and self.health.state is State.READY
         return is_well and not self.is_away and self.not_now is None
+
+    def is_unheard(self, now: float) -> bool:
+        """Whether it is away, and has not answered anything for longer than a busy link explains."""
+        return self.is_away and now - self.heard_at > _IS_UNHEARD_S
 
     @property
     def expected_ms(self) -> float:

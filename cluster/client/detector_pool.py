@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
@@ -19,7 +20,7 @@ from cluster.background import repeat_async
 from cluster.client.circuit_breaker import CircuitState
 from cluster.client.detector import Detector, no_answer
 from cluster.connection.cluster_api import ClusterApi
-from cluster.errors import DetectorNotReady, Fault, NotAnswered, Refused
+from cluster.errors import Counts, DetectorNotReady, Fault, NotAnswered, Refused
 from cluster.settings import CircuitSettings
 from cluster.telemetry.rate_limit import rate_limited_log
 
@@ -172,12 +173,26 @@ class DetectorPool:
             return None
         return Refused(Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._cluster.why_not), 10.0)
 
-    async def choose(self, until: float, patience: Patience) -> Detector:
+    def absence(self) -> Refused | None:
+        """Why it is better to wait than to ask now: no detector may be asked, or none was heard for a while.
+
+        A call to a detector that is away would use up its deadline on the way. None if one may be asked.
+        """
+        now = self._clock()
+        open_to_calls = [each for each in self._closed(now) if each.not_now is None]
+        if not open_to_calls or not all(each.is_unheard(now) for each in open_to_calls):
+            return self.refusal()
+        detail = f"{open_to_calls[0].name} is not heard. {open_to_calls[0].last_error}"
+        return Refused(no_answer(Fault.of(Failure.DETECTOR_LOST, detail)), _LOOK_EVERY_S)
+
+    async def choose(self, until: float, patience: Patience, begun: float = -math.inf) -> Detector:
         """Choose the detector that would answer soonest, of those that may be asked.
 
         Args:
             until: when to give up, on the pool's clock.
             patience: what to wait for until then, instead of raising `Refused` at once.
+            begun: when the call began, on the pool's clock. Who waits already when the last detector is given
+                up for its silence goes on waiting; who comes later is refused, as `patience` says.
 
         Raises:
             Refused: no detector may be asked; says why.
@@ -189,7 +204,7 @@ class DetectorPool:
                 best = [each for each in closed if each.is_ready] or closed
                 return best[0] if len(best) == 1 else min(best, key=lambda each: each.expected_ms)
             refusal = self.refusal()
-            if refusal is not None and not _waits_for(refusal.fault, patience):
+            if refusal is not None and not self._waits_for(refusal.fault, patience, begun):
                 raise refusal
             if now >= until:
                 too_early = Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._cluster.why_not)
@@ -298,6 +313,13 @@ class DetectorPool:
             # It belonged to the cluster that was here before, or was removed.
             del self.detectors[name]
 
+    def _waits_for(self, fault: Fault, patience: Patience, begun: float) -> bool:
+        """Whether a call of that patience waits while no detector may be asked, for this reason."""
+        if patience is not Patience.NOT_NOW:
+            return patience is Patience.ANYTHING
+        is_new = self.refused_since is not None and self.refused_since > begun
+        return fault.failure is Failure.HEAD_SILENT or (is_new and fault.counts is not Counts.TRIP)
+
     def _closed(self, now: float) -> list[Detector]:
         """The detectors whose circuit is closed."""
         return [each for each in self.detectors.values() if each.circuit.state(now) is CircuitState.CLOSED]
@@ -368,10 +390,3 @@ class DetectorPool:
             elif before is CircuitState.CLOSED and view.cause is not None:
                 why = (view.cause.failure, view.cause.detail)
                 self._log.warning("The circuit of %s is open (%s): %s", each.name, *why, extra=about)
-
-
-def _waits_for(fault: Fault, patience: Patience) -> bool:
-    """Whether a call of that patience waits while no detector may be asked, for this reason."""
-    if patience is Patience.NOT_NOW:
-        return fault.failure is Failure.HEAD_SILENT
-    return patience is Patience.ANYTHING

@@ -282,9 +282,9 @@ class FaceClient:
     async def _call(
         self, sources: Sequence[ImageSource], priority: Priority, deadline: float
     ) -> list[Outcome]:
-        begun, call = self._loop.time(), Call.of(sources, priority, deadline)
+        call = Call.of(sources, priority, deadline, self._loop.time())
         await self._answer(call)
-        self._parts.metrics.call_ended(call.outcomes, priority, self._loop.time() - begun)
+        self._parts.metrics.call_ended(call.outcomes, priority, self._loop.time() - call.begun)
         return call.outcomes
 
     async def _answer(self, call: Call) -> None:
@@ -333,7 +333,9 @@ class FaceClient:
             # Bulk images would rather wait for a circuit to close than fail.
             patience = Patience.ANYTHING
         asked = [
-            self._parts.asking.until_answered(images, call.priority, until, patience=patience)
+            self._parts.asking.until_answered(
+                images, call.priority, until, patience=patience, begun=call.begun
+            )
             for images in in_questions(call.prepared)
         ]
         # Nearly always it is one; a task of its own would cost as much as packing the call.

@@ -1,4 +1,4 @@
-"""Bulk images wait while no detector may be asked: a scan would rather wait than fail."""
+"""Bulk images wait while no detector may be asked or is heard: a scan would rather wait than fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BulkPause:
         call = object()
         until = self._clock() + self._max_pause_s
         try:
-            while (refusal := self._pool.refusal()) is not None:
+            while (refusal := self._pool.absence()) is not None:
                 if (since := self._pool.refused_since) is not None:
                     until = min(until, since + self._max_pause_s)
                 if self._clock() >= until:

@@ -89,6 +89,20 @@ def test_a_head_that_is_stopped_for_15_s_costs_no_photo(
     assert len(stamps) == 1, "the same process answered before and after"
 
 
+def test_who_comes_to_a_stopped_head_is_told_that_its_process_hangs(site: tuple[Machine, Settings]) -> None:
+    """The system accepts connections for it, so nobody refuses them; the sentence is true all the same."""
+    head, settings = site
+    process = _head_process(head.folder)
+    process.suspend()
+    try:
+        done = head.run("status", "--address", str(settings.cluster.address))
+    finally:
+        process.resume()
+    assert done.returncode == 3, done
+    assert "does not react: its process hangs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 class _Stopped:
     """What came of the load: when each photo was answered, by `time.monotonic`, with its number."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -61,7 +62,7 @@ def test_a_driver_is_given_up_only_if_the_head_answers_others(
     """A head that hangs for 15 s answers nobody: a new driver process would not be answered either."""
     now = [100.0]
     monkeypatch.setattr(handlers, "greet", lambda host, port: reaction)
-    monkeypatch.setattr(handlers.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     made = Handlers(load_settings(cluster={"address": "head:6379"}), "head:6379")
     assert asyncio.run(made._why_unheard(TimeoutError())) == ""
     now[0] += 15.0

@@ -171,6 +171,53 @@ def test_an_open_circuit_refuses_a_person_at_once_all_the_same() -> None:
     run(story())
 
 
+def test_who_waited_before_a_detector_was_given_up_goes_on_waiting() -> None:
+    """What began before the detector was given up has its whole deadline; what begins later is refused."""
+
+    async def story() -> None:
+        cluster = FakeCluster()
+        async with client_on(cluster, client={"max_images_in_flight": 8}) as client:
+            loop = asyncio.get_running_loop()
+            cluster.silent.add("FaceDetector")
+            # These take the room of the client, and their deadline ends without an answer.
+            first = [asyncio.create_task(client.detect(photos(1), deadline_s=34.0)) for _ in range(8)]
+            await asyncio.sleep(20.0)
+            waiting = asyncio.create_task(client.detect(photos(1), deadline_s=30.0))
+            await asyncio.gather(*first)
+            await asyncio.sleep(5.0)
+            begun = loop.time()
+            (refused,) = await client.detect(photos(1), deadline_s=20.0)
+            assert isinstance(refused, Failed)
+            assert refused.reason is Failure.DETECTOR_LOST
+            assert loop.time() - begun < 0.1
+            cluster.silent.clear()
+            assert seen(await waiting) == [DETECTOR]
+            assert loop.time() < 50.0
+
+    run(story())
+
+
+def test_a_scan_pauses_before_its_deadlines_run_out_on_a_blocked_cable() -> None:
+    """The circuit is closed still; but calls to a detector that nobody hears would only use up their time."""
+
+    async def story() -> None:
+        cluster = FakeCluster()
+        async with client_on(cluster, client={"images_per_call": 1, "max_calls_in_flight": 2}) as client:
+            scan = asyncio.create_task(collected(client.stream(photos(20), deadline_s=13.0)))
+            await asyncio.sleep(0.0)
+            cluster.silent.add("FaceDetector")
+            await asyncio.sleep(25.0)
+            assert client.paused.startswith("FaceDetector is not heard.")
+            (status,) = client.status().detectors
+            assert status.circuit == "closed"
+            cluster.silent.clear()
+            outcomes = seen(await scan)
+            assert outcomes.count("deadline") <= 2
+            assert outcomes.count(DETECTOR) >= 18
+
+    run(story())
+
+
 @pytest.fixture
 def _no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_life, "ready_model", lambda settings: MODEL)
