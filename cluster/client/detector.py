@@ -143,6 +143,10 @@ class Detector:
         """Take in that the detector did not report. After `grace_s` of silence its circuit opens."""
         self.is_away = True
         self._was_ready = False
+        if self.not_now is not None:
+            # After twice the lease its process ends: who waits for it goes on waiting for the next one.
+            ended = f"The head was silent, and now the detector does not answer either. {cause.detail}"
+            self.not_now = Fault.of(Failure.HEAD_SILENT, ended)
         self.last_error = cause.detail
         silent_s = now - self.heard_at
         if silent_s > self._settings.grace_s:

@@ -25,6 +25,7 @@ from cluster.settings import Settings
 
 _ANSWER_WITHIN_S = 8.0
 _TEST_WITHIN_S = 30.0
+_ASK_AGAIN = "Wait a moment, and ask again."
 #: A restart within this time is worth a look.
 _RECENTLY_S = 600.0
 _MIN_IOU = 0.9
@@ -226,7 +227,8 @@ def _state(health: Health, entry: ActorEntry | None) -> Iterator[Finding]:
         advice = REMEDIES.get(health.failure, "Its log says more: `ray logs actor` (docs/monitoring.md).")
         yield wrong("detector", f"{name} is faulty ({health.failure}): {health.detail}", advice)
     else:
-        yield warn("detector", f"{name} is {health.state}: {health.detail}", "Wait a moment, and ask again.")
+        advice = REMEDIES[health.failure] if health.state is State.WAITING and health.failure else _ASK_AGAIN
+        yield warn("detector", f"{name} is {health.state}: {health.detail}", advice)
     if health.last_words and health.uptime_s < _RECENTLY_S:
         yield warn(
             "restarts",

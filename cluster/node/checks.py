@@ -43,6 +43,7 @@ REMEDIES: Mapping[Failure, str] = {
     Failure.DEVICE_FAILED: "Restart its machine; if it happens again, update the GPU's driver.",
     Failure.MODEL_UNAVAILABLE: "Run `rayface models fetch` on its machine; it says what prevents it.",
     Failure.OUT_OF_MEMORY: "End other programs that use the GPU, or set a smaller detector.input_size.",
+    Failure.HEAD_SILENT: "Restart the head if it hangs; look at the way from the detector's machine to it.",
     Failure.DETECTOR_LOST: "Wait half a minute; if it stays so, look at the cable and `rayface join`'s log.",
 }
 
@@ -209,8 +210,8 @@ def _ask(head_address: str, own: str, ports: Sequence[int]) -> HeadAnswer | Find
     except subprocess.TimeoutExpired:
         return wrong(
             "head",
-            f"the program that listens at {head_address} does not answer as a Ray head does",
-            "Check the address and the port.",
+            f"the program that listens at {head_address} does not answer as a Ray head does, or it hangs",
+            "Check the address and the port. If they are right, restart the head.",
         )
     if done.returncode == 0:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

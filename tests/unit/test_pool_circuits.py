@@ -164,11 +164,10 @@ def test_a_new_process_has_the_whole_grace_and_is_not_called_old() -> None:
             process(number)
             await asyncio.sleep(6.0)
         assert state(made) is not CLOSED
-        refused = made.refusal()
-        assert refused is not None
-        waited_s = int(refused.fault.detail.split("not been ready for ")[1].split()[0])
+        said = made.detectors["FaceDetector"].last_error
+        waited_s = int(said.split("not been ready for ")[1].split()[0])
         assert waited_s == pytest.approx(loop.time(), abs=4.0)
-        assert "Its process is 1 s old and starting: warming up." in refused.fault.detail
+        assert "Its process is 1 s old and starting: warming up." in said
         await made.close()
 
     run(story())
