@@ -3,8 +3,8 @@
 A call goes through these stages, in this order: admission (room for its images), preprocessing (photos made
 small), a detector's answer, and the CPU's in place of a failure, if the settings say so.
 
-Nothing is retried here: Ray repeats a call whose process died (`max_task_retries`). "busy" is flow control
-and no failure: those images were not looked at, and are asked for again within the deadline (`asking`).
+Nothing is retried here: Ray repeats a call whose process died (`max_task_retries`). "Not now" is flow control
+and no failure: those images got no answer, and are asked for again within the deadline (`asking`).
 """
 
 from __future__ import annotations

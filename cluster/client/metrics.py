@@ -74,7 +74,7 @@ class ClientMetrics:
                 self._count("rayface_client_fallback_images_total", num, reason=stamp.fallback)
 
     def asked_again(self, num_images: int, priority: Priority) -> None:
-        """Count images that were busy and are asked for again."""
+        """Count images that got "not now" and are asked for again."""
         self._count("rayface_client_asked_again_total", num_images, priority=str(priority))
 
     def circuit_opened(self, detector: str, reason: Failure) -> None:

@@ -114,7 +114,7 @@ CLIENT_METRICS: Sequence[Metric] = (
         _SECONDS,
     ),
     Metric("rayface_client_prepare_seconds", "histogram", "Seconds to make a photo small.", (), _SECONDS),
-    Metric("rayface_client_asked_again_total", "counter", "Images that were busy before.", ("priority",)),
+    Metric("rayface_client_asked_again_total", "counter", 'Images that got "not now" before.', ("priority",)),
     Metric("rayface_client_fallback_images_total", "counter", "Images answered by the CPU.", ("reason",)),
     Metric("rayface_client_fallback_refused_total", "counter", "Images beyond the CPU's budget."),
     Metric("rayface_client_images", "gauge", "Images prepared or asked for now."),
