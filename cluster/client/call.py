@@ -46,13 +46,13 @@ class Call:
         images: in the caller's order.
         priority: of all of them.
         deadline: when the caller stops waiting, in seconds on the event loop's clock.
-        begun: when the call began, on the same clock; minus infinity if nobody asks for that.
+        begun: when the call began, on the same clock; infinity for a call that begins only now.
     """
 
     images: Sequence[CallImage]
     priority: Priority
     deadline: float
-    begun: float = -math.inf
+    begun: float = math.inf
 
     @classmethod
     def of(
@@ -60,7 +60,7 @@ class Call:
         sources: Sequence[ImageSource],
         priority: Priority,
         deadline: float,
-        begun: float = -math.inf,
+        begun: float = math.inf,
     ) -> Self:
         """A call that has just begun."""
         return cls([CallImage(source) for source in sources], priority, deadline, begun)

@@ -28,7 +28,7 @@ from cluster.telemetry.rate_limit import rate_limited_log
 _LOOK_EVERY_S = 2.0
 #: How long a report may take; a detector that takes longer is not chosen while there are others.
 _ANSWER_WITHIN_S = 5.0
-#: A detector that is well and may not be asked now is looked at as often as this: it goes on at any moment.
+#: A detector that is away, or waits for the head, is looked at as often as this: it goes on at any moment.
 _LOOK_AGAIN_EVERY_S = 0.5
 _LOOK_AGAIN_WITHIN_S = 2.0
 #: An answer that the detector gives just in time still has to travel.
@@ -185,14 +185,15 @@ class DetectorPool:
         detail = f"{open_to_calls[0].name} is not heard. {open_to_calls[0].last_error}"
         return Refused(no_answer(Fault.of(Failure.DETECTOR_LOST, detail)), _LOOK_EVERY_S)
 
-    async def choose(self, until: float, patience: Patience, begun: float = -math.inf) -> Detector:
+    async def choose(self, until: float, patience: Patience, begun: float = math.inf) -> Detector:
         """Choose the detector that would answer soonest, of those that may be asked.
 
         Args:
             until: when to give up, on the pool's clock.
             patience: what to wait for until then, instead of raising `Refused` at once.
-            begun: when the call began, on the pool's clock. Who waits already when the last detector is given
-                up for its silence goes on waiting; who comes later is refused, as `patience` says.
+            begun: when the call began, on the pool's clock; infinity for now. Who waits already when the last
+                detector is given up for its silence goes on waiting; who comes later is refused, as
+                `patience` says.
 
         Raises:
             Refused: no detector may be asked; says why.
@@ -258,24 +259,18 @@ class DetectorPool:
             self._nobody_because = str(error)
         looks = [self._look_at(each) for each in self.detectors.values()]
         ended = await asyncio.gather(*looks, return_exceptions=True)
-        for each in self.detectors.values():
-            if each.circuit.take_probe(self._clock()):
-                if (given_up := self._probes.get(each.name)) is not None:
-                    given_up.cancel()
-                task = asyncio.create_task(self._probe(each))
-                self._probes[each.name] = task
-                task.add_done_callback(partial(self._probed, each.name))
+        self._send_probes()
         self._note_changes()
         if unforeseen := next((each for each in ended if each is not None), None):
             # Raised at the end, so that an error with one detector costs the others no probe.
             raise unforeseen
 
     async def look_again(self) -> None:
-        """Look once after the detectors that are well and may not be asked now."""
-        waiting = [each for each in self.detectors.values() if each.not_now is not None]
-        if waiting:
-            await asyncio.gather(*(self._look_at(each, _LOOK_AGAIN_WITHIN_S) for each in waiting))
-            self._note_changes()
+        """Look once after the detectors that may be asked again at any moment; send what probes are due."""
+        waiting = [each for each in self.detectors.values() if each.is_away or each.not_now is not None]
+        await asyncio.gather(*(self._look_at(each, _LOOK_AGAIN_WITHIN_S) for each in waiting))
+        self._send_probes()
+        self._note_changes()
 
     def reset(self, name: str | None = None) -> None:
         """Close every circuit, or the one of a detector, because a person says so."""
@@ -319,6 +314,16 @@ class DetectorPool:
             return patience is Patience.ANYTHING
         is_new = self.refused_since is not None and self.refused_since > begun
         return fault.failure is Failure.HEAD_SILENT or (is_new and fault.counts is not Counts.TRIP)
+
+    def _send_probes(self) -> None:
+        """Send each detector the probe that is due."""
+        for each in self.detectors.values():
+            if each.circuit.take_probe(self._clock()):
+                if (given_up := self._probes.get(each.name)) is not None:
+                    given_up.cancel()
+                task = asyncio.create_task(self._probe(each))
+                self._probes[each.name] = task
+                task.add_done_callback(partial(self._probed, each.name))
 
     def _closed(self, now: float) -> list[Detector]:
         """The detectors whose circuit is closed."""
