@@ -15,7 +15,8 @@
         ├── Quarantined          the image ended the detector's process before; it is not run again for now
         ├── Busy                 the queue is full; says how long to wait
         ├── DeadlineMissed       no answer in the time allowed
-        └── NotReady             starting, draining or stopped
+        ├── NotReady             starting, draining or stopped
+        └── Misplaced            a rayface of another version placed the detector, in words unknown here
 
 Each constructor hands every argument to its base, so that pickling keeps them.
 """
@@ -156,6 +157,12 @@ class NotReady(DetectorFault):
     @property
     def retry_after_s(self) -> float | None:
         return self.wait_s
+
+
+class Misplaced(DetectorFault):
+    """Another version of rayface placed the detector, and this one cannot do what it says."""
+
+    failure = Failure.VERSION_SKEW
 
 
 class Busy(DetectorFault):

@@ -49,7 +49,7 @@ class Failure(StrEnum):
     #: The detector is well and has not heard the cluster's head for too long: it may not use its device now.
     HEAD_SILENT = "head_silent"
     NO_CLUSTER = "no_cluster"
-    VERSION_MISMATCH = "version_mismatch"
+    VERSION_SKEW = "version_skew"
     INTERNAL = "internal"
 
 

@@ -88,6 +88,7 @@ class ModelLife:
         self._lock: DeviceLock | None = None
         self._watchdog = Watchdog(self._hung) if end is not None else None
         self._has_started = False
+        self._is_refused = False
         self._starting: Future[FaceModel | None] = Future()
         self.lease = Lease(clock)
         self.fault: DetectorFault | None = None
@@ -134,6 +135,12 @@ class ModelLife:
             # The system may have no thread left.
             self._end_start_with(error, starting)
 
+    def refuse(self, fault: DetectorFault) -> None:
+        """Never start, because of a fault that only another order to place the detector ends."""
+        self._is_refused = True
+        self._set_fault(fault)
+        self._starting.set_result(None)
+
     def start_again_if_due(self, pause_s: float = START_AGAIN_S) -> bool:
         """Start again if there is a fault and `pause_s` seconds have passed since; returns whether it did.
 
@@ -141,7 +148,7 @@ class ModelLife:
         """
         if isinstance(self.fault, HeadSilent):
             pause_s = 0.0 if self.lease.silence() is None else math.inf
-        if self.fault is None or self.clock() - self._fault_at < pause_s:
+        if self._is_refused or self.fault is None or self.clock() - self._fault_at < pause_s:
             return False
         if isinstance(self.fault, DeviceRemoved):
             self.removed(f"{self.fault.detail} A new process starts and tries the device again.")

@@ -5,6 +5,7 @@
     ├── ClusterUnavailable     no Ray to talk to, or it does not let us in
     ├── DeviceTaken            another process of this machine owns the device, or has joined already
     ├── DetectorNotReady       the cluster is there; the detector is not, or cannot prove itself
+    │   └── VersionSkew        two machines have different versions of rayface, and would misread each other
     ├── ClientNotUsable        a client is not open yet, is closed, or belongs to another loop or process
     ├── NotAnswered            a question came back without an answer; carries the `Fault`
     ├── Refused                no detector may be asked now; carries the `Fault` too
@@ -49,6 +50,16 @@ class DetectorNotReady(RayfaceError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class VersionSkew(DetectorNotReady):
+    """Two processes have versions of rayface that would misread each other; says what to upgrade."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Failure.VERSION_SKEW)
+
+    def __reduce__(self) -> tuple[type[VersionSkew], tuple[str]]:
+        return VersionSkew, (str(self),)
 
 
 class ClientNotUsable(RayfaceError):
@@ -125,7 +136,7 @@ COUNTS_OF: Mapping[Failure, Counts] = {
     Failure.DETECTOR_LOST: Counts.CALL,
     Failure.HEAD_SILENT: Counts.NOTHING,
     Failure.NO_CLUSTER: Counts.NOTHING,
-    Failure.VERSION_MISMATCH: Counts.TRIP,
+    Failure.VERSION_SKEW: Counts.TRIP,
     Failure.INTERNAL: Counts.CALL,
 }
 

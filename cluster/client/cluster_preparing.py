@@ -15,8 +15,8 @@ from actors.images import ImageSource, PreparedImage
 from cluster.background import repeat_async
 from cluster.client.call import MAX_QUESTION_BYTES
 from cluster.connection.cluster_api import ClusterApi, Node
-from cluster.deployment.prepare_task import PrepareOrder, Unusable
 from cluster.errors import NotAnswered
+from cluster.protocol.rows import PrepareOrder, Unusable
 
 _LOOK_EVERY_S = 10.0
 _TIMEOUT_S = 10.0

@@ -21,7 +21,7 @@ from actors.images import ImageSource, Limits, PreparedImage
 from actors.intake import num_cores
 from cluster.client.call import Call, CallImage, client_stamp
 from cluster.client.cluster_preparing import ClusterPreparing
-from cluster.deployment.prepare_task import PrepareOrder
+from cluster.protocol.rows import PrepareOrder
 from cluster.settings import Settings
 from cluster.slabs import SlabPool
 

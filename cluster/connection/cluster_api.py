@@ -14,7 +14,8 @@ from typing import Protocol, TypeVar
 from actors.encoded_image import SentImage
 from actors.faces import Health, Outcome, Priority
 from actors.images import PreparedImage
-from cluster.deployment.prepare_task import PrepareOrder, Unusable
+from cluster.protocol.identity import Identity
+from cluster.protocol.rows import PrepareOrder, Unusable
 from cluster.telemetry.metrics import Observation
 
 Value = TypeVar("Value")
@@ -30,6 +31,7 @@ class Node:
         name: the name that the machine gives itself.
         resources: what it offers, by Ray's names.
         ports: its ports that every other machine must reach, by what listens there.
+        identity: which rayface it has; None if it does not tell.
     """
 
     node_id: str
@@ -37,6 +39,7 @@ class Node:
     name: str
     resources: dict[str, float]
     ports: dict[str, int] = field(default_factory=dict)
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,8 @@ class ClusterApi(Protocol):
 
         Args:
             node_id: the machine.
-            work: the function with its arguments; that machine imports the function by its name.
+            work: the function with its arguments by position; that machine imports the function by its name.
+                Arguments and result are plain values (numbers, texts, lists, mappings).
             timeout_s: seconds to wait for the answer.
         """
         ...

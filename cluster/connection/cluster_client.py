@@ -10,8 +10,8 @@ from actors.encoded_image import SentImage
 from actors.faces import Health, Outcome, Priority
 from actors.images import PreparedImage
 from cluster.connection.cluster_api import ActorEntry, ClusterApi, DriverAddress, Node, Pulse, Value
-from cluster.deployment.packed import Terms, pack_call, unpack_outcomes
-from cluster.deployment.prepare_task import PrepareOrder, Unusable
+from cluster.deployment.packed import pack_call, unpack_outcomes
+from cluster.protocol.rows import PrepareOrder, Terms, Unusable
 from cluster.slabs import Slabs
 from cluster.telemetry.metrics import Observation
 

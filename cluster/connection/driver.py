@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import sys
 import threading
 import time
 import traceback
@@ -33,6 +34,7 @@ from cluster.connection.messages import (
     Join,
     Joined,
     NotJoined,
+    OtherVersion,
     ToDriver,
 )
 from cluster.deployment import joining
@@ -45,6 +47,10 @@ _LEAVE_EMBEDDED_WITHIN_S = 15.0
 _LEAVE_WITHIN_S = 3.0
 #: An embedded detector ends with this process; it has sent its last spans after so long.
 _LAST_SPANS_S = 0.5
+_UPGRADED = (
+    "rayface was changed on this machine while this program ran, and the two would misread each other "
+    "(version_skew). Restart the program."
+)
 
 Handler = Callable[..., Awaitable[Any]]
 
@@ -107,7 +113,7 @@ def _not_sent(question: str, error: CannotEncode) -> Fault:
 
 def _unknown(question: str) -> Fault:
     return Fault.of(
-        Failure.VERSION_MISMATCH,
+        Failure.VERSION_SKEW,
         f"The driver process has no answer to the question {question!r}: its rayface is not the backend's. "
         "Restart the backend.",
     )
@@ -192,6 +198,7 @@ def main(*, is_early: bool = False) -> None:
         if is_early:
             joining.load_ray()
             _load_handlers()
+        channel.check_greeting()
         join = channel.read()
         assert isinstance(join, Join), "the first message says which cluster to join"
         settings = join.settings()
@@ -203,6 +210,10 @@ def main(*, is_early: bool = False) -> None:
         threading.Thread(target=_load_handlers, name="load", daemon=True).start()
         leave = joining.join_or_start(settings)
     except EOFError:
+        return
+    except OtherVersion:
+        # Not by the channel: the other end might misread it.
+        sys.stderr.write(f"{_UPGRADED}\n")
         return
     except RayfaceError as error:
         with contextlib.suppress(EOFError):

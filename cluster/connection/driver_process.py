@@ -27,8 +27,8 @@ from cluster.connection.messages import (
     Joined,
     ToDriver,
 )
-from cluster.deployment.packed import Terms
 from cluster.errors import ClusterUnavailable, Fault, NotAnswered
+from cluster.protocol.rows import Terms
 from cluster.settings import Settings
 from cluster.slabs import Slabs
 
@@ -92,6 +92,9 @@ class DriverProcess:
             ) from error
         made = cls(process)
         try:
+            with contextlib.suppress(EOFError):
+                # If the process is gone already, the thread that receives says why.
+                made._channel.greet()
             for work in (made._send, made._receive, made._listen):
                 threading.Thread(target=work, name=f"driver-process{work.__name__}", daemon=True).start()
             made._put(Join.of(settings, slabs.address if slabs else None))

@@ -15,10 +15,24 @@ from actors.images import PreparedImage
 from cluster import ray_internals
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
 from cluster.deployment import placement
-from cluster.deployment.packed import PackedCall, SharedImage, Terms, pack_call, unpack_call
-from cluster.deployment.prepare_task import PrepareOrder, Unusable, prepare_photo
+from cluster.deployment.packed import (
+    PackedCall,
+    SharedImage,
+    pack_call,
+    pack_prepare_order,
+    pack_terms,
+    unpack_call,
+    unpack_health,
+    unpack_prepared,
+    unpack_value,
+)
+from cluster.deployment.prepare_task import prepare_photo
 from cluster.deployment.ray_metrics import RayMetrics
+from cluster.deployment.work_task import order_of, run_work
+from cluster.errors import VersionSkew
 from cluster.node.addresses import greet, split_address
+from cluster.protocol.identity import Identity, identity, identity_of_labels, skew_sentence, unframed
+from cluster.protocol.rows import PrepareOrder, Terms, Unusable
 from cluster.ray_internals import KeyValueStore
 from cluster.settings import Settings
 from cluster.slabs import Slabs
@@ -102,6 +116,7 @@ class Handlers:
                     "object manager": each["ObjectManagerPort"],
                     "metrics": each["MetricsExportPort"],
                 },
+                identity_of_labels(each["Labels"], each["NodeName"]),
             )
             for each in await asyncio.to_thread(ray.nodes)
             if each["Alive"]
@@ -111,7 +126,7 @@ class Handlers:
         # Ray repeats the call if the detector's process dies meanwhile.
         handle = await self._handle(detector)
         if (known := self._asks.get(detector)) is None or known[0] is not handle:
-            known = self._asks[detector] = (handle, handle.answer.options(name=f"{detector}.detect"))
+            known = self._asks[detector] = (handle, _method(handle, "answer", f"{detector}.detect"))
         ask = known[1]
         begun = time.monotonic()
         if begun < self._send_pixels_until.get(detector, begun):
@@ -121,9 +136,10 @@ class Handlers:
             # An empty list would cost Ray as much as the photos' head.
             pixels = [photos.pixels] if photos.pixels else []
             left = Terms(terms.priority, left_s, terms.trace)
-            answer = ask.remote(left.packed(), photos.head, *pixels)
+            answer = ask.remote(pack_terms(left), photos.head, *pixels)
             outcomes: bytes | None = await _answer_of(answer)
             if outcomes is not None:
+                unframed(outcomes)
                 return outcomes
             # The detector is on another machine, or of another user; nothing was run.
             self._send_pixels_until[detector] = time.monotonic() + _SHARE_AGAIN_S
@@ -148,18 +164,16 @@ class Handlers:
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         )
-        made: PreparedImage | Unusable = await _answer_of(task.remote(encoded, order))
-        return made
+        head, pixels = await _answer_of(task.remote(encoded, pack_prepare_order(order)))
+        return unpack_prepared(head, pixels)
 
     async def health(self, detector: str, wait_s: float) -> Health:
-        ask = (await self._handle(detector)).health.options(name=f"{detector}.health")
-        health: Health = await _answer_of(ask.remote(wait_s))
-        return health
+        ask = _method(await self._handle(detector), "answer_health", f"{detector}.health")
+        return unpack_health(await _answer_of(ask.remote(wait_s, identity().tag)))
 
     async def self_test(self, detector: str, wait_s: float) -> Health:
-        ask = (await self._handle(detector)).check.options(name=f"{detector}.check")
-        health: Health = await _answer_of(ask.remote(wait_s))
-        return health
+        ask = _method(await self._handle(detector), "answer_check", f"{detector}.check")
+        return unpack_health(await _answer_of(ask.remote(wait_s, identity().tag)))
 
     async def pulse(self) -> Pulse:
         import ray
@@ -191,8 +205,8 @@ class Handlers:
 
         there = NodeAffinitySchedulingStrategy(node_id, soft=False)
         options = {"name": f"rayface {work.func.__name__}", "num_cpus": 0, "max_retries": 0}
-        task = ray.remote(work.func).options(scheduling_strategy=there, **options)
-        value: Value = await task.remote(*work.args, **work.keywords)
+        task = ray.remote(run_work).options(scheduling_strategy=there, **options)
+        value: Value = unpack_value(await task.remote(order_of(work)))
         return value
 
     async def actor_entries(self) -> dict[str, ActorEntry]:
@@ -245,6 +259,19 @@ class Handlers:
         self._unheard_since = self._unheard_since or now
         is_long = now - self._unheard_since > _STRANDED_AFTER_S
         return "the head answers others, and not this process" if is_long else ""
+
+
+def _method(handle: placement.Handle, method: str, name: str) -> Any:
+    """A method of a detector, whose calls have this name in Ray's lists.
+
+    Raises:
+        VersionSkew: the detector is of a time before there was a protocol.
+    """
+    try:
+        return getattr(handle, method).options(name=name)
+    except AttributeError:
+        old = Identity("", "", "the detector's machine")
+        raise VersionSkew(skew_sentence(old, identity())) from None
 
 
 async def _answer_of(call: Any) -> Any:

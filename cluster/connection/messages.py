@@ -1,7 +1,8 @@
 """The messages between a backend and its driver process, and the two pipes that carry them.
 
-A message is a pickled value. That is safe here: both ends are ours and of one version, and nobody else can
-write into the pipes. Pickle also knows where a value ends.
+A message is a pickled value. That is safe here: both ends are ours and of one version, which the greeting
+before the first message makes sure of (rayface may be upgraded under a backend that runs), and nobody else
+can write into the pipes. Pickle also knows where a value ends.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ import pickle
 import select
 import threading
 from dataclasses import dataclass
+from functools import cache
 from typing import IO, Any, Generic, NamedTuple, TypeVar, cast
 
+from cluster.connection.cluster_api import ClusterApi
+from cluster.deployment.packed import PackedCall
 from cluster.errors import Fault
+from cluster.protocol.identity import identity
+from cluster.protocol.schema import digest_of
 from cluster.settings import Settings
 from cluster.slabs import SlabAddress
 
@@ -109,6 +115,17 @@ class CannotDecode(EOFError):
     """A message cannot be read. Nobody knows where the next one begins, so no more can be read."""
 
 
+class OtherVersion(Exception):
+    """The other end has another version of these messages; nothing of it was read."""
+
+
+@cache
+def _greeting() -> bytes:
+    """The same for two processes whose messages are the same; always of one length."""
+    kinds = (Join, Ask, Drop, Answer, Joined, NotJoined, PackedCall, ClusterApi)
+    return f"{digest_of(kinds)} {identity().tag}".encode().ljust(64)[:64]
+
+
 class Channel(Generic[Received, Sent]):
     """One end of the two pipes; any number of threads may write, one thread reads.
 
@@ -134,6 +151,31 @@ class Channel(Generic[Received, Sent]):
         os.close(nothing)
         os.dup2(2, 1)
         return cls(reading, writing)
+
+    def greet(self) -> None:
+        """Send the greeting, once, before the first message.
+
+        Raises:
+            EOFError: the other end is gone.
+        """
+        try:
+            self._writing.write(_greeting())
+            self._writing.flush()
+        except (OSError, ValueError) as error:
+            raise EOFError(str(error)) from error
+
+    def check_greeting(self) -> None:
+        """Wait for the other end's greeting, once, before the first message.
+
+        Raises:
+            EOFError: the other end is gone.
+            OtherVersion: the other end has another version of the messages.
+        """
+        heard = self._reading.read(len(_greeting()))
+        if not heard:
+            raise EOFError
+        if heard != _greeting():
+            raise OtherVersion
 
     def read(self) -> Received:
         """Wait for the next message, and return it.

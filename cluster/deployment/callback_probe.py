@@ -21,9 +21,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cluster.node.addresses import knock_all
+from cluster.protocol.identity import identity
 from cluster.ray_internals import KeyValueStore
 
 _REQUEST, _ANSWER = "visit/", "visited/"
+#: Where the head says which rayface it has.
+_IDENTITY = "head/rayface"
 #: An answer that nobody has read for so long is deleted.
 _FORGOTTEN_S = 60.0
 _ANSWER_WITHIN_S = 10.0
@@ -75,6 +78,7 @@ def ask(
 ) -> dict[str, Any]:
     """The head's versions and time, and for each port why the head does not reach it ("" where it does).
 
+    `rayface` is which rayface the head has; None if `rayface head` did not start it, or an older one did.
     `visited` is None if no callback probe answered: it has failed, or `rayface head` did not start the head.
     `clock_skew_s` is how far this machine's clock is ahead of the head's, correct to a second or two; None
     if no callback probe answered.
@@ -96,6 +100,7 @@ def ask(
     return {
         "ray_version": ray_version,
         "python_version": python_version,
+        "rayface": json.loads(store.get(_IDENTITY) or b"null"),
         "visited": visited,
         "clock_skew_s": clock_skew_s,
     }
@@ -109,6 +114,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(json.dumps(answer) + "\n")
         return 0
     answered: dict[str, float] = {}
+    store.put(_IDENTITY, json.dumps(identity().as_dict()).encode())
     while True:
         answer_requests(store, answered)
         time.sleep(1.0)

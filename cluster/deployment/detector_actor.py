@@ -25,13 +25,15 @@ from actors.images import Pixels
 from actors.model_life import ModelLife
 from actors.observer import Observers
 from actors.ownership import machine_folder, new_incarnation
-from actors.settings import DetectorSettings
 from cluster.background import repeat_blocking
 from cluster.deployment.epochs import Epochs
 from cluster.deployment.lease import LeaseKeeper
-from cluster.deployment.packed import CannotShare, Terms, pack_outcomes, unpack_call
+from cluster.deployment.packed import CannotShare, pack_health, pack_outcomes, unpack_call, unpack_terms
+from cluster.deployment.placing_order import PlacingOrder
 from cluster.deployment.ray_metrics import RayMetrics
+from cluster.errors import VersionSkew
 from cluster.node.contract import DEVICES_VARIABLE, NOTES_VARIABLE
+from cluster.protocol.identity import identity, skew_reply
 from cluster.ray_internals import KeyValueStore, session_folder
 from cluster.slabs import OpenSlabs
 from cluster.telemetry.event_log import DetectorLog, process_log
@@ -45,14 +47,20 @@ _REPORT_EVERY_S = 2.0
 class DetectorActor(FaceDetector):
     """A `FaceDetector` that gives up its device when its cluster is silent or has another owner for its name.
 
-    Ray makes it, in a process of its own; it is at work as soon as it is made.
+    Ray makes it, in a process of its own; it is at work as soon as it is made. Whatever Ray carries to it or
+    from it is a number, a text, bytes or an array: Ray would pickle other values by the position of their
+    fields, which another version may have elsewhere.
+
+    Args:
+        name: of the detector.
+        order: a `PlacingOrder`, packed.
+        tracing: given by a rayface of a time before there was a protocol only.
     """
 
-    def __init__(
-        self, name: str, settings: Mapping[str, Any], tracing: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, name: str, order: object, tracing: Mapping[str, Any] | None = None) -> None:
         import ray
 
+        placed = PlacingOrder.unpacked(order, tracing)
         context = ray.get_runtime_context()
         epochs = Epochs(name, context.namespace, KeyValueStore.joined())
         lent = os.environ.get(DEVICES_VARIABLE)
@@ -62,21 +70,24 @@ class DetectorActor(FaceDetector):
         log = DetectorLog(name, incarnation, time.monotonic, lines)
         life = ModelLife(
             name,
-            DetectorSettings.model_validate(settings),
+            placed.settings,
             devices=[Device.parse(each) for each in lent.split(",")] if lent else None,
             cluster=f"{context.gcs_address}/{context.namespace}",
             # Records about a machine's own device outlive Ray's sessions, as the lock of the device does.
             records=machine_folder() if lent else session_folder(),
             # Never `exit_actor`: Ray would take that as intended and would not restart the detector.
             end=lambda why: os._exit(_EXIT_GIVEN_UP),
-            observer=Observers([metrics, log, *span_listeners(name, incarnation, tracing, log)]),
+            observer=Observers([metrics, log, *span_listeners(name, incarnation, placed.tracing, log)]),
         )
         super().__init__(life, incarnation)
         self._title = f"{name}({incarnation})"
         self._open_slabs = OpenSlabs()
         self.epoch = epochs.take_epoch(incarnation)
         self.lease.limit(life.settings.lease_s)
-        self.start()
+        if placed.fault is None:
+            self.start()
+        else:
+            life.refuse(placed.fault)
         notes = os.environ.get(NOTES_VARIABLE)
         folder = Path(notes) if notes else None
         keeper = LeaseKeeper(self, epochs.read_epoch, life.settings.lease_s, folder, lines)
@@ -98,14 +109,34 @@ class DetectorActor(FaceDetector):
         """Do as `detect`, with photos and outcomes packed (see `packed`).
 
         Returns:
-            The outcomes; None if the photos lie in memory that this process cannot read: they must be sent.
+            The outcomes; the reply to another version if the caller has one. None if the photos lie in memory
+            that this process cannot read: they must be sent.
         """
         try:
+            asked = unpack_terms(terms)
             images = unpack_call(head, pixels, self._open_slabs.get)
+        except VersionSkew:
+            return skew_reply()
         except CannotShare:
             return None
-        outcomes: Sequence[Outcome] = await self.detect(images, *Terms.unpacked(terms))
+        outcomes: Sequence[Outcome] = await self.detect(images, asked.priority, asked.deadline_s, asked.trace)
         return pack_outcomes(outcomes)
+
+    async def answer_health(self, wait_s: float, tag: str) -> bytes:
+        """Do as `health`; `tag` is the caller's protocol. Returns it packed, or the reply to another version.
+
+        Another version gets its reply at once: it must not wait for the start of what it cannot use.
+        """
+        return pack_health(await self.health(wait_s)) if tag == identity().tag else skew_reply()
+
+    async def answer_check(self, wait_s: float, tag: str) -> bytes:
+        """Do as `check`; else as `answer_health`."""
+        return pack_health(await self.check(wait_s)) if tag == identity().tag else skew_reply()
+
+    async def answer_drain(self, tag: str) -> bytes:
+        """Do as `drain`, for another version too: it replaces the detector. Returns as `answer_health`."""
+        health = await self.drain()
+        return pack_health(health) if tag == identity().tag else skew_reply()
 
     def __repr__(self) -> str:
         # Ray asks once, when the actor is made, and keeps the answer. So it has no state that may change, and

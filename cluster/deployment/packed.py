@@ -1,36 +1,51 @@
 """How a call's photos travel from a backend to a detector, and their outcomes back: packed once.
 
 The backend packs, the detector unpacks, and the driver process between them hands bytes on. Ray would pickle
-a list of objects with its own, slower pickler, and does nothing to bytes. So a call is a head, which is
-bytes, and the pixels of the photos that do not lie in shared memory. The outcomes are bytes too.
+objects by the position of their fields, which another version may have elsewhere; and it does nothing to
+bytes. So everything is bytes, in the encoding of `cluster.protocol`, but the pixels of the photos that do not
+lie in shared memory: those are arrays of uint8.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, NamedTuple, Self, TypeVar
 
+import msgspec
 import numpy as np
 
-from actors.faces import (
-    Damage,
-    Detected,
-    Face,
-    Failed,
-    Failure,
-    Outcome,
-    Rejected,
-    Rejection,
-    Stamp,
-    Times,
-)
+from actors.encoded_image import EncodedImage, SentImage
+from actors.faces import Health, Outcome
 from actors.images import Pixels, PreparedImage
+from cluster.protocol.identity import framed, unframed
+from cluster.protocol.rows import (
+    CallRows,
+    OutcomeRow,
+    PhotoFacts,
+    PhotoRow,
+    PreparedRow,
+    PrepareOrder,
+    Terms,
+    Unusable,
+    WorkOrder,
+)
 from cluster.slabs import Slab, SlabAddress, Slabs
 
-#: What a `PreparedImage` holds beside its pixels, in the order of its fields.
-_Facts = tuple[int, int, tuple[int, int], float, str, float]
+Value = TypeVar("Value")
+
+_FACTS = [each.name for each in fields(PreparedImage) if each.name != "pixels"]
+_facts_of = attrgetter(*_FACTS)
+
+_encode = msgspec.msgpack.Encoder().encode
+_terms = msgspec.msgpack.Decoder(Terms)
+_call = msgspec.msgpack.Decoder(CallRows)
+_outcomes = msgspec.msgpack.Decoder(list[OutcomeRow])
+_health = msgspec.msgpack.Decoder(Health)
+_prepare_order = msgspec.msgpack.Decoder(PrepareOrder)
+_prepared = msgspec.msgpack.Decoder(PreparedRow)
+_work = msgspec.msgpack.Decoder(WorkOrder)
 
 
 class PackedCall(NamedTuple):
@@ -45,48 +60,39 @@ class PackedCall(NamedTuple):
     pixels: list[Pixels]
 
 
-def pack_call(images: Sequence[Any], slabs: Slabs | None) -> PackedCall:
+def pack_call(images: Sequence[SentImage], slabs: Slabs | None) -> PackedCall:
     """Pack the photos of a call.
 
     Args:
-        images: `PreparedImage`s; others are packed as they are.
+        images: prepared.
         slabs: the memory that the detector can read too; None sends all pixels.
     """
     pixels: list[Pixels] = []
-    rows: list[tuple[Slab | None, _Facts] | Any] = []
+    rows: list[PhotoRow] = []
     for image in images:
-        if not isinstance(image, PreparedImage):
-            rows.append(image)
+        if isinstance(image, EncodedImage):
+            rows.append(PhotoRow(encoded=image))
             continue
         slab = slabs.slab_of(image.pixels) if slabs is not None else None
         if slab is None:
             pixels.append(image.pixels)
-        rows.append((slab, _facts(image)))
+        rows.append(PhotoRow(_row_of(image), slab))
     address = slabs.address if slabs is not None else None
-    return PackedCall(pickle.dumps((address, rows), protocol=5), pixels)
+    return PackedCall(framed(_encode(CallRows(address, rows))), pixels)
 
 
-class Terms(NamedTuple):
-    """What a detector is told of a call beside its photos.
+def pack_terms(terms: Terms) -> bytes:
+    """The terms of a call as bytes: Ray takes one argument sooner than three."""
+    return framed(_encode(terms))
 
-    Attributes:
-        priority: of all photos, as a word.
-        deadline_s: seconds until the outcomes are of no use.
-        trace: the caller's name for the call; empty if it has none.
+
+def unpack_terms(packed: bytes) -> Terms:
+    """The terms that `pack_terms` packed.
+
+    Raises:
+        VersionSkew: another version packed them.
     """
-
-    priority: str
-    deadline_s: float
-    trace: str = ""
-
-    def packed(self) -> bytes:
-        """The terms as bytes: Ray takes one argument sooner than three."""
-        return pickle.dumps(tuple(self), protocol=5)
-
-    @classmethod
-    def unpacked(cls, packed: bytes) -> Terms:
-        """The terms that `packed` packed."""
-        return cls(*pickle.loads(packed))
+    return _terms.decode(unframed(packed))
 
 
 class CannotShare(Exception):
@@ -109,7 +115,7 @@ class SharedImage(PreparedImage):
     slab: Slab
 
     @classmethod
-    def of(cls, slabs: Slabs | None, slab: Slab, facts: _Facts) -> Self:
+    def of(cls, slabs: Slabs | None, slab: Slab, facts: Mapping[str, Any]) -> Self:
         """The photo in a slab.
 
         Raises:
@@ -117,7 +123,7 @@ class SharedImage(PreparedImage):
         """
         if slabs is None or not slabs.fits(slab) or not slabs.holds(slab):
             raise CannotShare
-        return cls(slabs.pixels_in(slab), *facts, slabs=slabs, slab=slab)
+        return cls(pixels=slabs.pixels_in(slab), **facts, slabs=slabs, slab=slab)
 
     @property
     def is_intact(self) -> bool:
@@ -133,7 +139,7 @@ class SharedImage(PreparedImage):
         pixels = np.array(self.pixels)
         if not self.is_intact:
             raise CannotShare
-        return PreparedImage(pixels, *_facts(self))
+        return PreparedImage(pixels=pixels, **_values_of(self))
 
 
 def unpack_call(
@@ -151,83 +157,125 @@ def unpack_call(
     Raises:
         CannotShare: this process cannot read that memory, or it holds other photos by now. The second means
             that nobody waits for the outcomes any more.
+        VersionSkew: another version packed them.
     """
-    address, rows = pickle.loads(head)
+    call = _call.decode(unframed(head))
     slabs = None
-    if address is not None and (slabs := open_slabs(address)) is None:
+    if call.address is not None and (slabs := open_slabs(call.address)) is None:
         raise CannotShare
     sent = iter(pixels)
     images: list[Any] = []
-    for row in rows:
-        if not isinstance(row, tuple):
-            images.append(row)
-            continue
-        slab, facts = row
-        images.append(
-            PreparedImage(next(sent), *facts) if slab is None else SharedImage.of(slabs, slab, facts)
-        )
+    for row in call.photos:
+        if row.encoded is not None:
+            images.append(row.encoded)
+        elif row.slab is None:
+            images.append(PreparedImage(pixels=next(sent), **_values_of(row.facts)))
+        else:
+            images.append(SharedImage.of(slabs, row.slab, _values_of(row.facts)))
     return images
 
 
 def pack_outcomes(outcomes: Sequence[Outcome]) -> bytes:
-    """The outcomes of a call as bytes. Plain tuples take a quarter of the time that the objects take."""
-    stamps: dict[int, tuple[Any, ...]] = {}
-    rows: list[tuple[Any, ...]] = []
-    for each in outcomes:
-        if (stamp := stamps.get(id(each.stamp))) is None:
-            stamp = stamps[id(each.stamp)] = _fields_of_stamp(each.stamp)
-        times = (each.times.prepare_ms, each.times.queue_ms, each.times.run_ms)
-        if isinstance(each, Detected):
-            faces = [(face.box, face.score, face.landmarks) for face in each.faces]
-            share = each.damaged.decoded_share if each.damaged else None
-            rows.append(("detected", stamp, times, faces, each.width, each.height, share))
-        elif isinstance(each, Rejected):
-            rows.append(("rejected", stamp, times, str(each.reason), each.detail))
-        elif isinstance(each, Failed):
-            rows.append(("failed", stamp, times, str(each.reason), each.detail, each.retry_after_s))
-        else:
-            raise TypeError(f"{type(each).__name__} is no kind of outcome.")
-    return pickle.dumps(rows, protocol=5)
+    """The outcomes of a call as bytes.
+
+    Raises:
+        TypeError: one of them is of none of the three kinds, or has a value that cannot travel.
+    """
+    return framed(_encode([OutcomeRow.of(each) for each in outcomes]))
 
 
 def unpack_outcomes(packed: bytes) -> list[Outcome]:
-    """The outcomes that `pack_outcomes` packed."""
-    stamps: dict[int, Stamp] = {}
-    outcomes: list[Outcome] = []
-    for kind, fields, times_ms, *rest in pickle.loads(packed):
-        # Pickle gives equal stamps as one tuple again.
-        if (stamp := stamps.get(id(fields))) is None:
-            stamp = stamps[id(fields)] = Stamp(*fields)
-        times = Times(*times_ms)
-        if kind == "detected":
-            faces, width, height, share = rest
-            found = tuple([Face(*face) for face in faces])
-            damaged = None if share is None else Damage(share)
-            outcomes.append(
-                Detected(stamp=stamp, times=times, faces=found, width=width, height=height, damaged=damaged)
-            )
-        elif kind == "rejected":
-            reason, detail = rest
-            outcomes.append(Rejected(stamp=stamp, times=times, reason=Rejection(reason), detail=detail))
-        else:
-            reason, detail, wait_s = rest
-            failure = Failure(reason)
-            outcomes.append(
-                Failed(stamp=stamp, times=times, reason=failure, detail=detail, retry_after_s=wait_s)
-            )
-    return outcomes
+    """The outcomes that `pack_outcomes` packed.
+
+    Raises:
+        VersionSkew: another version packed them.
+    """
+    return [row.outcome for row in _outcomes.decode(unframed(packed))]
 
 
-def _facts(image: PreparedImage) -> _Facts:
-    return (
-        image.width,
-        image.height,
-        image.shape,
-        image.prepare_ms,
-        image.digest,
-        image.decoded_share,
-    )
+def pack_health(health: Health) -> bytes:
+    """How a detector is, as bytes."""
+    return framed(_encode(health))
 
 
-def _fields_of_stamp(stamp: Stamp) -> tuple[Any, ...]:
-    return (stamp.served_by, stamp.model, stamp.incarnation, stamp.epoch, stamp.fallback)
+def unpack_health(packed: object) -> Health:
+    """What `pack_health` packed.
+
+    Raises:
+        VersionSkew: another version packed it.
+    """
+    return _health.decode(unframed(packed))
+
+
+def pack_prepare_order(order: PrepareOrder) -> bytes:
+    """How a photo is made small, as bytes."""
+    return framed(_encode(order))
+
+
+def unpack_prepare_order(packed: bytes) -> PrepareOrder:
+    """What `pack_prepare_order` packed.
+
+    Raises:
+        VersionSkew: another version packed it.
+    """
+    return _prepare_order.decode(unframed(packed))
+
+
+def pack_prepared(made: PreparedImage | Unusable) -> PackedCall:
+    """What became of one photo, as bytes and its pixels."""
+    if isinstance(made, Unusable):
+        return PackedCall(framed(_encode(PreparedRow(unusable=made))), [])
+    return PackedCall(framed(_encode(PreparedRow(facts=_row_of(made)))), [made.pixels])
+
+
+def unpack_prepared(head: object, pixels: Sequence[Pixels]) -> PreparedImage | Unusable:
+    """What `pack_prepared` packed.
+
+    Raises:
+        VersionSkew: another version packed it.
+    """
+    row = _prepared.decode(unframed(head))
+    if row.unusable is not None:
+        return row.unusable
+    return PreparedImage(pixels=pixels[0], **_values_of(row.facts))
+
+
+def pack_work(order: WorkOrder) -> bytes:
+    """A function's name and arguments as bytes."""
+    return framed(_encode(order))
+
+
+def unpack_work(packed: bytes) -> WorkOrder:
+    """What `pack_work` packed.
+
+    Raises:
+        VersionSkew: another version packed it.
+    """
+    return _work.decode(unframed(packed))
+
+
+def pack_value(value: object) -> bytes:
+    """A plain value (numbers, texts, lists, mappings) as bytes.
+
+    Raises:
+        TypeError: it is none.
+    """
+    return framed(_encode(value))
+
+
+def unpack_value(packed: object) -> Any:
+    """What `pack_value` packed; a tuple comes out as a list.
+
+    Raises:
+        VersionSkew: another version packed it.
+    """
+    return msgspec.msgpack.decode(unframed(packed), strict=True)
+
+
+def _row_of(image: PreparedImage) -> Any:
+    return PhotoFacts(*_facts_of(image))
+
+
+def _values_of(facts: Any) -> dict[str, Any]:
+    """The facts of a photo by their names."""
+    return dict(zip(_FACTS, _facts_of(facts), strict=True))

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
-from cluster.errors import DetectorNotReady
+from cluster.deployment.placing_order import PlacingOrder
+from cluster.errors import DetectorNotReady, VersionSkew
 from cluster.node.contract import RESOURCE
+from cluster.protocol.identity import identity, identity_of_labels, skew_sentence
 from cluster.settings import Settings
 
 Handle = Any
@@ -38,6 +38,8 @@ def place_all(settings: Settings) -> dict[str, Handle]:
         )
     names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
     missing = (name for name in names if name not in found)
+    if num_units > len(found):
+        _check_versions(ray.nodes())
     for name in list(itertools.islice(missing, max(0, num_units - len(found)))):
         found[name] = _place(name, settings)
     return {name: found[name] for name in _in_order(found)}
@@ -56,6 +58,19 @@ def num_devices(nodes: Iterable[Mapping[str, Any]]) -> int:
             machine = (node["NodeManagerAddress"], node["ObjectManagerPort"])
             lent[machine] = max(lent.get(machine, 0), int(node["Resources"].get(RESOURCE, 0)))
     return sum(lent.values())
+
+
+def _check_versions(nodes: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse to place a detector if no machine that lends a device has our version.
+
+    Raises:
+        VersionSkew: says which version such a machine has.
+    """
+    lending = [each for each in nodes if each["Alive"] and each["Resources"].get(RESOURCE, 0) >= 1]
+    known = [identity_of_labels(each["Labels"], each["NodeName"]) for each in lending]
+    others = [each for each in known if each is not None and each.tag != identity().tag]
+    if others and len(others) == len(known):
+        raise VersionSkew(skew_sentence(others[0], identity()))
 
 
 def find_all(settings: Settings) -> dict[str, Handle]:
@@ -107,9 +122,6 @@ def _place(name: str, settings: Settings) -> Handle:
     # Loaded here: most programs find a detector that is there, and need not load what it is made of.
     from cluster.deployment.detector_actor import DetectorActor
 
-    sections: list[BaseModel] = [settings.detector]
-    if settings.tracing.is_on:
-        sections.append(settings.tracing)
     return (
         ray.remote(DetectorActor)
         .options(
@@ -122,7 +134,7 @@ def _place(name: str, settings: Settings) -> Handle:
             max_restarts=-1,
             max_task_retries=settings.cluster.max_task_retries,
         )
-        # As plain values: large or custom objects would live in this driver's object store, and Ray needs the
+        # As text: large or custom objects would live in this driver's object store, and Ray needs the
         # arguments again when it restarts the detector, perhaps long after this driver has ended.
-        .remote(name, *(each.model_dump(mode="json") for each in sections))
+        .remote(name, PlacingOrder.of(settings).packed())
     )

@@ -45,7 +45,7 @@ def ray_faults() -> dict[type[BaseException], Fault]:
     )
     cancelled = of(Failure.CANCELLED, "The call was cancelled.")
     version = of(
-        Failure.VERSION_MISMATCH,
+        Failure.VERSION_SKEW,
         "Client and detector cannot read each other's messages: install the same rayface on both.",
     )
     internal = of(
@@ -110,7 +110,7 @@ def fault_of(error: BaseException) -> Fault:
     if _is_rays(error) and isinstance(cause, TypeError | AttributeError | ImportError):
         # A detector of another version raises these if it does not know the call.
         return Fault.of(
-            Failure.VERSION_MISMATCH,
+            Failure.VERSION_SKEW,
             f"The detector did not understand the call: {cause}. Install the same rayface.",
         )
     table = ray_faults()

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,12 @@ def facts() -> dict[str, Any]:
     }
 
 
-def examine_here(detector: DetectorSettings | None = None) -> dict[str, Any]:
+def examine_here(detector: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Examine a machine of a cluster by its own settings; runs there as a Ray task.
 
     Args:
-        detector: the settings with which the asking machine would place a detector; None takes this
-            machine's own.
+        detector: the settings with which the asking machine would place a detector, as JSON-ready values;
+            None takes this machine's own.
 
     Returns:
         `facts`, and `findings` as JSON-ready values.
@@ -63,7 +63,7 @@ def examine_here(detector: DetectorSettings | None = None) -> dict[str, Any]:
     role = "join" if lent else "head"
     settings = load_settings(own_config("windows.toml" if lent else "head.toml"))
     if detector is not None:
-        settings = settings.model_copy(update={"detector": detector})
+        settings = settings.model_copy(update={"detector": DetectorSettings.model_validate(detector)})
     found = examine(settings, lent.split(",") if lent else (), role, needs_model=bool(lent))
     return {"facts": facts(), "findings": [each.as_dict() for each in found]}
 

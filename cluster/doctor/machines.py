@@ -17,6 +17,7 @@ from cluster.node.addresses import knock_all
 from cluster.node.checks import same_python, same_version
 from cluster.node.contract import RESOURCE
 from cluster.node.findings import Finding, of_dict, ok, warn, wrong
+from cluster.protocol.identity import identity, skew_said
 
 _ANSWER_WITHIN_S = 8.0
 _EXAMINE_TIMEOUT_S = 60.0
@@ -63,11 +64,14 @@ class Machines:
             yield each
 
     async def _examined(self, node: Node) -> list[Finding]:
+        if node.identity is not None and node.identity.tag != identity().tag:
+            # Nothing that it says of itself could be trusted.
+            evidence, advice = skew_said(node.identity, identity())
+            return [wrong("rayface", evidence.rstrip("."), advice).at(node.name)]
         asked_at = self._now()
         try:
-            known = await self._cluster.run_on(
-                node.node_id, partial(examine_here, self._detector), timeout_s=_EXAMINE_TIMEOUT_S
-            )
+            work = partial(examine_here, self._detector.model_dump(mode="json"))
+            known = await self._cluster.run_on(node.node_id, work, timeout_s=_EXAMINE_TIMEOUT_S)
         except NotAnswered as error:
             return [
                 wrong(

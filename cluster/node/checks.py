@@ -26,6 +26,7 @@ from cluster.node import ray_start
 from cluster.node.addresses import is_loopback, knock, list_ports, own_address, split_address
 from cluster.node.findings import Finding, ok, warn, wrong
 from cluster.node.token import TokenMissing, is_token, kept_token, read_token, token_file
+from cluster.protocol.identity import Identity, identity, skew_said
 from cluster.ray_internals import refuses_token
 from cluster.settings import JoinSettings
 
@@ -58,12 +59,14 @@ class HeadAnswer:
         visited: for each port that the head tried, why it does not reach it ("" if it does); None if nobody
             at the head could try.
         clock_skew_s: how far this machine's clock is ahead of the head's; None if nobody could tell.
+        rayface: which rayface the head has, as JSON-ready values; None if it does not tell.
     """
 
     ray_version: str
     python_version: str
     visited: Mapping[str, str] | None
     clock_skew_s: float | None
+    rayface: Mapping[str, Any] | None = None
 
 
 def check_token() -> Iterator[Finding]:
@@ -228,9 +231,29 @@ def _ask(head_address: str, own: str, ports: Sequence[int]) -> HeadAnswer | Find
 
 
 def check_versions(answer: HeadAnswer, ours: Mapping[str, Any]) -> Iterator[Finding]:
-    """Ray and Python are the same here and at the head. `ours` has this machine's "ray" and "python"."""
+    """Ray, Python and rayface's protocol are the same here and at the head.
+
+    Args:
+        answer: the head's.
+        ours: this machine's "ray" and "python".
+    """
     yield same_version("Ray", answer.ray_version, ours["ray"], "at the head")
     yield same_python(answer.python_version, ours["python"], "at the head")
+    yield _same_protocol(answer)
+
+
+def _same_protocol(answer: HeadAnswer) -> Finding:
+    if answer.rayface is None and answer.visited is None:
+        return warn(
+            "rayface",
+            "nobody at the head says which rayface it has",
+            "Start the head with `rayface head`, which says it.",
+        )
+    theirs = Identity.of(answer.rayface, "the head")
+    if theirs.tag != identity().tag:
+        evidence, advice = skew_said(theirs, identity())
+        return wrong("rayface", evidence.rstrip("."), advice)
+    return ok("rayface", f"{identity()} here and at the head")
 
 
 def same_version(name: str, theirs: str, ours: str, where: str) -> Finding:

@@ -19,6 +19,7 @@ from pathlib import Path
 from cluster.errors import ClusterUnavailable
 from cluster.node.addresses import is_loopback, outer_address, own_address, split_address
 from cluster.node.contract import COMMON, DEVICES_VARIABLE, NOTES_VARIABLE, RESOURCE
+from cluster.protocol.identity import labels
 from cluster.ray_internals import COMMAND_MODULE, NODE_VARIABLES, metrics_port_variables, storage_variables
 from cluster.settings import HeadSettings, JoinSettings, NodeSettings
 
@@ -167,6 +168,8 @@ def _common_arguments(settings: NodeSettings, address: str, turn: int = 0) -> tu
         f"--max-worker-port={first + settings.num_worker_ports - 1}",
         f"--num-cpus={settings.num_cpus}",
         f"--object-store-memory={settings.object_store_bytes}",
+        # Whoever looks at the cluster sees which rayface each machine has.
+        f"--labels={','.join(f'{name}={value}' for name, value in labels().items())}",
         *([f"--temp-dir={temp_dir}"] if temp_dir else []),
         "--disable-usage-stats",
     )

@@ -31,12 +31,12 @@ from actors.settings import DetectorSettings
 from cluster.connection.messages import Ask, Channel
 from cluster.deployment.packed import (
     PackedCall,
-    Terms,
     pack_call,
     pack_outcomes,
     unpack_call,
     unpack_outcomes,
 )
+from cluster.protocol.rows import Terms
 from cluster.slabs import SlabPool, Slabs
 from tests.benchmarks.large_photos import write_large_photos
 from tests.benchmarks.report import arguments, machine, parsed, table

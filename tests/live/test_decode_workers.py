@@ -30,7 +30,9 @@ from actors.intake import ImageIntake
 from actors.settings import DetectorSettings
 from cluster.client.call import Call
 from cluster.client.preprocessing import Preprocessor
-from cluster.deployment.prepare_task import PrepareOrder, Unusable, prepare_photo
+from cluster.deployment.packed import pack_prepare_order, unpack_prepared
+from cluster.deployment.prepare_task import prepare_photo
+from cluster.protocol.rows import PrepareOrder, Unusable
 from cluster.settings import load_settings
 
 HERE = Path(__file__).parents[2]
@@ -289,10 +291,11 @@ def test_a_detector_kills_a_decode_at_its_deadline() -> None:
 def test_a_task_on_another_machine_decodes_costly_photos_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_cost, "_BMP_RUN_S_PER_PIXEL", 0.0)
     order = PrepareOrder(SHAPES, Limits(LIMITS.max_pixels, LIMITS.max_bytes, max_decode_s=1.0), 2.0)
-    made = prepare_photo(png(300, 200), order)
+    packed = pack_prepare_order(order)
+    made = unpack_prepared(*prepare_photo(png(300, 200), packed))
     assert isinstance(made, PreparedImage)
     assert len(worker_pids()) == 1
-    refused = prepare_photo(SLOW, order)
+    refused = unpack_prepared(*prepare_photo(SLOW, packed))
     assert isinstance(refused, Unusable)
     assert refused.reason is Rejection.TOO_COSTLY
     wait_until(lambda: not worker_pids())

@@ -15,8 +15,10 @@ from actors.encoded_image import SentImage
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Priority, Stamp, State
 from actors.images import PreparedImage
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
-from cluster.deployment.prepare_task import PrepareOrder, Unusable, prepare_photo
+from cluster.deployment.packed import pack_prepare_order, unpack_prepared
+from cluster.deployment.prepare_task import prepare_photo
 from cluster.errors import Fault, NotAnswered
+from cluster.protocol.rows import PrepareOrder, Unusable
 from cluster.telemetry.metrics import Observation
 from cluster.telemetry.rate_limit import RateLimitFilter
 
@@ -166,7 +168,7 @@ class FakeCluster:
         async with self._answering(timeout_s):
             if self.prepares is not None:
                 await self.prepares.wait()
-            return prepare_photo(encoded, order)
+            return unpack_prepared(*prepare_photo(encoded, pack_prepare_order(order)))
 
     async def health(self, detector: str, wait_s: float, *, timeout_s: float) -> Health:
         async with self._answering(timeout_s):

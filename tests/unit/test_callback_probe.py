@@ -66,7 +66,13 @@ def test_a_request_that_cannot_be_read_costs_the_others_nothing(
 
 def test_versions_alone_need_no_callback_probe() -> None:
     answer = callback_probe.ask(KeyValueStore(FakeHead(), 5.0), "h", [])
-    assert answer == {"ray_version": "", "python_version": "", "visited": None, "clock_skew_s": None}
+    assert answer == {
+        "ray_version": "",
+        "python_version": "",
+        "rayface": None,
+        "visited": None,
+        "clock_skew_s": None,
+    }
 
 
 def test_clocks_are_compared_however_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:

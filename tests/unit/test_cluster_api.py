@@ -21,8 +21,9 @@ from cluster.connection.connection import Connection
 from cluster.connection.driver import Driver, Handler
 from cluster.connection.handlers import Handlers
 from cluster.connection.messages import Answer, Ask, Channel, Join
-from cluster.deployment.packed import PackedCall, Terms, pack_call, pack_outcomes
+from cluster.deployment.packed import PackedCall, pack_call, pack_outcomes
 from cluster.errors import DetectorNotReady, Fault
+from cluster.protocol.rows import Terms
 from cluster.settings import load_settings
 from tests.unit.fake_cluster import FakeCluster
 
@@ -136,7 +137,7 @@ def test_a_question_that_is_not_in_the_table_is_refused(question: str) -> None:
     """Whatever attribute the driver process may have by that name."""
     fault = answer_of(table(), question).fault
     assert fault is not None
-    assert fault.failure is Failure.VERSION_MISMATCH
+    assert fault.failure is Failure.VERSION_SKEW
     assert question in fault.detail
 
 

@@ -16,7 +16,7 @@ from cluster.client.call import Call
 from cluster.client.cluster_preparing import ClusterPreparing
 from cluster.client.preprocessing import Preprocessor
 from cluster.connection.cluster_api import Node
-from cluster.deployment.prepare_task import PrepareOrder
+from cluster.protocol.rows import PrepareOrder
 from cluster.settings import load_settings
 from tests.unit.clients import InlineThreads
 from tests.unit.fake_cluster import FakeCluster, health, quiet

@@ -26,6 +26,7 @@ from cluster.doctor.host import facts
 from cluster.errors import ClusterUnavailable, ConfigurationError
 from cluster.node import checks
 from cluster.node.findings import Finding, Verdict, ok, wrong
+from cluster.protocol.identity import identity
 from cluster.settings import HeadSettings, JoinSettings, Settings, load_settings
 
 PROOF = {"ok": True, "provider": "CPUExecutionProvider", "ms_per_image": 70.0, "best_batch": 1}
@@ -46,6 +47,7 @@ class Modules:
             "python_version": ours["python"],
             "visited": {"7380": "", "7381": ""},
             "clock_skew_s": 0.5,
+            "rayface": identity().as_dict(),
         }
         self.device = PROOF
 
@@ -228,6 +230,8 @@ def test_a_head_that_is_well() -> None:
         ({"visited": {"7380": "no answer", "7381": "no answer", "7384": ""}}, "way back", "7380-7381: no"),
         ({"visited": None}, "way back", "no callback probe answered there"),
         ({"python_version": "3.99.0"}, "versions", "3.99.0 at the head"),
+        ({"rayface": None}, "rayface", "version_skew"),
+        ({"rayface": None, "visited": None}, "rayface", "nobody at the head says"),
     ],
 )
 def test_a_head_with_something_wrong(modules: Modules, changes: dict[str, Any], name: str, says: str) -> None:

@@ -18,7 +18,8 @@ from cluster.settings import load_settings
 
 JOINS = """
 import pickle, sys; sys.path[:] = {path!r}
-from cluster.connection.messages import Joined
+from cluster.connection.messages import Channel, Joined
+Channel(sys.stdin.buffer, sys.stdout.buffer).check_greeting()
 pickle.load(sys.stdin.buffer)
 pickle.dump(Joined("here:1"), sys.stdout.buffer)
 sys.stdout.buffer.flush()

@@ -114,7 +114,7 @@ def test_errors_cross_processes_whole(error: Exception) -> None:
         (rex.GetTimeoutError(), Failure.DEADLINE),
         (TimeoutError(), Failure.DEADLINE),
         (DeviceFailed("gone"), Failure.DEVICE_FAILED),
-        (rex.RayTaskError("detect", "trace", TypeError("unexpected argument")), Failure.VERSION_MISMATCH),
+        (rex.RayTaskError("detect", "trace", TypeError("unexpected argument")), Failure.VERSION_SKEW),
         (rex.RayTaskError("detect", "trace", KeyError("odd")), Failure.INTERNAL),
         (ValueError("odd"), Failure.INTERNAL),
         (type("NewerThanUs", (rex.NodeDiedError,), {})("x"), Failure.DETECTOR_LOST),

@@ -11,9 +11,12 @@ import pytest
 
 from actors.images import PreparedImage
 from cluster.connection.handlers import Handlers
-from cluster.deployment.packed import PackedCall, Terms, pack_call, unpack_call
+from cluster.deployment.packed import PackedCall, pack_call, pack_outcomes, unpack_call, unpack_terms
+from cluster.protocol.rows import Terms
 from cluster.settings import load_settings
 from cluster.slabs import SlabPool
+
+OUTCOMES = pack_outcomes([])
 
 
 class FarDetector:
@@ -32,8 +35,8 @@ class FarDetector:
 
     async def remote(self, terms: bytes, head: bytes, *pixels: Any) -> bytes | None:
         images = unpack_call(head, pixels[0], lambda address: None) if pixels else None
-        self.calls.append((Terms.unpacked(terms), images))
-        return None if images is None else b"outcomes"
+        self.calls.append((unpack_terms(terms), images))
+        return None if images is None else OUTCOMES
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_a_far_detector_gets_the_pixels_at_once_from_the_second_call_on(pool: Sl
     handlers._handles = {"FaceDetector": detector}
     call = pack_call([photo(pool, 7), photo(pool, 8)], pool)
     assert call.pixels == []
-    assert detect(handlers, call) == b"outcomes"
+    assert detect(handlers, call) == OUTCOMES
     (first, nothing), (second, images) = detector.calls
     assert nothing is None
     assert images is not None
@@ -69,6 +72,6 @@ def test_a_far_detector_gets_the_pixels_at_once_from_the_second_call_on(pool: Sl
     assert [each.digest for each in images] == ["7", "8"]
     assert (second.priority, second.trace) == ("bulk", "trace")
     assert second.deadline_s < first.deadline_s <= 30.0
-    assert detect(handlers, call) == b"outcomes"
+    assert detect(handlers, call) == OUTCOMES
     assert len(detector.calls) == 3
     assert detector.calls[2][1] is not None

@@ -252,7 +252,7 @@ def test_in_a_cluster_it_looks_with_the_settings_of_who_asks(
         return "whole", None
 
     monkeypatch.setattr(models, "state", whole)
-    known = host.examine_here(DetectorSettings(model="yunet"))
+    known = host.examine_here(DetectorSettings(model="yunet").model_dump(mode="json"))
     assert seen == ["yunet"]
     owners = [each["evidence"] for each in known["findings"] if each["name"] == "owner"]
     assert owners == ["nobody has cpu-5", "nobody has cpu-6"]

@@ -62,7 +62,7 @@ def test_what_says_nothing_about_the_device_opens_nothing(failure: Failure) -> N
         Failure.MODEL_UNAVAILABLE,
         Failure.DEVICE_HELD,
         Failure.DEVICE_UNAVAILABLE,
-        Failure.VERSION_MISMATCH,
+        Failure.VERSION_SKEW,
     ],
 )
 def test_a_lasting_fault_opens_the_circuit_at_once(failure: Failure) -> None:

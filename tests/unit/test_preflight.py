@@ -19,6 +19,7 @@ from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotRe
 from cluster.node import checks
 from cluster.node.findings import Verdict
 from cluster.node.preflight import check_join
+from cluster.protocol.identity import identity
 from cluster.settings import Settings, load_settings
 
 HEAD = "10.0.0.1:6379"
@@ -28,6 +29,7 @@ WELL = {
         "python_version": platform.python_version(),
         "visited": {"7380": "", "7381": ""},
         "clock_skew_s": 90.0,
+        "rayface": identity().as_dict(),
     },
     "self_test": {"ok": True, "provider": "CPUExecutionProvider", "ms_per_image": 70.0, "best_batch": 1},
 }
@@ -81,7 +83,16 @@ def test_every_check_says_what_it_found(answers: dict[str, Any], free_ports: dic
     found = list(check_join(HEAD, settings(free_ports)))
     assert {each.verdict for each in found} == {Verdict.OK}
     names = list(dict.fromkeys(each.name for each in found))
-    assert names == ["token", "head", "token of the head", "versions", "way back", "model", "device"]
+    assert names == [
+        "token",
+        "head",
+        "token of the head",
+        "versions",
+        "rayface",
+        "way back",
+        "model",
+        "device",
+    ]
     assert found[-1].evidence.startswith("cpu:77 (CPUExecutionProvider) found the golden photo's face")
 
 
@@ -94,6 +105,18 @@ def test_every_check_says_what_it_found(answers: dict[str, Any], free_ports: dic
         ("callback_probe", {"ray_version": "2.59.0"}, ClusterUnavailable, "Ray is .* and 2.59.0 at the head"),
         ("callback_probe", {"python_version": "3.99.1"}, ClusterUnavailable, "for example 3.99.x"),
         ("callback_probe", {"visited": {"7380": "no"}}, ClusterUnavailable, "7380: no.*firewall"),
+        (
+            "callback_probe",
+            {"rayface": None},
+            ClusterUnavailable,
+            "version_skew.*older than 1.*Upgrade the head",
+        ),
+        (
+            "callback_probe",
+            {"rayface": {"version": "99.0", "tag": "2-abc", "host": "front"}},
+            ClusterUnavailable,
+            "version_skew.*front has rayface 99.0.*to 99.0.*head first",
+        ),
         (
             "self_test",
             {"failure": "device_held", "detail": "pid 7 has it."},
@@ -164,5 +187,5 @@ def test_a_model_that_cannot_be_had(
 def test_every_fault_of_a_device_has_its_remedy() -> None:
     """Those that a detector can have, not those of one call."""
     calls = {Failure.BUSY, Failure.DEADLINE, Failure.CANCELLED, Failure.NOT_READY, Failure.QUARANTINED}
-    cluster = {Failure.NO_CLUSTER, Failure.VERSION_MISMATCH, Failure.INTERNAL}
+    cluster = {Failure.NO_CLUSTER, Failure.VERSION_SKEW, Failure.INTERNAL}
     assert set(checks.REMEDIES) == set(Failure) - calls - cluster

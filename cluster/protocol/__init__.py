@@ -1,0 +1,1 @@
+"""What two installations of rayface must agree on: the types that travel, their encoding, their digest."""
