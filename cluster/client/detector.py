@@ -148,10 +148,14 @@ class Detector:
             ended = f"The head was silent, and now the detector does not answer either. {cause.detail}"
             self.not_now = Fault.of(Failure.HEAD_SILENT, ended)
         self.last_error = cause.detail
+        if cause.counts is Counts.TRIP:
+            # It has answered, and what it said does not pass by itself.
+            return self._trip(now, cause)
         silent_s = now - self.heard_at
         if silent_s > self._settings.grace_s:
             detail = f"It has not been heard for {silent_s:.0f} s. {cause.detail}"
             self._trip(now, no_answer(Fault.of(cause.failure, detail)))
+        return None
 
     def answered(self, now: float, outcomes: Sequence[Outcome], num_asked: int) -> list[Outcome]:
         """Judge an answer. Returns its outcomes; those of an earlier owner are replaced by failures."""

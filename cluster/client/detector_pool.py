@@ -293,9 +293,10 @@ class DetectorPool:
         try:
             return await self._cluster.health(name, wait_s, timeout_s=timeout_s)
         except NotAnswered as error:
-            raise DetectorNotReady(
-                f"The detector does not answer. {error.fault.detail}", error.fault.failure
-            ) from error
+            fault = error.fault
+            is_said = fault.failure is Failure.VERSION_SKEW
+            said = fault.detail if is_said else f"The detector does not answer. {fault.detail}"
+            raise DetectorNotReady(said, fault.failure) from error
 
     async def _update(self, timeout_s: float) -> None:
         names = await self._find(timeout_s=timeout_s)

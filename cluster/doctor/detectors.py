@@ -29,6 +29,7 @@ _ASK_AGAIN = "Wait a moment, and ask again."
 #: A restart within this time is worth a look.
 _RECENTLY_S = 600.0
 _MIN_IOU = 0.9
+_UPGRADE = "docs/two-machines.md says in which order machines are upgraded."
 _MAX_SCORE_DIFFERENCE = 0.05
 
 
@@ -67,10 +68,14 @@ class Detectors:
             yield each
         models: dict[str, str] = {}
         for name in names:
-            health = await self._health(name)
             entry = entries.get(name)
-            if health is None:
-                yield _absent(name, entry, num_units, len(names))
+            try:
+                health = await self._cluster.health(name, 0.0, timeout_s=_ANSWER_WITHIN_S)
+            except NotAnswered as error:
+                if error.failure is Failure.VERSION_SKEW:
+                    yield wrong("detector", f"{name}: {error}".rstrip("."), _UPGRADE)
+                else:
+                    yield _absent(name, entry, num_units, len(names))
                 continue
             if health.state is State.FAULTY:
                 # Perhaps the person who asks has just mended it.
@@ -107,12 +112,6 @@ class Detectors:
             )
         else:
             yield ok("devices", f"{num_units} lent, {len(names)} detector(s)")
-
-    async def _health(self, name: str) -> Health | None:
-        try:
-            return await self._cluster.health(name, 0.0, timeout_s=_ANSWER_WITHIN_S)
-        except NotAnswered:
-            return None
 
     async def _tested_again(self, health: Health) -> Health:
         """The detector's health after it has opened its device again and tried the golden photo."""

@@ -45,6 +45,7 @@ REMEDIES: Mapping[Failure, str] = {
     Failure.MODEL_UNAVAILABLE: "Run `rayface models fetch` on its machine; it says what prevents it.",
     Failure.OUT_OF_MEMORY: "End other programs that use the GPU, or set a smaller detector.input_size.",
     Failure.HEAD_SILENT: "Restart the head if it hangs; look at the way from the detector's machine to it.",
+    Failure.VERSION_SKEW: "docs/two-machines.md says in which order machines are upgraded.",
     Failure.DETECTOR_LOST: "Wait half a minute; if it stays so, look at the cable and `rayface join`'s log.",
 }
 
