@@ -8,12 +8,14 @@ from typing import Self
 from actors import jpeg
 from actors.errors import DetectorFault
 from actors.images import PreparedImage
+from actors.named_state import by_names
 
 #: The lowest quality at which every face of the sample photos agrees with that of the pixels at an IoU of
 #: 0.98 or better, for CenterFace and YuNet (`tests/benchmarks/wire_agreement.py`).
 QUALITY = 98
 
 
+@by_names
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
     """A `PreparedImage` whose pixels are encoded as a JPEG of high quality.

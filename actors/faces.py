@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from actors.named_state import by_names
+
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
@@ -60,6 +62,7 @@ class Priority(StrEnum):
     BULK = "bulk"
 
 
+@by_names
 @dataclass(frozen=True, slots=True)
 class Face:
     """One face, in pixels of the upright original, origin at the top left, as floats.
@@ -76,6 +79,7 @@ class Face:
     landmarks: tuple[Point, Point, Point, Point, Point]
 
 
+@by_names
 @dataclass(frozen=True, slots=True)
 class Times:
     """Where an image's time went, in milliseconds.
@@ -91,6 +95,7 @@ class Times:
     run_ms: float = 0.0
 
 
+@by_names
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """Who answered, stamped on every outcome.
@@ -112,6 +117,7 @@ class Stamp:
     fallback: str = ""
 
 
+@by_names
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The answer for one image; always one of `Detected`, `Rejected`, `Failed`.
@@ -158,6 +164,7 @@ class Outcome:
         return row
 
 
+@by_names
 @dataclass(frozen=True, slots=True)
 class Damage:
     """A part of the picture is missing, and was not searched.
@@ -169,6 +176,7 @@ class Damage:
     decoded_share: float
 
 
+@by_names
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detected(Outcome):
     """The image was searched; `faces` holds the faces, best first, and may be empty.
@@ -187,6 +195,7 @@ class Detected(Outcome):
     damaged: Damage | None = None
 
 
+@by_names
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected(Outcome):
     """The image is at fault; `detail` says how, in a sentence for people."""
@@ -196,6 +205,7 @@ class Rejected(Outcome):
     detail: str
 
 
+@by_names
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Outcome):
     """We are at fault; `detail` says what happened and what to do.
@@ -221,6 +231,7 @@ class State(StrEnum):
     DRAINING = "draining"
 
 
+@by_names
 @dataclass(frozen=True, slots=True)
 class BucketTiming:
     """How long a run of one bucket takes.
@@ -245,6 +256,7 @@ class BucketTiming:
     is_used: bool = False
 
 
+@by_names
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """How a detector is, in its own words and numbers.

@@ -22,6 +22,7 @@ from actors.errors import ImageFault
 from actors.faces import Rejection
 from actors.jpeg import Decoded
 from actors.limits import Limits
+from actors.named_state import by_names
 from actors.opening import opened
 from actors.orientation import SWAPPED, orientation_of, turned
 from actors.raw_photos import Embedded, find_embedded
@@ -73,6 +74,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
+@by_names
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
     """A small upright photo, as it travels to the detector.
