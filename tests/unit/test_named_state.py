@@ -40,7 +40,7 @@ class More:
     depth: int = 0
 
 
-def read(kind: type[Any], state: object) -> Any:
+def read(kind: Any, state: object) -> Any:
     """What a program whose class has these fields makes of a pickled state."""
     came = kind.__new__(kind)
     came.__setstate__(state)
