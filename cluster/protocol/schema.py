@@ -12,7 +12,7 @@ import inspect
 import types
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from pydantic import BaseModel
@@ -63,7 +63,7 @@ def _parts_of(kind: type) -> list[tuple[str, Any]] | None:
     """The fields of a type, each with its own type, in order; None for a type that has none of its own."""
     if issubclass(kind, enum.Enum):
         return [(f"{each.name}={each.value!r}", None) for each in kind]
-    if getattr(kind, "_is_protocol", False):
+    if Protocol in kind.__bases__:
         return [
             (f"{name}.{argument}", of)
             for name, method in inspect.getmembers(kind, inspect.isfunction)
@@ -76,8 +76,8 @@ def _parts_of(kind: type) -> list[tuple[str, Any]] | None:
         names = list(kind.model_fields)
     elif issubclass(kind, msgspec.Struct):
         names = list(kind.__struct_fields__)
-    elif issubclass(kind, tuple) and hasattr(kind, "_fields"):
-        names = list(kind._fields)
+    elif issubclass(kind, tuple) and kind is not tuple:
+        names = list(get_type_hints(kind))
     else:
         return None
     hints = get_type_hints(kind)
