@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, cast
 
 from actors.encoded_image import SentImage
-from actors.faces import Health, Outcome, Priority
+from actors.faces import Failure, Health, Outcome, Priority
 from actors.images import PreparedImage
 from cluster.connection.cluster_api import ActorEntry, ClusterApi, DriverAddress, Node, Pulse, Value
 from cluster.deployment.packed import pack_call, unpack_outcomes
+from cluster.errors import Fault, NotAnswered, VersionSkew
 from cluster.protocol.rows import PrepareOrder, Terms, Unusable
 from cluster.slabs import Slabs
 from cluster.telemetry.metrics import Observation
@@ -63,7 +64,14 @@ class ClusterClient:
     ) -> list[Outcome]:
         photos = pack_call(images, self._slabs)
         terms = Terms(priority.value, deadline_s, traceparent)
-        return unpack_outcomes(await self._send("detect", (detector, photos, terms), timeout_s=timeout_s))
+        packed = await self._send("detect", (detector, photos, terms), timeout_s=timeout_s)
+        try:
+            return unpack_outcomes(packed)
+        except (VersionSkew, ValueError) as error:
+            # `ValueError`: an answer of our own protocol that holds what it may not hold.
+            failure = error.failure if isinstance(error, VersionSkew) else Failure.INTERNAL
+            detail = f"The detector's answer cannot be read: {error}".rstrip(".")
+            raise NotAnswered(Fault.of(failure, f"{detail}.")) from error
 
     async def prepare(
         self, node_id: str, encoded: bytes, order: PrepareOrder, *, timeout_s: float

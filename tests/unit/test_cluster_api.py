@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -22,7 +23,8 @@ from cluster.connection.driver import Driver, Handler
 from cluster.connection.handlers import Handlers
 from cluster.connection.messages import Answer, Ask, Channel, Join
 from cluster.deployment.packed import PackedCall, pack_call, pack_outcomes
-from cluster.errors import DetectorNotReady, Fault
+from cluster.errors import DetectorNotReady, Fault, NotAnswered
+from cluster.protocol.identity import framed
 from cluster.protocol.rows import Terms
 from cluster.settings import load_settings
 from tests.unit.fake_cluster import FakeCluster
@@ -95,6 +97,24 @@ def test_a_question_is_sent_by_its_name_with_all_its_arguments(question: str) ->
     assert sent == [(question, arguments, 3.0)]
     returns_nothing = get_type_hints(QUESTIONS[question])["return"] is type(None)
     assert answer == (None if returns_nothing else [] if question == "detect" else "the answer")
+
+
+@pytest.mark.parametrize(
+    ("packed", "failure"),
+    [
+        (framed(msgspec.msgpack.encode([{"detected": {"width": "wide"}}])), Failure.INTERNAL),
+        (framed(b""), Failure.INTERNAL),
+        (framed(msgspec.msgpack.encode([{}])), Failure.INTERNAL),
+        (b"rayface 1-cafe \x90", Failure.VERSION_SKEW),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_a_fault(packed: bytes, failure: Failure) -> None:
+    async def send(question: str, arguments: tuple[Any, ...], timeout_s: float) -> bytes:
+        return packed
+
+    with pytest.raises(NotAnswered, match="cannot be read") as unanswered:
+        asyncio.run(ClusterClient(send).detect("FaceDetector", [], Priority.BULK, 1.0, timeout_s=1.0))
+    assert unanswered.value.failure is failure
 
 
 def answer_of(handlers: Mapping[str, Handler], question: str) -> Answer:

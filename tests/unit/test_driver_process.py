@@ -25,6 +25,14 @@ pickle.dump(Joined("here:1"), sys.stdout.buffer)
 sys.stdout.buffer.flush()
 sys.stdin.buffer.read()
 """
+#: The driver process of a rayface that was put in place of ours while this program ran.
+OF_ANOTHER_VERSION = """
+import sys; sys.path[:] = {path!r}
+from cluster.connection import messages
+messages._greeting = lambda: b"another".ljust(64)
+from cluster.connection.driver import main
+main()
+"""
 #: The beginning of a pickle of a class that does not exist; pickle raises an AttributeError.
 SAYS_NONSENSE = """
 import sys; sys.path[:] = {path!r}
@@ -57,6 +65,13 @@ def test_a_process_that_says_what_cannot_be_read_is_ended(program: Callable[[str
         ClusterUnavailable, match=r"ended before it had joined.*cannot be read.*NoSuchMessage"
     ):
         asyncio.run(asyncio.wait_for(DriverProcess.start(load_settings()), 30))
+
+
+def test_an_upgrade_under_a_program_that_runs_is_said(program: Callable[[str], None]) -> None:
+    """Nothing is read of the other one's messages, which are pickled."""
+    program(OF_ANOTHER_VERSION)
+    with pytest.raises(ClusterUnavailable, match=r"was changed.*version_skew.*Restart the program"):
+        asyncio.run(asyncio.wait_for(DriverProcess.start(load_settings()), 60))
 
 
 def test_a_question_that_cannot_be_sent_is_answered_with_the_reason(program: Callable[[str], None]) -> None:
