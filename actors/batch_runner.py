@@ -16,10 +16,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
+from actors.call_settings import AskedImage
 from actors.errors import DetectorFault, DeviceFailed, DeviceLies, DeviceRemoved, OutOfMemory
 from actors.face_model import FaceModel
 from actors.faces import Face
-from actors.images import PreparedImage
 from actors.observer import Observer, Run
 
 
@@ -74,12 +74,12 @@ class BatchRunner:
         self._opening: asyncio.Task[None] | None = None
 
     async def __call__(
-        self, batch: Sequence[PreparedImage], first: bool, begun: Callable[[], None] = lambda: None
+        self, batch: Sequence[AskedImage], first: bool, begun: Callable[[], None] = lambda: None
     ) -> Sequence[ResultOrFault]:
         """Run one batch.
 
         Args:
-            batch: images of one shape.
+            batch: images of one shape, each with its call's settings.
             first: whether the run goes before others that wait for the device.
             begun: called when the device begins with them.
 
@@ -121,17 +121,17 @@ class BatchRunner:
             self._observer.trouble("bucket_not_opened", reason=type(error).__name__, detail=repr(error))
 
     async def _on_device(
-        self, batch: Sequence[PreparedImage], first: bool, begun: Callable[[], None]
+        self, batch: Sequence[AskedImage], first: bool, begun: Callable[[], None]
     ) -> list[ResultOrFault]:
         work = partial(self._model.run_batch, batch, first=first, begun=begun)
         found, run = await asyncio.get_running_loop().run_in_executor(self._threads, work)
         return [
-            ImageResult(faces, run) if image.is_intact else DetectorFault(_CHANGED)
-            for faces, image in zip(found, batch, strict=True)
+            ImageResult(faces, run) if asked.image.is_intact else DetectorFault(_CHANGED)
+            for faces, asked in zip(found, batch, strict=True)
         ]
 
     async def _smaller(
-        self, batch: Sequence[PreparedImage], first: bool, full: OutOfMemory
+        self, batch: Sequence[AskedImage], first: bool, full: OutOfMemory
     ) -> Sequence[ResultOrFault]:
         if len(batch) == 1:
             # The image is not at fault: every image of its shape is as large.
@@ -145,7 +145,7 @@ class BatchRunner:
         return answers
 
     async def _one_by_one(
-        self, batch: Sequence[PreparedImage], first: bool, failed: DetectorFault
+        self, batch: Sequence[AskedImage], first: bool, failed: DetectorFault
     ) -> Sequence[ResultOrFault]:
         # After any doubt the device has to prove itself before the next photo is trusted to it.
         self._observer.trouble(
@@ -165,11 +165,11 @@ class BatchRunner:
             )
         self._num_reruns_left -= len(batch)
         answers: list[ResultOrFault] = []
-        for image in batch:
-            answers += await self._each_or_all([image], first)
+        for asked in batch:
+            answers += await self._each_or_all([asked], first)
         return answers
 
-    async def _each_or_all(self, batch: Sequence[PreparedImage], first: bool) -> Sequence[ResultOrFault]:
+    async def _each_or_all(self, batch: Sequence[AskedImage], first: bool) -> Sequence[ResultOrFault]:
         """Run a part of a larger batch; a fault of this part must not cost the others their answers."""
         try:
             return await self(batch, first)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, cast
 
+from actors.call_settings import OF_FAMILY, AskedImage, CallSettings
 from actors.errors import ActorError, Busy, DeadlineMissed, DetectorFault, DeviceFailed, NotReady
 from actors.faces import Priority
 from actors.images import PreparedImage
@@ -64,7 +65,7 @@ class Batcher(Generic[Result]):
     def __init__(
         self,
         run: Callable[
-            [Sequence[PreparedImage], bool, Callable[[], None]], Awaitable[Sequence[Result | DetectorFault]]
+            [Sequence[AskedImage], bool, Callable[[], None]], Awaitable[Sequence[Result | DetectorFault]]
         ],
         *,
         best_batch: Callable[[Shape], int],
@@ -107,6 +108,7 @@ class Batcher(Generic[Result]):
         images: Sequence[PreparedImage],
         priority: Priority = Priority.INTERACTIVE,
         deadline: float = math.inf,
+        settings: CallSettings = OF_FAMILY,
     ) -> list[TimedResult[Result] | ActorError]:
         """Wait for the results of a call's images.
 
@@ -114,6 +116,7 @@ class Batcher(Generic[Result]):
             images: each prepared for one of the shapes.
             priority: interactive images are taken before bulk ones.
             deadline: moment on the event loop's clock, in seconds, after which the results are of no use.
+            settings: of the call; images of calls with other settings may be in the same batch.
 
         Returns:
             For each image, in order, its result or why there is none:
@@ -125,7 +128,7 @@ class Batcher(Generic[Result]):
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        call = WaitingCall(priority, deadline, now, loop.create_future(), len(images))
+        call = WaitingCall(priority, deadline, now, loop.create_future(), len(images), settings)
         # Not `Entry[Result](…)`: calling the alias takes several times as long.
         entries: list[Entry[Result]] = [Entry(image, call) for image in images]
         is_hurried = self._is_hurried(images, priority, deadline - now)
@@ -350,7 +353,7 @@ class Batcher(Generic[Result]):
         begun = loop.time()
         first = any(entry.call.priority is Priority.INTERACTIVE for entry in batch)
         try:
-            answers = await self._run([entry.image for entry in batch], first, begun_on_device)
+            answers = await self._run([entry.asked for entry in batch], first, begun_on_device)
             if len(answers) != len(batch):
                 raise DeviceFailed(
                     f"A batch of {len(batch)} images got {len(answers)} answers. Please report it."

@@ -9,6 +9,7 @@ from time import perf_counter
 
 from actors.batch_runner import ImageResult
 from actors.batcher import Batcher
+from actors.call_settings import CallSettings
 from actors.errors import DetectorFault, ImageFault
 from actors.faces import Damage, Detected, Failed, Failure, Outcome, Priority, Rejected, Stamp, Times
 from actors.images import PreparedImage
@@ -45,6 +46,7 @@ class CallPath:
         batches: waits for the model until a moment on the event loop's clock, and returns the batcher; raises
             the `DetectorFault` that there is none for.
         refuse: raises where an image must not be run.
+        refuse_others: raises where a call wants another model, or other tensors, than the detector has.
         stamp: returns the stamp of outcomes.
     """
 
@@ -54,16 +56,23 @@ class CallPath:
         observer: Observer,
         batches: Callable[[float], Awaitable[Batcher[ImageResult]]],
         refuse: Callable[[PreparedImage], None],
+        refuse_others: Callable[[CallSettings], None],
         stamp: Callable[[], Stamp],
     ) -> None:
         self._intake = intake
         self._observer = observer
         self._batches = batches
         self._refuse = refuse
+        self._refuse_others = refuse_others
         self._stamp = stamp
 
     async def outcomes(
-        self, images: Sequence[object], priority: Priority, deadline: float, trace: str
+        self,
+        images: Sequence[object],
+        priority: Priority,
+        deadline: float,
+        trace: str,
+        settings: CallSettings,
     ) -> list[Outcome]:
         """One outcome for each image, in order; no fault is raised.
 
@@ -72,14 +81,18 @@ class CallPath:
             priority: of all of them.
             deadline: moment on the event loop's clock after which the outcomes are of no use.
             trace: the caller's name for the call; empty if it has none.
+            settings: of the call.
         """
         begun = perf_counter()
         groups = _groups(images)
         if len(groups) == 1:
-            ways = await self._together(images, priority, deadline)
+            ways = await self._together(images, priority, deadline, settings)
         else:
             several = await asyncio.gather(
-                *(self._together([images[at] for at in group], priority, deadline) for group in groups)
+                *(
+                    self._together([images[at] for at in group], priority, deadline, settings)
+                    for group in groups
+                )
             )
             by_place = {
                 at: way
@@ -92,7 +105,7 @@ class CallPath:
         return [way.outcome for way in ways]
 
     async def _together(
-        self, images: Sequence[object], priority: Priority, deadline: float
+        self, images: Sequence[object], priority: Priority, deadline: float, settings: CallSettings
     ) -> list[ImageTrace]:
         passages = [_Passage(image) for image in images]
         with self._intake.room() as take:
@@ -102,7 +115,7 @@ class CallPath:
                 except DetectorFault as fault:
                     each.error = fault
             try:
-                await self._pass(passages, priority, deadline)
+                await self._pass(passages, priority, deadline, settings)
             except Exception as error:
                 for each in passages:
                     each.error = each.error or error
@@ -119,8 +132,11 @@ class CallPath:
         self._observer.images([each.outcome for each in traces], priority)
         return traces
 
-    async def _pass(self, passages: Sequence[_Passage], priority: Priority, deadline: float) -> None:
+    async def _pass(
+        self, passages: Sequence[_Passage], priority: Priority, deadline: float, settings: CallSettings
+    ) -> None:
         batcher = await self._batches(deadline)
+        self._refuse_others(settings)
         ready: list[_Passage] = []
         images: list[PreparedImage] = []
         for each in passages:
@@ -141,7 +157,8 @@ class CallPath:
             each.queued_at = queued_at
         # Preparing may have taken long, and the model may have been opened again meanwhile.
         batcher = await self._batches(deadline)
-        for each, answer in zip(ready, await batcher.submit(images, priority, deadline), strict=True):
+        answers = await batcher.submit(images, priority, deadline, settings)
+        for each, answer in zip(ready, answers, strict=True):
             if isinstance(answer, TimedResult):
                 each.found = answer
             else:

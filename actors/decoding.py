@@ -52,7 +52,9 @@ class Candidates:
     landmarks: Floats
 
 
-def decode_centerface(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
+def decode_centerface(
+    heads: Heads, height: int, width: int, score_threshold: float | Floats
+) -> list[Candidates]:
     """CenterFace: a heat map of face centres at stride 4.
 
     For heat[y, x] > threshold: h = 4 exp(scale_0), w = 4 exp(scale_1), centre = 4 (x + offset_1 + 0.5) and
@@ -64,7 +66,7 @@ def decode_centerface(heads: Heads, height: int, width: int, score_threshold: fl
             and `check`.
         height: height of the tensor, in pixels.
         width: width of the tensor, in pixels.
-        score_threshold: least score, exclusive.
+        score_threshold: least score, exclusive; of all images, or of each: float32[n, 1].
 
     Raises:
         HeadsWrong: a score, or the geometry of a candidate, is not finite; or `top` and `check` disagree.
@@ -100,7 +102,7 @@ def decode_centerface(heads: Heads, height: int, width: int, score_threshold: fl
     return _by_image(picked, boxes, picked.scores, landmarks)
 
 
-def decode_yunet(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
+def decode_yunet(heads: Heads, height: int, width: int, score_threshold: float | Floats) -> list[Candidates]:
     """YuNet: one anchor a cell at strides 8, 16 and 32; the prior is the cell's corner.
 
     score = sqrt(clip(cls) clip(obj)); centre = (c + b0) s, (r + b1) s; size = s exp(b2), s exp(b3);
@@ -112,7 +114,7 @@ def decode_yunet(heads: Heads, height: int, width: int, score_threshold: float) 
             with A = (height / s) (width / s), row by row; or `top`, whose scores are not rooted, and `check`.
         height: height of the tensor, in pixels, a multiple of 32.
         width: width of the tensor, in pixels, a multiple of 32.
-        score_threshold: least score, inclusive.
+        score_threshold: least score, inclusive; of all images, or of each: float32[n, 1].
 
     Raises:
         HeadsWrong: a score, or the geometry of a candidate, is not finite; or `top` and `check` disagree.
@@ -135,7 +137,7 @@ def decode_yunet(heads: Heads, height: int, width: int, score_threshold: float) 
     return _by_image(picked, boxes, picked.scores, landmarks)
 
 
-def decode_scrfd(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
+def decode_scrfd(heads: Heads, height: int, width: int, score_threshold: float | Floats) -> list[Candidates]:
     """SCRFD with landmarks: two anchors a cell at strides 8, 16 and 32, centred on (c s, r s).
 
     x1, y1 = centre - (d0, d1) s; x2, y2 = centre + (d2, d3) s; landmark = centre + k s; the score is used
@@ -147,7 +149,7 @@ def decode_scrfd(heads: Heads, height: int, width: int, score_threshold: float) 
             `check`.
         height: height of the tensor, in pixels, a multiple of 32.
         width: width of the tensor, in pixels, a multiple of 32.
-        score_threshold: least score, inclusive.
+        score_threshold: least score, inclusive; of all images, or of each: float32[n, 1].
 
     Raises:
         HeadsWrong: a score, or the geometry of a candidate, is not finite; or `top` and `check` disagree.
@@ -172,7 +174,9 @@ def decode_scrfd(heads: Heads, height: int, width: int, score_threshold: float) 
     return _by_image(picked, boxes, picked.scores.clip(0, 1), landmarks)
 
 
-def decode_retinaface(heads: Heads, height: int, width: int, score_threshold: float) -> list[Candidates]:
+def decode_retinaface(
+    heads: Heads, height: int, width: int, score_threshold: float | Floats
+) -> list[Candidates]:
     """RetinaFace: two priors a cell at strides 8, 16 and 32, of sides 16, 32 | 64, 128 | 256, 512.
 
     With the prior's centre ((c + 0.5) s, (r + 0.5) s) and side m: centre' = centre + 0.1 m l_(0,1); size =
@@ -184,7 +188,7 @@ def decode_retinaface(heads: Heads, height: int, width: int, score_threshold: fl
             `top` and `check`.
         height: height of the tensor, in pixels, a multiple of 32.
         width: width of the tensor, in pixels, a multiple of 32.
-        score_threshold: least score, inclusive.
+        score_threshold: least score, inclusive; of all images, or of each: float32[n, 1].
 
     Raises:
         HeadsWrong: a score, or the geometry of a candidate, is not finite; or `top` and `check` disagree.

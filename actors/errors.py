@@ -4,6 +4,7 @@
     ├── ImageFault           the image is at fault: it is rejected, and that never counts against the device
     └── DetectorFault        we are at fault: the image failed, with a reason
         ├── ModelUnavailable     weights missing, altered or of an unknown family
+        ├── OtherSettings        the call wants another model, or other tensors, than the detector has
         ├── DeviceUnavailable    the provider that was asked for is not there
         ├── DeviceHeld           another process has the device; says which
         ├── LeaseOver            another process has become the owner
@@ -69,6 +70,12 @@ class ModelUnavailable(DetectorFault):
     """The weights are missing, altered, or of a family that cannot be decoded here."""
 
     failure = Failure.MODEL_UNAVAILABLE
+
+
+class OtherSettings(DetectorFault):
+    """The call wants answers of another model, or of other tensors; nothing was run."""
+
+    failure = Failure.OTHER_SETTINGS
 
 
 class DeviceUnavailable(DetectorFault):

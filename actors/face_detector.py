@@ -21,9 +21,10 @@ import numpy as np
 from actors.batch_runner import BatchRunner, ImageResult
 from actors.batcher import Batcher
 from actors.call_path import CallPath
+from actors.call_settings import CallSettings, ModelChoice
 from actors.device import Device
 from actors.encoded_image import EncodedImage
-from actors.errors import DetectorFault, HeadSilent, NotReady, Quarantined
+from actors.errors import DetectorFault, HeadSilent, NotReady, OtherSettings, Quarantined
 from actors.face_model import FaceModel
 from actors.faces import (
     Failure,
@@ -89,7 +90,10 @@ class FaceDetector:
         self._observer = life.observers
         self._observer.add(self._tally)
         self._intake = ImageIntake(self._settings)
-        self._path = CallPath(self._intake, self._observer, self._ready, _refuser(life), self.stamp)
+        self._own = CallSettings.of(life.settings)
+        self._placed = life.settings.model_dump(mode="json")
+        refusals = _refuser(life), _refuser_of_others(life)
+        self._path = CallPath(self._intake, self._observer, self._ready, *refusals, self.stamp)
         self._batcher: Batcher[ImageResult] | None = None
         self._runner: BatchRunner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,6 +112,7 @@ class FaceDetector:
         priority: str = "interactive",
         deadline_s: float | None = None,
         trace: str = "",
+        settings: CallSettings | None = None,
     ) -> list[Outcome]:
         """Find the faces in each image.
 
@@ -118,6 +123,7 @@ class FaceDetector:
             priority: "interactive" (a person waits) or "bulk".
             deadline_s: seconds from now until the outcomes are of no use; None waits as long as it takes.
             trace: the caller's name for the call (W3C Trace Context); observers are told of the call by it.
+            settings: thresholds of this call; None takes those of the detector.
 
         Returns:
             One outcome for each image, in order. A fault of an image or of the device is an outcome, no
@@ -132,7 +138,7 @@ class FaceDetector:
         wanted = Priority(priority)
         deadline = math.inf if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
         self._watch()
-        return await self._path.outcomes(images, wanted, deadline, trace)
+        return await self._path.outcomes(images, wanted, deadline, trace, settings or self._own)
 
     async def health(self, wait_s: float = 0.0) -> Health:
         """Tell how the detector is, after waiting up to `wait_s` seconds for a start under way to end."""
@@ -319,6 +325,7 @@ class FaceDetector:
             num_suspects=recorder.num_suspects if recorder else 0,
             num_quarantined=recorder.num_quarantined if recorder else 0,
             spare_cores=self._intake.spare_cores.measure(),
+            settings=self._placed,
         )
 
 
@@ -332,6 +339,20 @@ def _refuser(life: ModelLife) -> Callable[[PreparedImage], None]:
                 "The detector's process ended twice while this photo was on the device, the second time with "
                 f"nothing else there. It is not run again for {life.settings.quarantine_s / 60:g} minutes."
             )
+
+    return refuse
+
+
+def _refuser_of_others(life: ModelLife) -> Callable[[CallSettings], None]:
+    """What refuses calls for another model, or for other tensors, than this detector has."""
+
+    def refuse(settings: CallSettings) -> None:
+        if settings.wanted is None:
+            return
+        model = life.ready_model()
+        placed = ModelChoice.of(life.settings, model.model.digest if model else "")
+        if difference := settings.wanted.difference_to(placed):
+            raise OtherSettings(f"{life.name} was placed with other settings: {difference}. Nothing was run.")
 
     return refuse
 

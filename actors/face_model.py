@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from actors import golden
 from actors.batch_table import LEAST_GAIN_ON_CPU, NUM_TIMED_RUNS, BatchTable, Bucket, KeptRow
+from actors.call_settings import OF_FAMILY, AskedImage, CallSettings
 from actors.decoding import Candidates, nms
 from actors.errors import DeviceLies, DeviceUnavailable, OutOfMemory
 from actors.faces import BucketTiming, Face
 from actors.guard import Guard
-from actors.heads import HeadsWrong, dead_images
+from actors.heads import Floats, HeadsWrong, dead_images
 from actors.images import PreparedImage
 from actors.models import ReadyModel
 from actors.observer import Observer, Run
@@ -42,7 +43,7 @@ class FaceModel:
     Args:
         model: weights and family.
         opener: opens sessions.
-        settings: thresholds, shapes, limits.
+        settings: shapes, limits, and the thresholds where a caller chooses none.
         guard: surrounds each run on the device.
         clock: returns seconds, for durations.
         observer: told of each run.
@@ -71,7 +72,6 @@ class FaceModel:
         kept: Sequence[KeptRow] = (),
         work_clock: Callable[[], float] | None = None,
     ) -> None:
-        family = model.family
         self.model = model
         max_batch = guard.recorder.max_batch if guard.recorder else None
         self.table = BatchTable(settings.batch_sizes, opener.fixed_shapes, clock, max_batch)
@@ -89,8 +89,7 @@ class FaceModel:
         self._buffers = Buffers()
         self._assemble_s_per_byte = 0.0
         self._sessions: dict[Bucket | None, Session] = {}
-        self._score_threshold = settings.score_threshold or family.score_threshold
-        self._nms_threshold = settings.nms_threshold or family.nms_threshold
+        self._own = CallSettings.of(settings)
         self.provider = self._session(Bucket(1, settings.shapes[0])).provider
         if self.provider == ProviderNames["cpu"]:
             self.table.least_gain = LEAST_GAIN_ON_CPU
@@ -200,14 +199,17 @@ class FaceModel:
             DeviceLies: the heads are not finite, contradict each other, or hold no answer of a network.
             DeviceFailed, OutOfMemory: the run failed.
         """
-        return self.run_batch(images, first=first)[0]
+        return self.run_batch([AskedImage(each, self._own) for each in images], first=first)[0]
 
     def run_batch(
-        self, images: Sequence[PreparedImage], *, first: bool = False, begun: Callable[[], None] | None = None
+        self, batch: Sequence[AskedImage], *, first: bool = False, begun: Callable[[], None] | None = None
     ) -> tuple[list[tuple[Face, ...]], Run]:
-        """Do as `detect`, and return the run too; `begun` is called when the device begins with it."""
-        digests = [image.digest for image in images]
-        return self._detect(images, digests, self._settings.max_run_s, first, begun)
+        """Do as `detect`, each image by its own settings, and return the run too.
+
+        `begun` is called when the device begins with it.
+        """
+        digests = [asked.image.digest for asked in batch]
+        return self._detect(batch, digests, self._settings.max_run_s, first, begun)
 
     def check_golden(self) -> None:
         """Detect the golden photo once, in a batch of one.
@@ -241,7 +243,9 @@ class FaceModel:
     def _check(self, bucket: Bucket) -> None:
         is_open = self.table.is_open(*bucket)
         limit_s = self._settings.max_run_s if is_open else self._settings.max_first_run_s
-        found, _ = self._detect(golden.photos(bucket.num_images, bucket.shape), (), limit_s, True)
+        # Thresholds that a person chose say nothing about the device.
+        photos = [AskedImage(each, OF_FAMILY) for each in golden.photos(bucket.num_images, bucket.shape)]
+        found, _ = self._detect(photos, (), limit_s, True)
         for slot, faces in enumerate(found):
             problem = golden.problem(faces)
             if problem:
@@ -253,15 +257,15 @@ class FaceModel:
 
     def _detect(
         self,
-        images: Sequence[PreparedImage],
+        batch: Sequence[AskedImage],
         digests: Sequence[str],
         limit_s: float,
         first: bool,
         on_begin: Callable[[], None] | None = None,
     ) -> tuple[list[tuple[Face, ...]], Run]:
-        shape = images[0].shape
-        session, tensor, lent = self._assemble(images, shape)
-        with self._guard.run(_named(Bucket(len(images), shape)), limit_s, digests, first=first):
+        shape = batch[0].image.shape
+        session, tensor, lent = self._assemble([asked.image for asked in batch], shape)
+        with self._guard.run(_named(Bucket(len(batch), shape)), limit_s, digests, first=first):
             if on_begin is not None:
                 on_begin()
             begun, work_begun = self._clock(), self._work_clock()
@@ -269,21 +273,28 @@ class FaceModel:
             work_s, ran = self._work_clock() - work_begun, self._clock()
         self._buffers.give_back(lent)
         try:
-            found = self.model.family.decode(heads, *shape, self._score_threshold)
+            found = self.model.family.decode(heads, *shape, self._least_scores(batch, len(tensor)))
         except HeadsWrong as error:
             raise DeviceLies(
                 f"{self.provider} gave numbers that cannot be right: {error}. "
                 "Update the device's driver, or use another version of it."
             ) from error
-        if dead := dead_images(heads, len(images)):
+        if dead := dead_images(heads, len(batch)):
             raise DeviceLies(
-                f"{self.provider} gave the same number everywhere for {len(dead)} of {len(images)} images, "
+                f"{self.provider} gave the same number everywhere for {len(dead)} of {len(batch)} images, "
                 "and a working network never does that. "
                 "Update the device's driver, or use another version of it."
             )
         faces = [
-            _in_original_pixels(nms(candidates, self._nms_threshold, self._settings.max_faces), image)
-            for candidates, image in zip(found, images, strict=False)
+            _in_original_pixels(
+                nms(
+                    candidates,
+                    settings.nms_threshold or self.model.family.nms_threshold,
+                    settings.max_faces,
+                ),
+                image,
+            )
+            for candidates, (image, settings) in zip(found, batch, strict=False)
         ]
         self.last_run_ms = (ran - begun) * 1000
         if digests:
@@ -295,6 +306,13 @@ class FaceModel:
         run = Run(len(digests), num_slots, shape, ran - begun, self._clock() - ran, begun, next(_NUMBERS))
         self._observer.run(run)
         return faces, run
+
+    def _least_scores(self, batch: Sequence[AskedImage], num_slots: int) -> Floats:
+        """The least score of a face in each slot, float32[num_slots, 1]; infinite for empty slots."""
+        usual = self.model.family.score_threshold
+        scores = np.full((num_slots, 1), np.inf, dtype=np.float32)
+        scores[: len(batch), 0] = [asked.settings.score_threshold or usual for asked in batch]
+        return scores
 
     def _assemble(
         self, images: Sequence[PreparedImage], shape: tuple[int, int]

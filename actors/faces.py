@@ -52,6 +52,8 @@ class Failure(StrEnum):
     HEAD_SILENT = "head_silent"
     NO_CLUSTER = "no_cluster"
     VERSION_SKEW = "version_skew"
+    #: The detector has another model, or other tensors, than was asked for.
+    OTHER_SETTINGS = "other_settings"
     INTERNAL = "internal"
 
 
@@ -286,6 +288,7 @@ class Health:
             now.
         spare_cores: cores of its machine that were idle or decoded JPEGs in the last second or more, summed;
             None while they are not measured.
+        settings: the detector's settings as it was placed with, JSON-ready; None where they are not known.
     """
 
     name: str
@@ -320,6 +323,7 @@ class Health:
     num_slots: int = 0
     busy_s: float = 0.0
     spare_cores: float | None = None
+    settings: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The health as JSON-ready values."""

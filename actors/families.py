@@ -8,7 +8,7 @@ from typing import Literal
 
 from actors import decoding
 from actors.decoding import Candidates
-from actors.heads import Heads
+from actors.heads import Floats, Heads
 
 #: A head as a file lists it: name and dimensions (each a number, a name, or None where unknown).
 Output = tuple[str, tuple[int | str | None, ...]]
@@ -24,7 +24,8 @@ class Family:
         scale: factor of all channels, after the subtraction.
         score_threshold: least score of a face, where the settings give none.
         nms_threshold: greatest IoU of two faces that are both kept, where the settings give none.
-        decode: takes heads, height, width and least score; returns the candidates of each image.
+        decode: takes heads, height, width and least score, of all images or of each; returns the candidates
+            of each image.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Family:
     scale: float
     score_threshold: float
     nms_threshold: float
-    decode: Callable[[Heads, int, int, float], list[Candidates]]
+    decode: Callable[[Heads, int, int, float | Floats], list[Candidates]]
 
 
 _NO_MEAN = (0.0, 0.0, 0.0)

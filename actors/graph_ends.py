@@ -48,6 +48,10 @@ def append_ends(graph: onnx.GraphProto, family: str, heads: Mapping[str, str], o
     reach the threshold are together not more than K. Peaks alone would lose faces: of two that stand close to
     each other, one may have no peak of its own.
 
+    The device knows no threshold, so a caller with a lower one takes nothing from the others in its batch. Of
+    100 photos of WIDER FACE and a picture of noise, none has too many candidates for K at a threshold of 0.2
+    or more; at 0.1, CenterFace has in 6 of them, which lose cells that are no peaks.
+
     A sum of numbers is not finite if one of them is not; a maximum may ignore NaN.
 
     Args:

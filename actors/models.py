@@ -119,6 +119,21 @@ def is_kept(name: str) -> bool:
     return name in CATALOGUE and _weights_path(CATALOGUE[name]).exists()
 
 
+def known_digest(settings: DetectorSettings) -> str:
+    """The sha256 of the weights that the settings name, hex; fetches nothing.
+
+    Returns:
+        That of the catalogue, or of the user's own file; empty where there is no such model here.
+    """
+    if settings.model_path is not None:
+        try:
+            return _sha256(settings.model_path.expanduser())
+        except OSError:
+            return ""
+    entry = CATALOGUE.get(settings.model)
+    return entry.sha256 if entry else ""
+
+
 def state(settings: DetectorSettings) -> tuple[str, Path | None]:
     """Look whether the model that the settings name is here; fetches nothing.
 

@@ -9,6 +9,41 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Provider = Literal["cpu", "directml"]
 
+#: Settings that change answers and need another model or other tensors: a client with others is refused.
+OF_MODEL = frozenset({"model", "model_path", "input_size"})
+#: Settings that travel with each call, whatever the detector was placed with.
+OF_CALL = frozenset({"score_threshold", "nms_threshold", "max_faces"})
+#: Settings that count where a photo is made small; a client does that by its own.
+OF_CALLER = frozenset(
+    {
+        "max_enlargement",
+        "max_image_pixels",
+        "max_image_bytes",
+        "max_decode_bytes",
+        "max_decode_s",
+        "search_damaged",
+    }
+)
+#: Settings that a machine that joins decides by the devices that it lends.
+OF_MACHINE = frozenset({"provider", "device_id", "exclusive"})
+#: Settings that concern only how a detector works, and none of its answers.
+OF_OPERATION = frozenset(
+    {
+        "lease_s",
+        "opener",
+        "batch_sizes",
+        "warm_up_s",
+        "num_lanes",
+        "max_queued_images",
+        "max_queued_bytes",
+        "num_prepare_threads",
+        "golden_interval_s",
+        "max_run_s",
+        "max_first_run_s",
+        "quarantine_s",
+    }
+)
+
 
 class DetectorSettings(BaseModel):
     """The settings of one detector. They are small and plain, because they are sent as the actor's argument.

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from actors.call_settings import OF_FAMILY, AskedImage, CallSettings
 from actors.errors import ActorError
 from actors.faces import Priority
 from actors.images import PreparedImage
@@ -32,6 +33,7 @@ class WaitingCall:
         arrived: moment of its arrival, on the same clock.
         settled: done when every image has its answer.
         num_open: images that have none yet.
+        settings: of the call.
     """
 
     priority: Priority
@@ -39,6 +41,7 @@ class WaitingCall:
     arrived: float
     settled: asyncio.Future[None] = field(repr=False)
     num_open: int = 0
+    settings: CallSettings = OF_FAMILY
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +57,11 @@ class Entry(Generic[Result]):
     image: PreparedImage
     call: WaitingCall = field(repr=False)
     answer: TimedResult[Result] | ActorError | None = None
+
+    @property
+    def asked(self) -> AskedImage:
+        """The image as a run takes it."""
+        return AskedImage(self.image, self.call.settings)
 
     def settle(self, answer: TimedResult[Result] | ActorError) -> None:
         """Give the image its answer, unless it has one."""

@@ -137,6 +137,7 @@ COUNTS_OF: Mapping[Failure, Counts] = {
     Failure.HEAD_SILENT: Counts.NOTHING,
     Failure.NO_CLUSTER: Counts.NOTHING,
     Failure.VERSION_SKEW: Counts.TRIP,
+    Failure.OTHER_SETTINGS: Counts.TRIP,
     Failure.INTERNAL: Counts.CALL,
 }
 

@@ -50,6 +50,9 @@ class ClusterSettings(BaseModel):
             recognised after two attempts; the third is for other accidents. -1 repeats without end.
         start_timeout_s: How long a detector may take to become ready, in seconds. The first start fetches
             the model.
+        other_settings: What a client does with a detector that was placed with another model or another
+            `detector.input_size`: "refuse" it, and say how to go on, or "use" it as it is. Of several
+            detectors, those that fit are asked. Thresholds travel with each call, and are never refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +64,7 @@ class ClusterSettings(BaseModel):
     object_store_bytes: Annotated[int, Field(ge=80_000_000)] = 256_000_000
     max_task_retries: Annotated[int, Field(ge=-1)] = 3
     start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    other_settings: Literal["refuse", "use"] = "refuse"
 
 
 class ClientSettings(BaseModel):

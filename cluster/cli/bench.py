@@ -147,7 +147,8 @@ def bench(
     if settings.cluster.address is None:
         kept, problem = find_suitable(settings)
         if problem:
-            messages.print(Text(printable(f"{problem} This run starts a Ray of its own."), style="yellow"))
+            said = problem if kept else f"{problem} This run starts a Ray of its own."
+            messages.print(Text(printable(said), style="yellow"))
         if kept is not None:
             messages.print(Text(printable(f"Asking {kept}."), style="dim"))
             settings = joining(settings, kept)

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,19 @@ from rich.live import Live
 from cluster.cli.kept_cluster import find_kept, is_address_chosen, joining
 from cluster.cli.printable import printable, say
 from cluster.cli.status_view import StatusView, clients, table
-from cluster.client.detector import Detector
 from cluster.client.detector_pool import DetectorPool
 from cluster.client.registry import ClientEntry, leave_reset, read_clients
 from cluster.connection.connection import Connection
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, NotAnswered
+from cluster.node import kept
+from cluster.node.kept_settings import settings_of
 from cluster.settings import Settings, load_settings, own_config
 from cluster.telemetry.rate_limit import rate_limited_log
 
 _ANSWER_WITHIN_S = 5.0
 _WATCH_EVERY_S = 2.0
+#: How long a detector may take to answer what it has accepted, before it is placed anew.
+_DRAIN_S = 120.0
 _EXIT_NOT_WELL = 3
 
 _address = click.option("--address", help="The head's address; without it, the one of the settings.")
@@ -39,21 +42,38 @@ _config = click.option(
 
 
 @click.command()
+@click.option(
+    "--replace",
+    "is_replacing",
+    is_flag=True,
+    help="Place every detector anew, with this machine's settings. No photo is lost.",
+)
+@click.option("--name", help="With --replace: only the detector of this name.")
 @_address
 @_json
 @_config
-def place(address: str | None, as_json: bool, config: Path | None) -> None:
+def place(
+    is_replacing: bool, name: str | None, address: str | None, as_json: bool, config: Path | None
+) -> None:
     """Place a detector on each lent device, and show them all.
 
-    Exit code: 0 all are ready, 3 there is no detector, or one is not ready.
+    A detector keeps the settings that it was placed with. --replace lets each one answer what it has
+    accepted, and places it anew; clients wait meanwhile.
+
+    Exit code: 0 all are ready, 2 wrong use, 3 there is no detector, or one is not ready.
     """
-    rows = asyncio.run(_place(_settings(address, config)))
+    if name is not None and not is_replacing:
+        raise click.UsageError("--name goes with --replace.")
+    settings = _settings(address, config)
+    rows = asyncio.run(_replace(settings, name) if is_replacing else _place(settings))
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
-        Console(highlight=False, soft_wrap=True).print(
-            table(("name", "state", "device", "host", "pid", "detail"), rows)
-        )
+        columns = ("name", "state", "device", "host", "pid", "detail")
+        Console(highlight=False, soft_wrap=True).print(table(columns, rows))
+        for row in rows if is_replacing else ():
+            changed = "; ".join(row["changed"]) or "it has the same settings as before"
+            click.echo(printable(f"{row['name']}: {changed}."))
     if not rows or any(row["state"] != "ready" for row in rows):
         sys.exit(_EXIT_NOT_WELL)
 
@@ -122,9 +142,7 @@ def look_at(settings: Settings) -> dict[str, Any]:
 
     async def look() -> dict[str, Any]:
         async with _joined(settings) as cluster:
-            return (
-                await StatusView(cluster, DetectorPool(cluster, settings.circuit, only_look=True)).look()
-            )[0]
+            return (await _view(cluster, settings).look())[0]
 
     return asyncio.run(look())
 
@@ -174,18 +192,69 @@ async def _place(settings: Settings) -> list[dict[str, Any]]:
             if not pool.detectors:
                 # Once more, for the reason.
                 await cluster.place_detectors(timeout_s=_ANSWER_WITHIN_S)
-            return await asyncio.gather(*(_placed(pool, each) for each in pool.detectors.values()))
+            # One that was never heard may wait in Ray for its device to come back; do not wait as long.
+            timeouts_s = {name: 90.0 if each.health else 20.0 for name, each in pool.detectors.items()}
+            return await asyncio.gather(*(_placed(pool, *each, wait_s=60.0) for each in timeouts_s.items()))
         except NotAnswered as error:
             raise DetectorNotReady(str(error), error.fault.failure) from error
 
 
-async def _placed(pool: DetectorPool, detector: Detector) -> dict[str, Any]:
+async def _replace(settings: Settings, name: str | None) -> list[dict[str, Any]]:
+    """Place detectors anew, one after the other, and return a row for each that says what has changed."""
+    async with _joined(settings) as cluster:
+        pool = DetectorPool(cluster, settings.circuit)
+        try:
+            names = await cluster.list_detectors(timeout_s=_ANSWER_WITHIN_S)
+            if name is not None and name not in names:
+                raise DetectorNotReady(
+                    f"No detector here is called {name!r}; there are: {', '.join(names) or 'none'}."
+                )
+            rows = []
+            for each in names if name is None else [name]:
+                before = await _settings_of(cluster, each)
+                await cluster.replace_detector(each, _DRAIN_S, timeout_s=_DRAIN_S + 60.0)
+                wait_s = settings.cluster.start_timeout_s
+                row = await _placed(pool, each, wait_s + 30.0, wait_s)
+                now = await _settings_of(cluster, each)
+                rows.append(row | {"before": before, "now": now, "changed": _changed(before, now)})
+        except NotAnswered as error:
+            raise DetectorNotReady(str(error), error.fault.failure) from error
+    _record(settings)
+    return rows
+
+
+def _record(settings: Settings) -> None:
+    """Keep with the cluster of `rayface up`, if it was that one, what its detector is made of now."""
+    cluster, _ = find_kept()
+    if cluster is not None and cluster.address == settings.cluster.address:
+        kept.write(replace(cluster, settings=settings_of(settings)))
+
+
+async def _settings_of(cluster: Connection, name: str) -> dict[str, Any]:
+    """What a detector was placed with; empty if it does not say."""
     try:
-        # A detector that was never heard may wait in Ray for its device to come back; do not wait as long.
-        health = await pool.health(detector.name, 60.0, 90.0 if detector.health else 20.0)
+        return (await cluster.health(name, 0.0, timeout_s=_ANSWER_WITHIN_S)).settings or {}
+    except NotAnswered:
+        return {}
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Each setting that differs, with its value before and now."""
+    if not before or not now:
+        return ["it is not known what it was placed with" if not before else "it does not answer yet"]
+    return [
+        f"detector.{name}: {before.get(name)} before, {now.get(name)} now"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+
+
+async def _placed(pool: DetectorPool, name: str, timeout_s: float, wait_s: float) -> dict[str, Any]:
+    try:
+        health = await pool.health(name, wait_s, timeout_s)
     except DetectorNotReady as error:
         row = dict.fromkeys(("device", "host", "pid"), "")
-        return {"name": detector.name, "state": "away", **row, "detail": str(error)}
+        return {"name": name, "state": "away", **row, "detail": str(error)}
     known = asdict(health)
     row = {key: known[key] for key in ("name", "state", "device", "host", "pid", "detail")}
     return row | {"state": str(health.state)}
@@ -193,7 +262,7 @@ async def _placed(pool: DetectorPool, detector: Detector) -> dict[str, Any]:
 
 async def _show(settings: Settings, console: Console, *, watch: bool, as_json: bool) -> dict[str, Any]:
     async with _joined(settings) as cluster:
-        view = StatusView(cluster, DetectorPool(cluster, settings.circuit, only_look=True))
+        view = _view(cluster, settings)
         what, shown = await view.look()
         if as_json:
             click.echo(json.dumps(what, indent=None if watch else 2))
@@ -213,6 +282,10 @@ async def _show(settings: Settings, console: Console, *, watch: bool, as_json: b
                     click.echo(json.dumps(what))
                 else:
                     live.update(shown, refresh=True)
+
+
+def _view(cluster: Connection, settings: Settings) -> StatusView:
+    return StatusView(cluster, DetectorPool(cluster, settings.circuit, only_look=True), settings.detector)
 
 
 async def _remove(name: str, settings: Settings) -> None:

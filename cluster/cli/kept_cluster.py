@@ -30,15 +30,21 @@ def find_kept() -> tuple[KeptCluster | None, str]:
 
 
 def find_suitable(settings: Settings) -> tuple[KeptCluster | None, str]:
-    """As `find_kept`, but one of other versions or settings is left alone, and the sentence says so.
+    """As `find_kept`, but one of other versions, or with another model or device, is left alone.
 
-    What is left of one that has ended is cleared away.
+    Then the sentence says so. It also says which settings differ that change no answer. What is left of one
+    that has ended is cleared away.
     """
     cluster, problem = find_kept()
     if problem:
         kept.clear_away()
     if cluster is not None and (reason := cluster.why_other(settings)):
         return None, f"The kept cluster is not used: {reason}. `rayface down` ends it."
+    if cluster is not None and (others := cluster.in_operation(settings)):
+        problem = (
+            f"The kept cluster was started with another {', '.join(others)}, which changes no answer. For "
+            "yours, run `rayface down`, and `rayface up` with your settings."
+        )
     return cluster, problem
 
 

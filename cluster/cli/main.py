@@ -82,6 +82,7 @@ def cli() -> None:
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="The least score of a face, between 0 and 1.",
 )
+@click.option("--max-faces", type=click.IntRange(min=1), help="The most faces of a photo, best first.")
 @click.option(
     "--timings", is_flag=True, help="Show on standard error where the time to the first outcome went."
 )
@@ -95,6 +96,7 @@ def detect(
     annotate: Path | None,
     model: str | None,
     min_score: float | None,
+    max_faces: int | None,
     timings: bool,
     address: str | None,
     config: Path | None,
@@ -122,6 +124,8 @@ def detect(
     detector = settings_of_model(model)
     if min_score is not None:
         detector["score_threshold"] = min_score
+    if max_faces is not None:
+        detector["max_faces"] = max_faces
     finder = PhotoFinder(Rules(exclude, include_hidden))
 
     def kept_cluster() -> KeptCluster | None:
@@ -129,7 +133,7 @@ def detect(
             return None
         kept, problem = find_suitable(settings)
         if problem:
-            say(f"{problem} This run starts a Ray of its own.")
+            say(problem if kept else f"{problem} This run starts a Ray of its own.")
         return kept
 
     def say_left_out() -> None:

@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.faces import Health
+from actors.settings import DetectorSettings
 from cluster.cli.printable import printable
 from cluster.client.detector import Detector
 from cluster.client.detector_pool import DetectorPool
+from cluster.client.fitting import differences
 from cluster.client.registry import ClientEntry, read_clients
 from cluster.connection.cluster_api import ClusterApi, Node
 from cluster.errors import ClusterUnavailable, NotAnswered
@@ -56,9 +58,12 @@ class StatusView:
     Args:
         cluster: answers the questions about machines and clients.
         pool: the detectors; it only looks, and places none.
+        own: this machine's settings of a detector; a detector says where it was placed with others. None
+            compares none.
     """
 
-    def __init__(self, cluster: ClusterApi, pool: DetectorPool) -> None:
+    def __init__(self, cluster: ClusterApi, pool: DetectorPool, own: DetectorSettings | None = None) -> None:
+        self._own = own
         self._cluster = cluster
         self._pool = pool
         self._before: dict[str, Health] = {}
@@ -111,6 +116,7 @@ class StatusView:
             "num_queued": health.num_queued,
             "golden_age_s": health.golden_age_s,
             "last_words": health.last_words,
+            "other_settings": differences(health, self._own) if self._own else [],
             **figures,
             "health": health.as_dict(),
         }
@@ -245,6 +251,8 @@ def _details(row: dict[str, Any]) -> Iterator[str]:
         yield f"  {row['name']}: {row['detail']}"
     if row.get("last_words"):
         yield f"  {row['name']}: the process before this one ended itself ({row['last_words']})"
+    if others := row.get("other_settings"):
+        yield f"  {row['name']}: it was placed with {'; '.join(others)}"
     if row.get("incarnation"):
         yield f"  {row['name']}: incarnation {row['incarnation']}"
 

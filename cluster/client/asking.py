@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from actors.call_settings import CallSettings
 from actors.encoded_image import SentImage
 from actors.faces import Failed, Failure, Priority
 from cluster.client.call import CallImage, client_stamp
 from cluster.client.detector import Detector
-from cluster.client.detector_pool import DetectorPool, Patience
+from cluster.client.detector_pool import DetectorPool
+from cluster.client.fitting import Fitting
 from cluster.client.metrics import ClientMetrics
+from cluster.client.patience import Patience
 from cluster.client.wire import WireChoice, num_bytes
 from cluster.errors import NOT_NOW, NotAnswered, Refused
 from cluster.telemetry.tracing import Tracer
@@ -24,28 +27,34 @@ class Asking:
 
     Args:
         pool: chooses the detector, carries the question, and judges the answer.
+        fitting: knows which model and which tensors the detectors have.
         metrics: told what is asked again.
         tracer: follows each attempt.
         wire: chooses how photos travel.
         encode: makes JPEGs of the photos of images, within threads; returns the seconds of one core.
+        prepare_again: makes the photos of images small once more, until a moment on the clock.
         clock: seconds; the pool's.
     """
 
     def __init__(
         self,
         pool: DetectorPool,
+        fitting: Fitting,
         metrics: ClientMetrics,
         tracer: Tracer,
         clock: Callable[[], float],
         wire: WireChoice,
         encode: Callable[[Sequence[CallImage], Priority], Awaitable[float]],
+        prepare_again: Callable[[Sequence[CallImage], Priority, float], Awaitable[None]],
     ) -> None:
         self._pool = pool
+        self._fitting = fitting
         self._metrics = metrics
         self._tracer = tracer
         self._clock = clock
         self._wire = wire
         self._encode = encode
+        self._prepare_again = prepare_again
 
     async def until_answered(
         self,
@@ -55,6 +64,7 @@ class Asking:
         *,
         patience: Patience,
         begun: float,
+        settings: CallSettings,
     ) -> None:
         """Give each image a detector's outcome, or the failure that says why it has none.
 
@@ -64,13 +74,15 @@ class Asking:
             until: when an answer is of no use any more, on the clock.
             patience: what to wait for, and not to fail at once.
             begun: when the call began, on the clock.
+            settings: of the call.
         """
         asked = list(images)
         late = self._failed(Failure.DEADLINE, "The time was up before the photo was sent.")
         for image in asked:
             image.outcome = late
         while asked and self._clock() < until:
-            if not await self._once(asked, priority, until, patience, begun):
+            asked = await self._for_present_tensors(asked, priority, until)
+            if not asked or not await self._once(asked, priority, until, settings, patience, begun):
                 return
             waits_s = [wait_s for image in asked if (wait_s := _wait_s(image)) is not None]
             asked = [image for image in asked if _wait_s(image) is not None]
@@ -84,6 +96,7 @@ class Asking:
         images: Sequence[CallImage],
         priority: Priority,
         until: float,
+        settings: CallSettings,
         patience: Patience,
         begun: float,
     ) -> bool:
@@ -94,7 +107,9 @@ class Asking:
             photos = await self._to_send(images, detector, priority)
             with self._tracer.span("ask detector", detector=detector.name, num_images=len(photos)) as span:
                 journey = detector.link.begin(self._clock(), num_bytes(photos))
-                answers = await self._pool.ask(detector, photos, priority, until, span.traceparent)
+                answers = await self._pool.ask(
+                    detector, photos, priority, until, span.traceparent, self._fitting.as_wanted(settings)
+                )
                 detector.link.end(journey, self._clock(), answers)
                 span.add(incarnation=answers[0].stamp.incarnation)
                 span.outcomes(answers)
@@ -110,6 +125,16 @@ class Asking:
         for image, answer in zip(images, answers, strict=True):
             image.outcome = answer
         return True
+
+    async def _for_present_tensors(
+        self, images: list[CallImage], priority: Priority, until: float
+    ) -> list[CallImage]:
+        """Make photos small again if detectors take other tensors by now; returns those that are ready."""
+        stale = [each for each in images if each.photo is not None and self._fitting.is_stale(each.photo)]
+        if not stale:
+            return images
+        await self._prepare_again(stale, priority, until)
+        return [each for each in images if each.photo is not None]
 
     async def _to_send(
         self, images: Sequence[CallImage], detector: Detector, priority: Priority

@@ -83,6 +83,8 @@ class BlockingFaceClient:
         *,
         priority: Priority | str = Priority.INTERACTIVE,
         deadline_s: float | None = None,
+        score_threshold: float | None = None,
+        max_faces: int | None = None,
     ) -> list[Outcome]:
         """Find the faces in each image.
 
@@ -92,6 +94,8 @@ class BlockingFaceClient:
                 of `client.images_per_call`.
             priority: "interactive" (a person waits) or "bulk".
             deadline_s: seconds for all of them together; None takes the settings' `client.deadline_s`.
+            score_threshold: the least score of a face, 0..1; None takes `detector.score_threshold`.
+            max_faces: faces kept for each image, best first; None takes `detector.max_faces`.
 
         Returns:
             One outcome for each image, in order. A fault of an image, a device or the cluster is an outcome,
@@ -99,10 +103,18 @@ class BlockingFaceClient:
 
         Raises:
             TypeError: `images` is one image and not a sequence of them.
-            ValueError: there is no such priority.
+            ValueError: there is no such priority, or a threshold is out of its range.
             ClientNotUsable: the client is closed, or was made before a fork.
         """
-        return self._wait(self._client.detect(images, priority=priority, deadline_s=deadline_s))
+        return self._wait(
+            self._client.detect(
+                images,
+                priority=priority,
+                deadline_s=deadline_s,
+                score_threshold=score_threshold,
+                max_faces=max_faces,
+            )
+        )
 
     def stream(
         self,
@@ -110,6 +122,8 @@ class BlockingFaceClient:
         *,
         priority: Priority | str = Priority.BULK,
         deadline_s: float | None = None,
+        score_threshold: float | None = None,
+        max_faces: int | None = None,
     ) -> Generator[Outcome, None, None]:
         """Find the faces in any number of images, with bounded memory.
 
@@ -120,6 +134,8 @@ class BlockingFaceClient:
             images: as for `detect`; read a few at a time, in a thread of their own, as outcomes are taken.
             priority: "bulk", or "interactive" (a person waits).
             deadline_s: seconds for each call; None takes the settings' `client.stream_deadline_s`.
+            score_threshold: the least score of a face, 0..1; None takes `detector.score_threshold`.
+            max_faces: faces kept for each image, best first; None takes `detector.max_faces`.
 
         Returns:
             Yields one outcome for each image, in order. Leaving it early takes no time: its calls are
@@ -127,12 +143,20 @@ class BlockingFaceClient:
 
         Raises:
             TypeError: `images` is one image and not several.
-            ValueError: there is no such priority.
+            ValueError: there is no such priority, or a threshold is out of its range.
             ClientNotUsable: the client is closed, or was made before a fork.
             Exception: what the iterable itself raises.
         """
         self._check()
-        return self._followed(self._client.stream(images, priority=priority, deadline_s=deadline_s))
+        return self._followed(
+            self._client.stream(
+                images,
+                priority=priority,
+                deadline_s=deadline_s,
+                score_threshold=score_threshold,
+                max_faces=max_faces,
+            )
+        )
 
     @property
     def paused(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Self
 
+from actors.call_settings import OF_FAMILY, CallSettings
 from actors.encoded_image import EncodedImage
 from actors.faces import Health, Outcome, Priority, Stamp
 from actors.images import ImageSource, PreparedImage
@@ -47,12 +48,14 @@ class Call:
         priority: of all of them.
         deadline: when the caller stops waiting, in seconds on the event loop's clock.
         begun: when the call began, on the same clock; infinity for a call that begins only now.
+        settings: of the call.
     """
 
     images: Sequence[CallImage]
     priority: Priority
     deadline: float
     begun: float = math.inf
+    settings: CallSettings = OF_FAMILY
 
     @classmethod
     def of(
@@ -61,9 +64,10 @@ class Call:
         priority: Priority,
         deadline: float,
         begun: float = math.inf,
+        settings: CallSettings = OF_FAMILY,
     ) -> Self:
         """A call that has just begun."""
-        return cls([CallImage(source) for source in sources], priority, deadline, begun)
+        return cls([CallImage(source) for source in sources], priority, deadline, begun, settings)
 
     @property
     def prepared(self) -> list[CallImage]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from actors.call_settings import CallSettings
 from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected
 from actors.images import PreparedImage
 from actors.observer import Observer
@@ -29,7 +30,12 @@ class CpuDetector(Protocol):
     """A detector in this process; `FaceDetector` is one."""
 
     async def detect(
-        self, images: Sequence[PreparedImage], priority: str, deadline_s: float, trace: str
+        self,
+        images: Sequence[PreparedImage],
+        priority: str,
+        deadline_s: float,
+        trace: str,
+        settings: CallSettings,
     ) -> Sequence[Outcome]:
         """One outcome for each image, in order."""
         ...
@@ -80,7 +86,7 @@ class CpuFallback:
 
     Args:
         settings: the policy and its bounds.
-        detector: the model and its thresholds, as a detector has them.
+        detector: returns the settings of a detector whose model is the one that the detectors have now.
         clock: seconds; call deadlines are on the same clock.
         tracer: follows what is answered here.
         open_detector: makes the detector of this process.
@@ -94,7 +100,7 @@ class CpuFallback:
     def __init__(
         self,
         settings: FallbackSettings,
-        detector: DetectorSettings,
+        detector: Callable[[], DetectorSettings],
         clock: Callable[[], float],
         tracer: Tracer = OFF,
         *,
@@ -102,15 +108,9 @@ class CpuFallback:
         on_refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
-        self._model = detector.model_copy(
-            update={
-                "provider": "cpu",
-                "exclusive": False,
-                "opener": settings.opener,
-                "num_lanes": settings.max_threads,
-                "max_queued_images": settings.max_queued_images,
-            }
-        )
+        self._settings_of_detector = detector
+        #: What the open detector was made with.
+        self._opened_with: DetectorSettings | None = None
         self._clock = clock
         self._tracer = tracer
         self._open_detector = open_detector
@@ -159,7 +159,8 @@ class CpuFallback:
             when = "no answer"
         else:
             when = "not now" if refusal.fault.failure in NOT_NOW else "circuit open"
-        answers = await self._run([image.photo for image in taken if image.photo], call.priority, left_s)
+        photos = [image.photo for image in taken if image.photo]
+        answers = await self._run(photos, call.priority, left_s, call.settings)
         for image, answer in zip(taken, answers, strict=True):
             self._replace(image, answer, when)
 
@@ -188,19 +189,25 @@ class CpuFallback:
         image.outcome = replace(image.outcome, detail=f"{image.outcome.detail} {why}")
 
     async def _run(
-        self, photos: Sequence[PreparedImage], priority: Priority, left_s: float
+        self, photos: Sequence[PreparedImage], priority: Priority, left_s: float, settings: CallSettings
     ) -> Sequence[Outcome]:
         if not photos:
             return []
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        if self._detector is None:
-            self._detector = self._open_detector(self._model, self._tracer.listener("fallback"))
+        wanted = self._wanted_model()
+        if wanted != self._opened_with:
+            # The detectors have another model by now. What the open one has accepted, it answers.
+            self._close_model()
+        detector = self._detector
+        if detector is None:
+            detector = self._detector = self._open_detector(wanted, self._tracer.listener("fallback"))
+            self._opened_with = wanted
         self._num_running += 1
         try:
             with self._tracer.span("fallback", num_images=len(photos)) as span:
-                outcomes = await self._detector.detect(photos, priority.value, left_s, span.traceparent)
+                outcomes = await detector.detect(photos, priority.value, left_s, span.traceparent, settings)
                 span.outcomes(outcomes)
             return outcomes
         finally:
@@ -208,6 +215,17 @@ class CpuFallback:
             if not self._num_running:
                 loop = asyncio.get_running_loop()
                 self._idle = loop.call_later(self._settings.idle_s, self._close_model)
+
+    def _wanted_model(self) -> DetectorSettings:
+        return self._settings_of_detector().model_copy(
+            update={
+                "provider": "cpu",
+                "exclusive": False,
+                "opener": self._settings.opener,
+                "num_lanes": self._settings.max_threads,
+                "max_queued_images": self._settings.max_queued_images,
+            }
+        )
 
     def _close_model(self) -> None:
         detector, self._detector = self._detector, None

@@ -37,6 +37,7 @@ class Detector:
         epoch: the newest epoch that was heard; answers of earlier epochs are refused.
         heard_at: when it answered last, on the caller's clock.
         last_error: the newest error, in words.
+        misfit: why it must not be asked with this client's settings; None while it fits.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Detector:
         self.epoch = 0
         self.heard_at = now
         self.last_error = ""
+        self.misfit: Fault | None = None
         self._ready_at = now
         #: Since when it may take `grace_s` to be ready: a new process begins anew, once.
         self._grace_from = now
@@ -104,19 +106,29 @@ class Detector:
             link_mbit_s=None if speed is None else round(speed * 8 / 1e6, 1),
         )
 
-    def hear(self, now: float, health: Health) -> None:
-        """Take in what the detector reports of itself; a report of an earlier owner is ignored."""
+    def hear(self, now: float, health: Health, misfit: Fault | None = None) -> None:
+        """Take in what the detector reports of itself; a report of an earlier owner is ignored.
+
+        Args:
+            now: the present.
+            health: the report.
+            misfit: why it must not be asked with this client's settings; None if it fits.
+        """
         if health.stamp.epoch < self.epoch:
             return
         is_new = self.health is not None and self.health.stamp.incarnation != health.stamp.incarnation
         if is_new and not self._has_new_process:
             self._has_new_process, self._grace_from = True, now
+        self.misfit = misfit
         self.health, self.is_away, self.epoch, self.heard_at = health, False, health.stamp.epoch, now
         self.not_now = None
         self.num_of_others = max(0, health.num_queued + health.num_running - self.num_in_flight)
         if health.state is State.READY:
             self._ready_at = self._grace_from = now
             self._has_new_process = False
+        if misfit is not None:
+            self._trip(now, misfit)
+        elif health.state is State.READY:
             if not self._was_ready:
                 # Only a detector that passed its self-test is READY, so the next probe need not wait.
                 self.circuit.probe_soon(now)
@@ -127,7 +139,7 @@ class Detector:
             self.not_now = Fault.of(Failure.HEAD_SILENT, health.detail)
         elif now - self._grace_from > self._settings.grace_s:
             self._trip(now, Fault.of(health.failure or Failure.NOT_READY, self._not_ready(now, health)))
-        self._was_ready = health.state is State.READY
+        self._was_ready = health.state is State.READY and misfit is None
 
     def _not_ready(self, now: float, health: Health) -> str:
         """For how long it has not been ready, in words; the present process may be a few seconds old."""

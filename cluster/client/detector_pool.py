@@ -11,14 +11,17 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from functools import partial
 
+from actors.call_settings import CallSettings
 from actors.encoded_image import SentImage
 from actors.faces import Failure, Health, Outcome, Priority, State
 from cluster.background import repeat_async
 from cluster.client.circuit_breaker import CircuitState
 from cluster.client.detector import Detector, no_answer
+from cluster.client.first_report import first_report
+from cluster.client.fitting import Fitting, as_known_now, has_other_settings
+from cluster.client.patience import Patience
 from cluster.connection.cluster_api import ClusterApi
 from cluster.errors import Counts, DetectorNotReady, Fault, NotAnswered, Refused
 from cluster.settings import CircuitSettings
@@ -35,20 +38,6 @@ _LOOK_AGAIN_WITHIN_S = 2.0
 _GRACE_S = 0.5
 
 
-class Patience(StrEnum):
-    """What a call waits for within its time; it is refused at once while anything else keeps it waiting.
-
-    Attributes:
-        NOTHING: somebody else can answer, such as the CPU.
-        NOT_NOW: a detector that is well, and goes on when it hears the head.
-        ANYTHING: that, and a circuit that closes again.
-    """
-
-    NOTHING = "nothing"
-    NOT_NOW = "not_now"
-    ANYTHING = "anything"
-
-
 class DetectorPool:
     """All detectors of the cluster.
 
@@ -58,6 +47,7 @@ class DetectorPool:
         log: told of every circuit that opens or closes.
         clock: seconds; None takes the event loop's.
         only_look: whether to list the detectors only, and to place none where one is missing.
+        fitting: judges detectors by the settings that they were placed with; None takes any.
         on_circuit_open: called with the detector's name and the failure when a circuit opens.
 
     Attributes:
@@ -74,11 +64,13 @@ class DetectorPool:
         clock: Callable[[], float] | None = None,
         *,
         only_look: bool = False,
+        fitting: Fitting | None = None,
         on_circuit_open: Callable[[str, Failure], None] = lambda detector, reason: None,
     ) -> None:
         self._cluster = cluster
         self._find = cluster.list_detectors if only_look else cluster.place_detectors
         self._settings = settings
+        self._fitting = fitting
         self._on_circuit_open = on_circuit_open
         self._log = log or rate_limited_log("rayface.client")
         self._clock = clock or asyncio.get_running_loop().time
@@ -105,7 +97,7 @@ class DetectorPool:
         except NotAnswered as error:
             raise DetectorNotReady(str(error), error.fault.failure) from error
         asking = {
-            asyncio.create_task(self._first_health(each, timeout_s)) for each in self.detectors.values()
+            asyncio.create_task(first_report(self, each, timeout_s)) for each in self.detectors.values()
         }
         try:
             faults: list[DetectorNotReady] = []
@@ -148,8 +140,10 @@ class DetectorPool:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def known_health(self) -> Health | None:
-        """The health of any detector that has reported; all of a cluster take the same tensors."""
-        return next((each.health for each in self.detectors.values() if each.health), None)
+        """The health of any detector that has reported and fits; all of these take the same tensors."""
+        return next(
+            (each.health for each in self.detectors.values() if each.health and each.misfit is None), None
+        )
 
     async def changed(self, timeout_s: float) -> None:
         """Wait until a circuit opens or closes, a detector is found, or the time is up."""
@@ -219,6 +213,7 @@ class DetectorPool:
         priority: Priority,
         until: float,
         trace: str = "",
+        settings: CallSettings | None = None,
     ) -> Sequence[Outcome]:
         """Ask a detector for the outcomes of images, and judge the detector by its answer.
 
@@ -228,6 +223,7 @@ class DetectorPool:
             priority: the call's priority.
             until: when an answer is of no use any more, on the pool's clock.
             trace: the caller's span in OpenTelemetry; empty where nobody traces the call.
+            settings: of the call; None takes those of the detector.
 
         Raises:
             NotAnswered: the detector gave no answer; says why.
@@ -236,12 +232,16 @@ class DetectorPool:
         detector.num_in_flight += len(images)
         try:
             outcomes = await self._cluster.detect(
-                detector.name, images, priority, left_s, trace, timeout_s=left_s + _GRACE_S
+                detector.name, images, priority, left_s, trace, settings, timeout_s=left_s + _GRACE_S
             )
         except NotAnswered as error:
             detector.missed(self._clock(), error.fault)
             raise
         else:
+            if has_other_settings(outcomes):
+                # It was placed anew since it was heard last.
+                await self._look_at(detector)
+                outcomes = as_known_now(outcomes, detector.misfit)
             return detector.answered(self._clock(), outcomes, len(images))
         finally:
             detector.num_in_flight -= len(images)
@@ -338,7 +338,7 @@ class DetectorPool:
             detector.silent(self._clock(), Fault.of(error.failure, str(error)))
         else:
             detector.link.answered_without_photos(self._clock() - asked)
-            detector.hear(self._clock(), health)
+            self.hear(detector, health)
 
     async def _probe(self, detector: Detector) -> None:
         """Let the detector detect the golden photo; a person's photo is no probe."""
@@ -354,8 +354,10 @@ class DetectorPool:
             self._log.exception("A probe of %s failed with an error that was not foreseen.", detector.name)
             cause = Fault.of(Failure.INTERNAL, f"The probe failed in an unforeseen way: {error!r}.")
         else:
-            detector.hear(self._clock(), health)
-            if health.state is not State.READY:
+            self.hear(detector, health)
+            if detector.misfit is not None:
+                cause = detector.misfit
+            elif health.state is not State.READY:
                 cause = Fault.of(health.failure or Failure.NOT_READY, health.detail)
         detector.circuit.probed(self._clock(), cause)
         self._note_changes()
@@ -364,14 +366,11 @@ class DetectorPool:
         if self._probes.get(name) is task:
             del self._probes[name]
 
-    async def _first_health(self, detector: Detector, timeout_s: float) -> None:
-        health = await self.health(detector.name, timeout_s, timeout_s + 30.0)
-        detector.hear(self._clock(), health)
-        if health.state is not State.READY:
-            raise DetectorNotReady(
-                f"{health.name} on {health.host} is {health.state}: {health.detail}",
-                health.failure or Failure.NOT_READY,
-            )
+    def hear(self, detector: Detector, health: Health) -> None:
+        """Take in what a detector reports, and whether it fits this client."""
+        others = [each.health for each in self.detectors.values() if each.health and each is not detector]
+        misfit = self._fitting.judged(health, others) if self._fitting is not None else None
+        detector.hear(self._clock(), health, misfit)
 
     def _opened(self, name: str, cause: Fault) -> None:
         self._on_circuit_open(name, cause.failure)

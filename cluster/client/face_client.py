@@ -16,11 +16,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from actors.call_settings import CallSettings
 from actors.faces import Failed, Failure, Health, Outcome, Priority
 from actors.images import ImageSource
 from cluster.client.call import Call, client_stamp, in_questions, refuse_one
-from cluster.client.detector_pool import Patience
 from cluster.client.parts import Parts
+from cluster.client.patience import Patience
 from cluster.client.pipeline import CLOSED_MEANWHILE, pipelined
 from cluster.client.status import ClientStatus
 from cluster.errors import ClientNotUsable, DetectorNotReady, Full, Refused
@@ -110,6 +111,8 @@ class FaceClient:
         *,
         priority: Priority | str = Priority.INTERACTIVE,
         deadline_s: float | None = None,
+        score_threshold: float | None = None,
+        max_faces: int | None = None,
     ) -> list[Outcome]:
         """Find the faces in each image.
 
@@ -119,6 +122,8 @@ class FaceClient:
                 of `client.images_per_call`.
             priority: "interactive" (a person waits) or "bulk".
             deadline_s: seconds for all of them together; None takes the settings' `client.deadline_s`.
+            score_threshold: the least score of a face, 0..1; None takes `detector.score_threshold`.
+            max_faces: faces kept for each image, best first; None takes `detector.max_faces`.
 
         Returns:
             One outcome for each image, in order. A fault of an image, a device or the cluster is an outcome,
@@ -126,7 +131,7 @@ class FaceClient:
 
         Raises:
             TypeError: `images` is one image and not a sequence of them.
-            ValueError: there is no such priority.
+            ValueError: there is no such priority, or a threshold is out of its range.
             ClientNotUsable: the client is not open, or belongs to another event loop or process.
         """
         self._check()
@@ -134,9 +139,10 @@ class FaceClient:
         wanted = Priority(priority)
         seconds = self._settings.client.deadline_s if deadline_s is None else deadline_s
         deadline = self._loop.time() + seconds
+        settings = self._parts.fitting.of_call(score_threshold, max_faces)
 
         async def call(some: Sequence[ImageSource]) -> list[Outcome]:
-            return await self._call(some, wanted, deadline)
+            return await self._call(some, wanted, deadline, settings)
 
         with self._span(len(images), wanted, seconds) as span:
             if 0 < len(images) <= self._settings.client.images_per_call:
@@ -152,6 +158,8 @@ class FaceClient:
         *,
         priority: Priority | str = Priority.BULK,
         deadline_s: float | None = None,
+        score_threshold: float | None = None,
+        max_faces: int | None = None,
     ) -> AsyncGenerator[Outcome, None]:
         """Find the faces in any number of images, with bounded memory.
 
@@ -162,13 +170,15 @@ class FaceClient:
             images: as for `detect`; read a few at a time, as outcomes are taken.
             priority: "bulk", or "interactive" (a person waits).
             deadline_s: seconds for each call; None takes the settings' `client.stream_deadline_s`.
+            score_threshold: the least score of a face, 0..1; None takes `detector.score_threshold`.
+            max_faces: faces kept for each image, best first; None takes `detector.max_faces`.
 
         Returns:
             Yields one outcome for each image, in order. Close it (`aclose`) to leave it early.
 
         Raises:
             TypeError: `images` is one image and not several.
-            ValueError: there is no such priority.
+            ValueError: there is no such priority, or a threshold is out of its range.
             ClientNotUsable: the client is not open, or belongs to another event loop or process.
             Exception: what the iterable itself raises.
         """
@@ -176,12 +186,13 @@ class FaceClient:
         refuse_one(images)
         wanted = Priority(priority)
         seconds = self._settings.client.stream_deadline_s if deadline_s is None else deadline_s
+        settings = self._parts.fitting.of_call(score_threshold, max_faces)
 
         async def call(some: Sequence[ImageSource]) -> list[Outcome]:
             if wanted is Priority.BULK and not self._parts.fallback.serves(wanted):
                 await self._parts.pause.wait()
             with self._span(len(some), wanted, seconds) as span:
-                outcomes = await self._call(some, wanted, self._loop.time() + seconds)
+                outcomes = await self._call(some, wanted, self._loop.time() + seconds, settings)
                 span.outcomes(outcomes)
             return outcomes
 
@@ -280,9 +291,9 @@ class FaceClient:
             ended.set_result(None)
 
     async def _call(
-        self, sources: Sequence[ImageSource], priority: Priority, deadline: float
+        self, sources: Sequence[ImageSource], priority: Priority, deadline: float, settings: CallSettings
     ) -> list[Outcome]:
-        call = Call.of(sources, priority, deadline, self._loop.time())
+        call = Call.of(sources, priority, deadline, self._loop.time(), settings)
         await self._answer(call)
         self._parts.metrics.call_ended(call.outcomes, priority, self._loop.time() - call.begun)
         return call.outcomes
@@ -296,10 +307,9 @@ class FaceClient:
                 await self._ask_detectors(call)
                 await self._ask_cpu(call)
         except Full:
-            waiting = (
-                f"{self._parts.admission.num_waiting} calls of this client wait already; ask again in 1 s."
-            )
-            call.settle(self._failed(Failure.BUSY, waiting, 1.0))
+            num = self._parts.admission.num_waiting
+            full = f"{num} calls of this client wait already; ask again in 1 s."
+            call.settle(self._failed(Failure.BUSY, full, 1.0))
         except TimeoutError:
             late = "The time was up before there was room to prepare the photo; it was not sent."
             call.settle(self._failed(Failure.DEADLINE, late))
@@ -310,9 +320,8 @@ class FaceClient:
         """Wait until this client has room for the call's images; `room` gives it back at the end."""
         num_images = len(call.images)
         with self._parts.tracer.span("wait for room", num_images=num_images):
-            await room.enter_async_context(
-                self._parts.admission.room(num_images, call.priority, call.deadline)
-            )
+            own = self._parts.admission.room(num_images, call.priority, call.deadline)
+            await room.enter_async_context(own)
 
     async def _prepare(self, call: Call) -> None:
         """Make the photos small; an image that cannot be searched gets its outcome here."""
@@ -325,19 +334,10 @@ class FaceClient:
         may_fall_back = self._parts.fallback.serves(call.priority)
         patience_s = self._parts.fallback.patience_s if may_fall_back else None
         until = call.deadline if patience_s is None else min(call.deadline, self._loop.time() + patience_s)
-        patience = Patience.NOT_NOW
-        if may_fall_back and patience_s is None:
-            # The CPU answers while no detector may be asked, whatever the reason.
-            patience = Patience.NOTHING
-        elif call.priority is Priority.BULK and not may_fall_back:
-            # Bulk images would rather wait for a circuit to close than fail.
-            patience = Patience.ANYTHING
-        asked = [
-            self._parts.asking.until_answered(
-                images, call.priority, until, patience=patience, begun=call.begun
-            )
-            for images in in_questions(call.prepared)
-        ]
+        patience = Patience.of(call.priority, may_fall_back=may_fall_back, is_timed=patience_s is not None)
+        ask = self._parts.asking.until_answered
+        terms: dict[str, Any] = {"patience": patience, "begun": call.begun, "settings": call.settings}
+        asked = [ask(each, call.priority, until, **terms) for each in in_questions(call.prepared)]
         # Nearly always it is one; a task of its own would cost as much as packing the call.
         await (asked[0] if len(asked) == 1 else asyncio.gather(*asked))
 

@@ -18,6 +18,7 @@ from cluster.client.asking import Asking
 from cluster.client.cluster_preparing import ClusterPreparing
 from cluster.client.cpu_fallback import CpuDetector, CpuFallback, open_cpu_detector
 from cluster.client.detector_pool import DetectorPool
+from cluster.client.fitting import Fitting
 from cluster.client.metrics import ClientMetrics
 from cluster.client.pause import BulkPause
 from cluster.client.preprocessing import Preprocessor, thread_pool
@@ -84,11 +85,13 @@ class Parts:
             settings, self.log, on_joined=self._joined, slabs=self._slabs, early=early
         )
         self.metrics = ClientMetrics(self.connection, self.status, self.log)
+        self.fitting = Fitting(settings, self.log)
         self.pool = DetectorPool(
             self.connection,
             settings.circuit,
             self.log,
             self.clock,
+            fitting=self.fitting,
             on_circuit_open=self.metrics.circuit_opened,
         )
         self.pause = BulkPause(self.pool, client.max_pause_s, self.log, self.clock)
@@ -96,13 +99,27 @@ class Parts:
         self.preparing = ClusterPreparing(self.connection, self.log, self.clock, threads)
         self._prepares_elsewhere = client.prepare == "cluster"
         self.preprocessor = Preprocessor(
-            settings, self.pool.known_health, threads, self._slabs, self.preparing
+            settings,
+            self.pool.known_health,
+            threads,
+            self._slabs,
+            self.preparing,
+            lambda: self.fitting.shapes,
         )
         wire = WireChoice(client.wire, client.num_prepare_threads or num_cores(), platform.node())
-        self.asking = Asking(self.pool, self.metrics, self.tracer, self.clock, wire, self.preprocessor.encode)
+        self.asking = Asking(
+            self.pool,
+            self.fitting,
+            self.metrics,
+            self.tracer,
+            self.clock,
+            wire,
+            self.preprocessor.encode,
+            self.preprocessor.prepare_again,
+        )
         self.fallback = CpuFallback(
             settings.fallback,
-            settings.detector,
+            lambda: self.fitting.of_cpu,
             self.clock,
             self.tracer,
             open_detector=cpu_detector,

@@ -48,11 +48,11 @@ class Preprocessor:
 
     Args:
         settings: limits and threads.
-        health: of any detector that was heard, which says what tensors it takes; None until there is one, and
-            then the settings say it.
+        health: of any detector that was heard and fits, for the stamp of outcomes; None until there is one.
         threads: makes the threads, from their number and a name.
         slabs: the memory into which the small photos are written; None for none.
         elsewhere: other machines for a scan's photos while all threads here are busy; None for none.
+        shapes: the tensor sizes (height, width) that the detectors take, in pixels; None takes the settings'.
     """
 
     def __init__(
@@ -62,12 +62,14 @@ class Preprocessor:
         threads: Callable[[int, str], Executor] = thread_pool,
         slabs: SlabPool | None = None,
         elsewhere: ClusterPreparing | None = None,
+        shapes: Callable[[], Sequence[tuple[int, int]]] | None = None,
     ) -> None:
         self._slabs = slabs
         self._elsewhere = elsewhere
         self._num_in_threads = 0
         self._detector = settings.detector
         self._health = health
+        self._wanted_shapes = shapes
         self._limits = Limits.of(self._detector)
         num_threads = self._num_threads = settings.client.num_prepare_threads or num_cores()
         # Each priority has its own threads, so that a person's photo never waits behind those of a scan.
@@ -91,6 +93,14 @@ class Preprocessor:
                 for_threads.append(image)
         if for_threads:
             await asyncio.gather(*(self._prepare_one(image, call) for image in for_threads))
+
+    async def prepare_again(self, images: Sequence[CallImage], priority: Priority, deadline: float) -> None:
+        """Prepare images anew that were prepared for other tensors; nobody may use their photos meanwhile."""
+        for image in images:
+            if self._slabs is not None and image.photo is not None:
+                self._slabs.free(image.photo.pixels)
+            image.photo = image.encoded = None
+        await self.prepare(Call(images, priority, deadline))
 
     async def encode(self, images: Sequence[CallImage], priority: Priority) -> float:
         """Make JPEGs of the photos of images, which have one each; returns the seconds of one core."""
@@ -209,8 +219,7 @@ class Preprocessor:
         return self._placed(made)
 
     def _shapes(self) -> tuple[tuple[int, int], ...]:
-        health = self._health()
-        return tuple(health.shapes if health else self._detector.shapes)
+        return tuple(self._wanted_shapes() if self._wanted_shapes else self._detector.shapes)
 
     def _rejected(self, fault: ImageFault, begun: float) -> Rejected:
         spent = Times(prepare_ms=(time.perf_counter() - begun) * 1000)

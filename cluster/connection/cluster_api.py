@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
+from actors.call_settings import CallSettings
 from actors.encoded_image import SentImage
 from actors.faces import Health, Outcome, Priority
 from actors.images import PreparedImage
@@ -122,6 +123,16 @@ class ClusterApi(Protocol):
         """Remove a detector for good."""
         ...
 
+    async def replace_detector(self, detector: str, drain_s: float, *, timeout_s: float) -> None:
+        """Place a detector anew, by this machine's settings, without losing a photo.
+
+        Args:
+            detector: its name.
+            drain_s: how long it may take to answer what it has accepted, in seconds.
+            timeout_s: seconds to wait for the answer.
+        """
+        ...
+
     async def detect(
         self,
         detector: str,
@@ -129,6 +140,7 @@ class ClusterApi(Protocol):
         priority: Priority,
         deadline_s: float,
         traceparent: str = "",
+        settings: CallSettings | None = None,
         *,
         timeout_s: float,
     ) -> list[Outcome]:
@@ -140,6 +152,7 @@ class ClusterApi(Protocol):
             priority: which photos the detector runs first.
             deadline_s: seconds after which the outcomes are of no use any more.
             traceparent: the caller's span in OpenTelemetry; empty where nobody traces the call.
+            settings: of the call; None takes those of the detector.
             timeout_s: seconds to wait for the answer.
         """
         ...

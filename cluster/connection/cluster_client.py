@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, cast
 
+from actors.call_settings import CallSettings
 from actors.encoded_image import SentImage
 from actors.faces import Failure, Health, Outcome, Priority
 from actors.images import PreparedImage
@@ -52,6 +53,9 @@ class ClusterClient:
     async def remove_detector(self, detector: str, *, timeout_s: float) -> None:
         await self._ask(ClusterApi.remove_detector, detector, timeout_s=timeout_s)
 
+    async def replace_detector(self, detector: str, drain_s: float, *, timeout_s: float) -> None:
+        await self._ask(ClusterApi.replace_detector, detector, drain_s, timeout_s=timeout_s)
+
     async def detect(
         self,
         detector: str,
@@ -59,11 +63,12 @@ class ClusterClient:
         priority: Priority,
         deadline_s: float,
         traceparent: str = "",
+        settings: CallSettings | None = None,
         *,
         timeout_s: float,
     ) -> list[Outcome]:
         photos = pack_call(images, self._slabs)
-        terms = Terms(priority.value, deadline_s, traceparent)
+        terms = Terms(priority.value, deadline_s, traceparent, settings)
         packed = await self._send("detect", (detector, photos, terms), timeout_s=timeout_s)
         try:
             return unpack_outcomes(packed)

@@ -29,7 +29,7 @@ from cluster.deployment.packed import (
 from cluster.deployment.prepare_task import prepare_photo
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.deployment.work_task import order_of, run_work
-from cluster.errors import VersionSkew
+from cluster.errors import DetectorNotReady, VersionSkew
 from cluster.node.addresses import greet, split_address
 from cluster.protocol.identity import Identity, identity, identity_of_labels, skew_sentence, unframed
 from cluster.protocol.rows import PrepareOrder, Terms, Unusable
@@ -41,6 +41,9 @@ from cluster.telemetry.metrics import Observation
 _CALL_TIMEOUT_S = 2.0
 #: A detector may come back on this machine; so the memory is tried again after so long.
 _SHARE_AGAIN_S = 60.0
+#: Somebody who places a detector anew does so within this time; its name is free meanwhile.
+_SUCCESSOR_WITHIN_S = 10.0
+_LOOK_FOR_SUCCESSOR_EVERY_S = 0.1
 #: After so long in which others reach the head and this process does not, it counts as stranded.
 _STRANDED_AFTER_S = 10.0
 
@@ -78,6 +81,7 @@ class Handlers:
             "place_detectors": self.place_detectors,
             "list_detectors": self.list_detectors,
             "remove_detector": self.remove_detector,
+            "replace_detector": self.replace_detector,
             "detect": self.detect,
             "prepare": self.prepare,
             "health": self.health,
@@ -102,6 +106,10 @@ class Handlers:
     async def remove_detector(self, detector: str) -> None:
         await asyncio.to_thread(placement.remove, detector, self._settings)
 
+    async def replace_detector(self, detector: str, drain_s: float) -> None:
+        await asyncio.to_thread(placement.replace_one, detector, self._settings, drain_s)
+        await self.list_detectors()
+
     async def nodes(self) -> list[Node]:
         import ray
 
@@ -123,11 +131,10 @@ class Handlers:
         ]
 
     async def detect(self, detector: str, photos: PackedCall, terms: Terms) -> bytes:
+        import ray
+
         # Ray repeats the call if the detector's process dies meanwhile.
-        handle = await self._handle(detector)
-        if (known := self._asks.get(detector)) is None or known[0] is not handle:
-            known = self._asks[detector] = (handle, _method(handle, "answer", f"{detector}.detect"))
-        ask = known[1]
+        handle, ask = self._ask_of(detector, await self._handle(detector))
         begun = time.monotonic()
         if begun < self._send_pixels_until.get(detector, begun):
             photos = self._with_pixels(photos)
@@ -135,15 +142,43 @@ class Handlers:
             left_s = terms.deadline_s - (time.monotonic() - begun)
             # An empty list would cost Ray as much as the photos' head.
             pixels = [photos.pixels] if photos.pixels else []
-            left = Terms(terms.priority, left_s, terms.trace)
+            left = Terms(terms.priority, left_s, terms.trace, terms.settings)
             answer = ask.remote(pack_terms(left), photos.head, *pixels)
-            outcomes: bytes | None = await _answer_of(answer)
+            try:
+                outcomes: bytes | None = await _answer_of(answer)
+            except ray.exceptions.ActorDiedError:
+                # Ray repeats a call if the process dies, and not if the actor was removed. If somebody has
+                # placed the detector anew, its name has another actor now, which has not been asked.
+                if (known := await self._successor(detector, handle, left_s)) is None:
+                    raise
+                handle, ask = known
+                continue
             if outcomes is not None:
                 unframed(outcomes)
                 return outcomes
             # The detector is on another machine, or of another user; nothing was run.
             self._send_pixels_until[detector] = time.monotonic() + _SHARE_AGAIN_S
             photos = self._with_pixels(photos)
+
+    def _ask_of(self, detector: str, handle: placement.Handle) -> tuple[placement.Handle, Any]:
+        """A detector's handle, and its method that answers calls."""
+        if (known := self._asks.get(detector)) is None or known[0] is not handle:
+            known = self._asks[detector] = (handle, _method(handle, "answer", f"{detector}.detect"))
+        return known
+
+    async def _successor(
+        self, detector: str, removed: placement.Handle, left_s: float
+    ) -> tuple[placement.Handle, Any] | None:
+        """The handle and the method of the actor that has a removed one's name; None if there is none."""
+        until = time.monotonic() + min(left_s, _SUCCESSOR_WITHIN_S)
+        while time.monotonic() < until:
+            with contextlib.suppress(DetectorNotReady):
+                await self.place_detectors()
+            found = self._handles.get(detector)
+            if found is not None and found != removed:
+                return self._ask_of(detector, found)
+            await asyncio.sleep(_LOOK_FOR_SUCCESSOR_EVERY_S)
+        return None
 
     def _with_pixels(self, photos: PackedCall) -> PackedCall:
         """The same photos, with the pixels that lie in shared memory."""

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cluster.deployment import placed
 from cluster.node.addresses import knock_all
 from cluster.protocol.identity import identity
 from cluster.ray_internals import KeyValueStore
@@ -81,7 +82,7 @@ def ask(
     `rayface` is which rayface the head has; None if `rayface head` did not start it, or an older one did.
     `visited` is None if no callback probe answered: it has failed, or `rayface head` did not start the head.
     `clock_skew_s` is how far this machine's clock is ahead of the head's, correct to a second or two; None
-    if no callback probe answered.
+    if no callback probe answered. `placed` has the settings of each detector, by "NAMESPACE/NAME".
     """
     ray_version, python_version = store.read_versions()
     name = uuid.uuid4().hex
@@ -103,6 +104,7 @@ def ask(
         "rayface": json.loads(store.get(_IDENTITY) or b"null"),
         "visited": visited,
         "clock_skew_s": clock_skew_s,
+        "placed": placed.read(store),
     }
 
 

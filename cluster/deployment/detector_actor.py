@@ -29,6 +29,7 @@ from cluster.background import repeat_blocking
 from cluster.deployment.epochs import Epochs
 from cluster.deployment.lease import LeaseKeeper
 from cluster.deployment.packed import CannotShare, pack_health, pack_outcomes, unpack_call, unpack_terms
+from cluster.deployment.placed import note_placed
 from cluster.deployment.placing_order import PlacingOrder
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.errors import VersionSkew
@@ -83,6 +84,7 @@ class DetectorActor(FaceDetector):
         self._title = f"{name}({incarnation})"
         self._open_slabs = OpenSlabs()
         self.epoch = epochs.take_epoch(incarnation)
+        note_placed(KeyValueStore.joined(), context.namespace, name, life.settings.model_dump(mode="json"))
         self.lease.limit(life.settings.lease_s)
         if placed.fault is None:
             self.start()
@@ -119,7 +121,9 @@ class DetectorActor(FaceDetector):
             return skew_reply()
         except CannotShare:
             return None
-        outcomes: Sequence[Outcome] = await self.detect(images, asked.priority, asked.deadline_s, asked.trace)
+        outcomes: Sequence[Outcome] = await self.detect(
+            images, asked.priority, asked.deadline_s, asked.trace, asked.settings
+        )
         return pack_outcomes(outcomes)
 
     async def answer_health(self, wait_s: float, tag: str) -> bytes:

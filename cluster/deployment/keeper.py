@@ -26,6 +26,7 @@ from cluster.errors import DetectorNotReady, RayfaceError
 from cluster.node import kept
 from cluster.node.contract import COMMON
 from cluster.node.kept import KeptCluster, KeptProcess, Orders
+from cluster.node.kept_settings import settings_of
 from cluster.node.process_tree import adopt_orphans
 from cluster.node.supervisor import supervisor_log
 from cluster.settings import Settings
@@ -127,7 +128,7 @@ def _keep(orders: Orders, log: logging.Logger) -> None:
             idle_minutes=orders.idle_minutes,
             temp_dir=orders.temp_dir,
             processes=tuple(each for each in entries if each is not None),
-            settings=kept.settings_of(settings),
+            settings=settings_of(settings),
         )
         kept.write(cluster)
         log.info("Ready: %s.", cluster)

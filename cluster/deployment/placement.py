@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cluster.deployment import placed, replacing
 from cluster.deployment.placing_order import PlacingOrder
 from cluster.errors import DetectorNotReady, VersionSkew
 from cluster.node.contract import RESOURCE
 from cluster.protocol.identity import identity, identity_of_labels, skew_sentence
+from cluster.ray_internals import KeyValueStore
 from cluster.settings import Settings
 
 Handle = Any
@@ -93,12 +95,42 @@ def remove(name: str, settings: Settings) -> None:
     """
     import ray
 
-    try:
-        handle = ray.get_actor(name, namespace=settings.cluster.namespace)
-    except ValueError as error:
-        known = ", ".join(_in_order(_names(settings))) or "none"
-        raise DetectorNotReady(f"No detector here is called {name!r}; there are: {known}.") from error
-    ray.kill(handle, no_restart=True)
+    ray.kill(_found(name, settings), no_restart=True)
+    placed.forget(KeyValueStore.joined(), settings.cluster.namespace, name)
+
+
+def replace_one(name: str, settings: Settings, drain_s: float) -> None:
+    """Place a detector anew, by these settings; see `replacing`. Blocks until it is placed.
+
+    Args:
+        name: of the detector.
+        settings: it is placed by these.
+        drain_s: how long it may take to answer what it has accepted.
+
+    Raises:
+        DetectorNotReady: there is no detector of that name.
+    """
+    import ray
+
+    handle = _found(name, settings)
+
+    def is_gone() -> bool:
+        try:
+            ray.get_actor(name, namespace=settings.cluster.namespace)
+        except ValueError:
+            return True
+        return False
+
+    replacing.replace(
+        KeyValueStore.joined(),
+        settings.cluster.namespace,
+        name,
+        PlacingOrder.of(settings).packed(),
+        drain=lambda: ray.get(handle.answer_drain.remote(identity().tag), timeout=drain_s),
+        remove=lambda: ray.kill(handle, no_restart=True),
+        is_gone=is_gone,
+        place=lambda: _place(name, settings),
+    )
 
 
 def _names(settings: Settings) -> set[str]:
@@ -112,6 +144,16 @@ def _names(settings: Settings) -> set[str]:
     }
 
 
+def _found(name: str, settings: Settings) -> Handle:
+    import ray
+
+    try:
+        return ray.get_actor(name, namespace=settings.cluster.namespace)
+    except ValueError as error:
+        known = ", ".join(_in_order(_names(settings))) or "none"
+        raise DetectorNotReady(f"No detector here is called {name!r}; there are: {known}.") from error
+
+
 def _in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (len(name), name))
 
@@ -122,6 +164,8 @@ def _place(name: str, settings: Settings) -> Handle:
     # Loaded here: most programs find a detector that is there, and need not load what it is made of.
     from cluster.deployment.detector_actor import DetectorActor
 
+    # While somebody replaces the detector, it is placed by that order, whoever is the first to miss it.
+    order = replacing.ordered(KeyValueStore.joined(), settings.cluster.namespace, name)
     return (
         ray.remote(DetectorActor)
         .options(
@@ -136,5 +180,5 @@ def _place(name: str, settings: Settings) -> Handle:
         )
         # As text: large or custom objects would live in this driver's object store, and Ray needs the
         # arguments again when it restarts the detector, perhaps long after this driver has ended.
-        .remote(name, PlacingOrder.of(settings).packed())
+        .remote(name, order or PlacingOrder.of(settings).packed())
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from actors import golden
+from actors.call_settings import OF_FAMILY
 from actors.errors import DetectorFault
 from actors.face_model import FaceModel
 from actors.faces import Detected, Failed, Failure, Health, Priority, State
@@ -14,7 +16,8 @@ from actors.guard import Guard
 from actors.images import PreparedImage
 from actors.models import ready_model
 from actors.session import OnnxSessionOpener, ProviderNames
-from actors.settings import DetectorSettings
+from actors.settings import OF_CALL, OF_MODEL, DetectorSettings
+from cluster.client.fitting import Fitting, differences
 from cluster.client.registry import ClientEntry, read_clients
 from cluster.connection.cluster_api import ActorEntry, ClusterApi, Node
 from cluster.errors import NotAnswered
@@ -84,6 +87,8 @@ class Detectors:
             for each in _state(health, entry):
                 yield each.at(where)
             models[name] = health.stamp.model
+            for each in _settings(health, self._settings):
+                yield each.at(where)
             if health.state is State.READY:
                 for each in await self._golden(health):
                     yield each.at(where)
@@ -91,8 +96,7 @@ class Detectors:
             yield wrong(
                 "models",
                 "; ".join(f"{name} has {model}" for name, model in models.items()),
-                "Give all of them the same model: `rayface remove` the odd one; a client places it again "
-                "by its settings.",
+                "Give all of them the same model: with your settings, `rayface place --replace`.",
             )
         for each in _circuits(await read_clients(self._cluster)):
             yield each
@@ -126,8 +130,14 @@ class Detectors:
         name = "golden photo"
         image = golden.photos(1, health.shapes[0])[0]
         try:
+            # By the family's own thresholds: those that a person chose say nothing about the device.
             answers = await self._cluster.detect(
-                health.name, [image], Priority.INTERACTIVE, _TEST_WITHIN_S, timeout_s=_TEST_WITHIN_S
+                health.name,
+                [image],
+                Priority.INTERACTIVE,
+                _TEST_WITHIN_S,
+                settings=OF_FAMILY,
+                timeout_s=_TEST_WITHIN_S,
             )
         except NotAnswered as error:
             return [wrong(name, f"{health.name} did not answer: {error}", "See what is wrong above.")]
@@ -145,7 +155,7 @@ class Detectors:
             "score": face.score,
         }
         try:
-            here = await asyncio.to_thread(self._cpu, self._settings.detector, image)
+            here = await asyncio.to_thread(self._cpu, _as_placed(self._settings.detector, health), image)
         except Exception as error:
             # An error of this machine's own CPU says nothing about the device.
             found = f"{health.name} found its face in {outcome.times.run_ms:.1f} ms on {health.provider}"
@@ -157,6 +167,33 @@ class Detectors:
                 )
             ]
         return [agreement(there, here)]
+
+
+def _as_placed(own: DetectorSettings, health: Health) -> DetectorSettings:
+    """This machine's settings with the detector's model and tensors, and the family's thresholds."""
+    placed = health.settings or {}
+    chosen = {name: placed[name] for name in OF_MODEL if name in placed}
+    kept = {name: value for name, value in own.model_dump().items() if name not in OF_CALL}
+    return DetectorSettings.model_validate(kept | chosen)
+
+
+def _settings(health: Health, settings: Settings) -> Iterator[Finding]:
+    """With which settings it was placed, where those differ from this machine's."""
+    others = differences(health, settings.detector)
+    if not others:
+        return
+    evidence = f"{health.name} was placed with {'; '.join(others)}"
+    fitting = Fitting(settings, logging.getLogger("rayface.doctor"))
+    if fitting.fault_of(health) is None:
+        yield ok("settings", f"{evidence}. That concerns only how it works")
+    elif settings.cluster.other_settings == "use":
+        yield ok("settings", f"{evidence}. This machine's settings take it as it is")
+    else:
+        yield warn(
+            "settings",
+            f"{evidence}. A client with this machine's settings is refused",
+            "Set the detector's, or place it anew with this machine's: `rayface place --replace`.",
+        )
 
 
 def on_cpu(settings: DetectorSettings, image: PreparedImage) -> dict[str, Any]:

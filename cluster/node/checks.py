@@ -13,12 +13,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from actors import models
-from actors.errors import ModelUnavailable
 from actors.faces import Failure
 from actors.settings import DetectorSettings
 from cluster.errors import ClusterUnavailable, ConfigurationError
@@ -61,6 +60,7 @@ class HeadAnswer:
             at the head could try.
         clock_skew_s: how far this machine's clock is ahead of the head's; None if nobody could tell.
         rayface: which rayface the head has, as JSON-ready values; None if it does not tell.
+        placed: the settings of each detector that is placed, JSON-ready, by "NAMESPACE/NAME".
     """
 
     ray_version: str
@@ -68,6 +68,7 @@ class HeadAnswer:
     visited: Mapping[str, str] | None
     clock_skew_s: float | None
     rayface: Mapping[str, Any] | None = None
+    placed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def check_token() -> Iterator[Finding]:
@@ -321,14 +322,6 @@ def check_model(settings: DetectorSettings, *, is_needed: bool = True) -> Findin
             f"It is fetched at its first use; `rayface models fetch {settings.model}` does it now.",
         )
     return ok("model", f"{named} is here, as published" if state == "whole" else f"{named} is your own")
-
-
-def fetch_model(settings: DetectorSettings) -> Finding:
-    """The model is ready to be used; it is fetched now if it is not here."""
-    try:
-        return ok("model", models.ready_model(settings).label)
-    except ModelUnavailable as error:
-        return wrong("model", str(error), REMEDIES[error.failure])
 
 
 def check_device(device: str, settings: DetectorSettings) -> Generator[Finding, None, dict[str, Any] | None]:

@@ -101,7 +101,7 @@ class KeptCluster:
         idle_minutes: it ends after so many minutes in which no program used it; 0 for never.
         temp_dir: Ray's folder.
         processes: the keeper first, then what it started.
-        settings: what its detector was made of; see `settings_of`.
+        settings: what its detector was made of; see `kept_settings`.
         versions: of rayface, Ray and Python.
         boot: which start of this machine it belongs to.
     """
@@ -144,10 +144,17 @@ class KeptCluster:
         ours = versions()
         if differs := [name for name in ours if self.versions.get(name) != ours[name]]:
             return "it runs " + ", ".join(f"{name} {self.versions.get(name)}" for name in differs)
-        wanted = settings_of(settings)
-        names = sorted({*wanted, *self.settings})
-        others = [name for name in names if wanted.get(name) != self.settings.get(name)]
+        others, _ = self._others(settings)
         return f"it was started with another {', '.join(others)}" if others else ""
+
+    def in_operation(self, settings: Settings) -> list[str]:
+        """The settings that concern only how its detector works, and no answer, and that differ, by name."""
+        return self._others(settings)[1]
+
+    def _others(self, settings: Settings) -> tuple[list[str], list[str]]:
+        from cluster.node.kept_settings import others
+
+        return others(self.settings, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,22 +170,6 @@ class Orders:
     settings_json: str
     idle_minutes: float
     temp_dir: str
-
-
-def settings_of(settings: Settings) -> dict[str, Any]:
-    """The settings on which the answers of a kept cluster depend, by name, as JSON-ready values."""
-    cluster = settings.cluster
-    sections = {"detector": settings.detector, "tracing": settings.tracing}
-    return {
-        **{
-            f"{section}.{name}": value
-            for section, model in sections.items()
-            for name, value in model.model_dump(mode="json").items()
-        },
-        "cluster.namespace": cluster.namespace,
-        "cluster.detector_name": cluster.detector_name,
-        "cluster.max_task_retries": cluster.max_task_retries,
-    }
 
 
 def born(pid: int) -> float | None:

@@ -8,7 +8,8 @@ from importlib.metadata import version
 
 from cluster.errors import ClusterUnavailable, ConfigurationError, DetectorNotReady, DeviceTaken, RayfaceError
 from cluster.node import checks
-from cluster.node.findings import Finding, Verdict
+from cluster.node.findings import Finding, Verdict, warn
+from cluster.node.model_checks import check_wanted_models
 from cluster.node.ray_start import reached_ports
 from cluster.settings import Settings
 
@@ -47,6 +48,15 @@ def _findings(head_address: str, settings: Settings) -> Iterator[Finding]:
     ours = {"ray": version("ray"), "python": platform.python_version()}
     yield from checks.check_versions(answer, ours)
     yield from checks.check_way_back(answer, own, lends=True)
-    yield checks.fetch_model(settings.detector)
+    ours_begins = f"{settings.cluster.namespace}/"
+    placed = {
+        name.removeprefix(ours_begins): values
+        for name, values in answer.placed.items()
+        if name.startswith(ours_begins)
+    }
+    usable = yield from check_wanted_models(settings.detector, placed)
     for device in settings.join.devices:
-        yield from checks.check_device(device, settings.detector)
+        if usable is None:
+            yield warn("device", f"{device} was not tried: there is no model to try it with", "See above.")
+        else:
+            yield from checks.check_device(device, usable)

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from actors.call_settings import CallSettings
 from actors.encoded_image import EncodedImage
 from actors.faces import Detected, Failed, Health, Outcome, Rejected, Rejection
 from actors.images import PreparedImage
@@ -25,11 +26,13 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         priority: of all photos, as a word.
         deadline_s: seconds until the outcomes are of no use.
         trace: the caller's name for the call; empty if it has none.
+        settings: of the call; None takes those of the detector.
     """
 
     priority: str
     deadline_s: float
     trace: str = ""
+    settings: CallSettings | None = None
 
 
 def _facts_of(kind: type) -> type[msgspec.Struct]:

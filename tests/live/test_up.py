@@ -110,10 +110,10 @@ def test_a_run_with_other_settings_leaves_the_kept_cluster_alone(home: Path, pho
     """Of a keeper that was killed with SIGKILL, `down` ends what is left, by the record."""
     assert command("up", variables=state(home)).returncode == 0
     cluster = recorded(home)
-    other = ("detect", str(photos / "astronaut.jpg"), "--json", "--min-score", "0.6")
-    done = command(*other, variables=state(home))
+    other = ("detect", str(photos / "astronaut.jpg"), "--json")
+    done = command(*other, variables=state(home) | {"RAYFACE_DETECTOR__INPUT_SIZE": "320"})
     assert done.returncode == 0, done.stderr
-    assert "another detector.score_threshold" in done.stderr
+    assert "another detector.input_size" in done.stderr
     os.kill(cluster.keeper.pid, signal.SIGKILL)
     assert "Down" in command("down", variables=state(home)).stdout
     assert [each.name for each in cluster.processes if each.is_alive()] == []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.batcher import Batcher
+from actors.call_settings import AskedImage
 from actors.errors import DetectorFault
 from actors.images import PreparedImage
 from tests.fakes import prepared
@@ -29,10 +30,9 @@ class Device:
         self.shapes: list[set[tuple[int, int]]] = []
         self.broken: Callable[[Sequence[PreparedImage]], Answers | None] = lambda batch: None
 
-    async def __call__(
-        self, batch: Sequence[PreparedImage], first: bool, begun: Callable[[], None]
-    ) -> Answers:
+    async def __call__(self, asked: Sequence[AskedImage], first: bool, begun: Callable[[], None]) -> Answers:
         self.running = asyncio.current_task()
+        batch = [each.image for each in asked]
         await self._pass(first)
         begun()
         numbers = [image.height - 80 for image in batch]

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from actors.call_settings import CallSettings
 from actors.faces import Detected, Failed, Outcome, Stamp
 from actors.images import PreparedImage
 from actors.observer import Observer
@@ -59,10 +60,16 @@ class Cpu:
         self.is_open = True
 
     async def detect(
-        self, images: Sequence[PreparedImage], priority: str, deadline_s: float, trace: str
+        self,
+        images: Sequence[PreparedImage],
+        priority: str,
+        deadline_s: float,
+        trace: str,
+        settings: CallSettings,
     ) -> list[Outcome]:
         """Answer as the real one does, after a tenth of a second."""
         assert self.is_open
+        self._cpus.asked.append(settings)
         await asyncio.sleep(0.1)
         return [self._cpus.answer(image) for image in images]
 
@@ -77,14 +84,19 @@ class Cpus:
     Attributes:
         made: so far.
         answer: what each says of an image.
+        settings: what each was made with.
+        asked: the settings of each call.
     """
 
     def __init__(self, answer: Callable[[PreparedImage], Outcome] | None = None) -> None:
         self.made: list[Cpu] = []
+        self.settings: list[DetectorSettings] = []
+        self.asked: list[CallSettings] = []
         self.answer = answer or (lambda image: by_cpu(image.width))
 
     def __call__(self, settings: DetectorSettings, observer: Observer | None) -> Cpu:
         self.made.append(Cpu(self))
+        self.settings.append(settings)
         return self.made[-1]
 
 
@@ -112,7 +124,7 @@ def inline_parts(
 
 @contextlib.asynccontextmanager
 async def client_on(
-    cluster: FakeCluster, *, cpus: Cpus | None = None, tracer: Tracer | None = None, **sections: Any
+    cluster: FakeCluster, /, *, cpus: Cpus | None = None, tracer: Tracer | None = None, **sections: Any
 ) -> AsyncIterator[FaceClient]:
     """An open client that has looked for detectors once; `sections` are changed settings."""
     make, made = inline_parts(cluster, cpus=cpus, tracer=tracer), list[Parts]()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from actors.call_settings import CallSettings
 from actors.encoded_image import SentImage
 from actors.faces import Detected, Failed, Failure, Health, Outcome, Priority, Stamp, State
 from actors.images import PreparedImage
@@ -85,6 +86,8 @@ class FakeCluster:
         is_away: whether every question comes back without an answer.
         is_closed: whether a client has left it.
         prepared_on: the machine of each photo that was to be made small.
+        replaced: the detectors that were placed anew, in order.
+        successors: what each says of itself afterwards.
         prepares: photos are made small after this event; None waits for none.
     """
 
@@ -105,9 +108,12 @@ class FakeCluster:
         self.is_away = self.is_closed = False
         self.under_way = self.most_under_way = self.num_cancelled = 0
         self.deadlines: list[float] = []
+        self.settings: list[CallSettings | None] = []
         self.traces: list[str] = []
         self.prepared_on: list[str] = []
         self.prepares: asyncio.Event | None = None
+        self.replaced: list[str] = []
+        self.successors: dict[str, Health] = {}
 
     def answer(self, images: Sequence[SentImage]) -> list[Outcome] | Exception:
         """Return the answer for images when there is no script; an error in it is raised."""
@@ -132,6 +138,11 @@ class FakeCluster:
         async with self._answering(timeout_s):
             del self.healths[detector]
 
+    async def replace_detector(self, detector: str, drain_s: float, *, timeout_s: float) -> None:
+        async with self._answering(timeout_s):
+            self.replaced.append(detector)
+            self.healths[detector] = self.successors[detector]
+
     async def detect(
         self,
         detector: str,
@@ -139,12 +150,14 @@ class FakeCluster:
         priority: Priority,
         deadline_s: float,
         traceparent: str = "",
+        settings: CallSettings | None = None,
         *,
         timeout_s: float,
     ) -> list[Outcome]:
         self.calls.append(len(images))
         self.traces += [traceparent] if traceparent else []
         self.deadlines.append(deadline_s)
+        self.settings.append(settings)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:

@@ -9,7 +9,8 @@ from typing import Any
 
 from actors.faces import Failure, Outcome, Priority
 from cluster.client.circuit_breaker import CircuitState
-from cluster.client.detector_pool import DetectorPool, Patience
+from cluster.client.detector_pool import DetectorPool
+from cluster.client.patience import Patience
 from cluster.errors import Fault, NotAnswered
 from cluster.settings import CircuitSettings
 from tests.unit.fake_cluster import FakeCluster, failed

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from actors.batch_runner import BatchRunner, ImageResult
+from actors.call_settings import OF_FAMILY, AskedImage
 from actors.errors import DetectorFault
 from actors.face_model import FaceModel
 from actors.faces import Face, Failure
@@ -26,7 +27,7 @@ class Model:
     table = SimpleNamespace(is_wanted=False)
 
     def run_batch(
-        self, images: Sequence[PreparedImage], *, first: bool, begun: Callable[[], None]
+        self, images: Sequence[AskedImage], *, first: bool, begun: Callable[[], None]
     ) -> tuple[list[tuple[Face, ...]], Run]:
         """See `FaceModel.run_batch`."""
         return [(face(number),) for number in range(len(images))], RUN
@@ -54,7 +55,7 @@ def test_pixels_that_another_photo_has_by_now_get_no_faces() -> None:
             )
             first, second, third = (prepared(number) for number in range(3))
             freed = Freed(*(getattr(second, each.name) for each in fields(second)))
-            return await runner([first, freed, third], False)
+            return await runner([AskedImage(each, OF_FAMILY) for each in (first, freed, third)], False)
 
     before, gone, after = asyncio.run(story())
     assert before == ImageResult((face(0),), RUN)

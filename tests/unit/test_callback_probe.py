@@ -72,6 +72,7 @@ def test_versions_alone_need_no_callback_probe() -> None:
         "rayface": None,
         "visited": None,
         "clock_skew_s": None,
+        "placed": {},
     }
 
 

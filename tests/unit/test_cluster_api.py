@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from actors.call_settings import OF_FAMILY
 from actors.faces import Failure, Priority
 from actors.images import PreparedImage
 from cluster.connection.cluster_api import ClusterApi
@@ -53,7 +54,7 @@ def public(kind: type) -> set[str]:
 
 
 def test_protocol_client_and_handlers_have_the_same_questions() -> None:
-    assert len(QUESTIONS) == 16
+    assert len(QUESTIONS) == 17
     assert set(table()) == set(QUESTIONS)
     assert public(ClusterClient) == set(QUESTIONS)
     assert public(Handlers) == {*QUESTIONS, "table"}
@@ -89,11 +90,15 @@ def test_a_question_is_sent_by_its_name_with_all_its_arguments(question: str) ->
     names = [name for name in inspect.signature(QUESTIONS[question]).parameters if name != "self"]
     given: dict[str, Any] = {name: name for name in names if name != "timeout_s"}
     if question == "detect":
-        given |= {"images": [], "priority": Priority.BULK}
+        given |= {"images": [], "priority": Priority.BULK, "settings": OF_FAMILY}
     answer = asyncio.run(getattr(ClusterClient(send), question)(**given, timeout_s=3.0))
     arguments = tuple(given.values())
     if question == "detect":
-        arguments = ("detector", pack_call([], None), Terms("bulk", given["deadline_s"], "traceparent"))
+        arguments = (
+            "detector",
+            pack_call([], None),
+            Terms("bulk", given["deadline_s"], "traceparent", OF_FAMILY),
+        )
     assert sent == [(question, arguments, 3.0)]
     returns_nothing = get_type_hints(QUESTIONS[question])["return"] is type(None)
     assert answer == (None if returns_nothing else [] if question == "detect" else "the answer")

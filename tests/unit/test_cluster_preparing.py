@@ -53,7 +53,7 @@ async def preparing_on(cluster: FakeCluster) -> ClusterPreparing:
 
 def preprocessor(elsewhere: ClusterPreparing, threads: type[InlineThreads]) -> Preprocessor:
     settings = load_settings(client={"num_prepare_threads": 1})
-    return Preprocessor(settings, health, threads, elsewhere=elsewhere)
+    return Preprocessor(settings, health, threads, elsewhere=elsewhere, shapes=lambda: health().shapes)
 
 
 def bulk(*sources: Any, seconds: float = 5.0) -> Call:

@@ -8,7 +8,7 @@ import pytest
 
 from actors.faces import Detected, Failed, Failure, Stamp, State
 from cluster.client.detector import Detector
-from cluster.client.detector_pool import Patience
+from cluster.client.patience import Patience
 from cluster.errors import DetectorNotReady, Refused
 from tests.unit.fake_cluster import FakeCluster, detected, health
 from tests.unit.pools import CLOSED, FAULT, SETTINGS, chosen, pool, started, state

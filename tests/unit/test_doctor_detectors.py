@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from actors import golden
+from actors.call_settings import OF_FAMILY
 from actors.errors import ModelUnavailable
 from actors.faces import Detected, Face, Failure, Health, State
+from actors.models import CATALOGUE
+from actors.settings import DetectorSettings
 from cluster.client.status import ClientStatus, DetectorStatus
 from cluster.connection.cluster_api import ActorEntry, Node
 from cluster.doctor.detectors import Detectors, agreement
@@ -233,3 +236,42 @@ def test_a_faulty_detector_is_asked_to_try_again() -> None:
     assert site.probes["FaceDetector"] == 1
     look(site)
     assert site.probes["FaceDetector"] == 1
+
+
+def test_a_detector_with_other_settings_is_named() -> None:
+    """A client with this machine's settings would be refused; the golden photo is compared by its model."""
+    site, asked = Site(), list[Any]()
+
+    def cpu(settings: Any, image: Any) -> Any:
+        asked.append(settings)
+        return CPU
+
+    placed = DetectorSettings(model="yunet", input_size=320, score_threshold=0.95, num_lanes=2)
+    site.healths["FaceDetector"] = health(
+        shapes=((320, 320),),
+        uptime_s=5000,
+        settings=placed.model_dump(mode="json"),
+        stamp=replace(STAMP, model=f"yunet@{CATALOGUE['yunet'].sha256}"),
+    )
+    found = one(look(site, cpu=cpu), "settings")
+    assert found.verdict is Verdict.WARN
+    assert "detector.model = yunet, and detector.model = centerface is wanted" in found.evidence
+    assert "detector.input_size = 320, and 640 is wanted" in found.evidence
+    assert "detector.num_lanes = 2 there and None here" in found.evidence
+    assert "rayface place --replace" in found.advice
+    assert (asked[0].model, asked[0].input_size, asked[0].score_threshold) == ("yunet", 320, None)
+    assert site.settings == [OF_FAMILY]
+
+
+def test_settings_that_change_no_answer_are_no_problem() -> None:
+    site = Site()
+    placed = DetectorSettings(batch_sizes=(1,), max_faces=3)
+    site.healths["FaceDetector"] = health(
+        shapes=((320, 320),),
+        uptime_s=5000,
+        settings=placed.model_dump(mode="json"),
+        stamp=replace(STAMP, model=f"centerface@{CATALOGUE['centerface'].sha256}"),
+    )
+    found = one(look(site), "settings")
+    assert found.verdict is Verdict.OK
+    assert "max_faces" not in found.evidence

@@ -21,6 +21,7 @@ from cluster.cli.kept_cluster import find_kept, find_suitable, joining
 from cluster.errors import ConfigurationError
 from cluster.node import kept
 from cluster.node.kept import KeptCluster, KeptProcess
+from cluster.node.kept_settings import settings_of
 from cluster.settings import Settings, load_settings
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
@@ -46,7 +47,7 @@ def cluster(settings: Settings | None = None) -> KeptCluster:
         idle_minutes=240.0,
         temp_dir="",
         processes=tuple(this_process(name) for name in ("python", "gcs_server", "raylet")),
-        settings=kept.settings_of(settings or load_settings()),
+        settings=settings_of(settings or load_settings()),
     )
 
 
@@ -243,7 +244,12 @@ def test_a_cluster_of_other_settings_is_left_alone() -> None:
     kept.write(cluster())
     found, why = find_suitable(load_settings(detector={"model": "yunet", "score_threshold": 0.7}))
     assert found is None
-    assert "another detector.model, detector.score_threshold" in why
+    assert "another detector.model." in why
+    # Each call brings its own thresholds.
+    assert find_suitable(load_settings(detector={"score_threshold": 0.7, "max_faces": 1})) == (cluster(), "")
+    found, why = find_suitable(load_settings(detector={"num_lanes": 1}))
+    assert found is not None
+    assert "another detector.num_lanes, which changes no answer" in why
     # Those of the client do not matter.
     assert find_suitable(load_settings(client={"deadline_s": 5.0}))[0] is not None
 

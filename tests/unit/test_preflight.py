@@ -175,17 +175,32 @@ def test_a_port_that_is_taken(answers: dict[str, Any], free_ports: dict[str, int
 def test_a_model_that_cannot_be_had(
     answers: dict[str, Any], free_ports: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unavailable(settings: Any) -> Any:
-        raise ModelUnavailable("The index does not answer.")
+    """It keeps a machine out only if a placed detector wants it; the finding says so."""
 
-    monkeypatch.setattr(models, "ready_model", unavailable)
+    def only_yunet(settings: Any) -> Any:
+        if settings.model != "yunet":
+            raise ModelUnavailable("The index does not answer.")
+        return Model
+
+    monkeypatch.setattr(models, "ready_model", only_yunet)
+    found = list(check_join(HEAD, settings(free_ports)))
+    assert [each.name for each in found if each.verdict is not Verdict.OK] == ["model", "device"]
+    assert "no placed detector wants it: The index does not answer." in found[-2].evidence
+
+    other = {"model": "yunet", "input_size": 320, "not_known_here": 1}
+    answers["callback_probe"]["placed"] = {"rayface/FaceDetector": other, "theirs/FaceDetector": {}}
+    found = list(check_join(HEAD, settings(free_ports)))
+    assert {each.verdict for each in found} == {Verdict.OK}
+    assert found[-2].evidence == "centerface@0918, as FaceDetector has it"
+
+    answers["callback_probe"]["placed"] = {"rayface/FaceDetector": {"model": "centerface"}}
     raised = problem(free_ports)
     assert isinstance(raised, DetectorNotReady)
-    assert "The index does not answer. Run `rayface models fetch`" in str(raised)
+    assert re.search("FaceDetector cannot work here: The index .* Run `rayface models fetch`", str(raised))
 
 
 def test_every_fault_of_a_device_has_its_remedy() -> None:
     """Those that a detector can have, not those of one call."""
     calls = {Failure.BUSY, Failure.DEADLINE, Failure.CANCELLED, Failure.NOT_READY, Failure.QUARANTINED}
-    cluster = {Failure.NO_CLUSTER, Failure.INTERNAL}
+    cluster = {Failure.NO_CLUSTER, Failure.OTHER_SETTINGS, Failure.INTERNAL}
     assert set(checks.REMEDIES) == set(Failure) - calls - cluster

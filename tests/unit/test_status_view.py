@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from actors.faces import BucketTiming, Health, State
+from actors.models import CATALOGUE
+from actors.settings import DetectorSettings
 from cluster.cli.status_view import StatusView, clients, rates
 from cluster.client.detector_pool import DetectorPool
 from cluster.client.registry import ClientEntry
@@ -159,3 +161,23 @@ def test_a_client_is_shown_with_its_circuits_and_what_its_cpu_did() -> None:
         assert said in page
     away = {**status, "detectors": [], "outcomes": {}, "fallback": {}, "why_not": "The head is away."}
     assert "The head is away." in _text(clients([ClientEntry("photos-2", 1.0, away)]))
+
+
+def test_a_detector_that_was_placed_with_other_settings_says_so() -> None:
+    """Those that travel with each call are not named."""
+    cluster = _cluster()
+    placed = DetectorSettings(model="yunet", num_lanes=2, max_faces=1)
+    stamp = replace(STAMP, model=f"yunet@{CATALOGUE['yunet'].sha256}")
+    cluster.healths["FaceDetector"] = health(settings=placed.model_dump(mode="json"), stamp=stamp)
+
+    async def story() -> tuple[dict[str, Any], str]:
+        pool = DetectorPool(cluster, CircuitSettings(), only_look=True)
+        what, page = await StatusView(cluster, pool, DetectorSettings()).look()
+        return what, _text(page)
+
+    what, page = run(story())
+    assert what["detectors"][0]["other_settings"] == [
+        "detector.model = yunet, and detector.model = centerface is wanted",
+        "detector.num_lanes = 2 there and None here",
+    ]
+    assert "FaceDetector: it was placed with detector.model = yunet" in page

@@ -304,5 +304,5 @@ def test_a_budget_fills_evenly() -> None:
 def test_the_default_is_never() -> None:
     """I5: somebody has to decide it."""
     assert load_settings().fallback.policy == "never"
-    fallback = CpuFallback(load_settings().fallback, load_settings().detector, lambda: 0.0)
+    fallback = CpuFallback(load_settings().fallback, lambda: load_settings().detector, lambda: 0.0)
     assert not fallback.serves(Priority.INTERACTIVE)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from actors import model_life
+from actors.call_settings import CallSettings
 from actors.encoded_image import SentImage
 from actors.face_detector import start_detector
 from actors.faces import Detected, Failure, Outcome, Priority
@@ -52,6 +53,7 @@ def test_a_detector_goes_on_below_who_asked_it() -> None:
             priority: Priority,
             deadline_s: float,
             traceparent: str = "",
+            settings: CallSettings | None = None,
             *,
             timeout_s: float,
         ) -> list[Outcome]:
