@@ -246,6 +246,49 @@ def is_node_alive(node_id: str, timeout_s: float) -> bool:
     return bool(is_alive)
 
 
+def unregister_nodes(head_address: str, address: str, port: int, timeout_s: float) -> int:
+    """Tell a head that the node at an address and node manager's port is gone, for a process outside.
+
+    Why private: `ray drain-node` asks the node itself, which cannot answer any more. The raylet sends the
+    same message when it ends in order.
+    Test: tests/live/test_private_names.py::test_the_head_is_told_that_a_node_is_gone
+
+    Args:
+        head_address: of the head, HOST:PORT.
+        address: of the node, as it was given to `ray start`.
+        port: of its node manager.
+        timeout_s: after which each of the two questions gives up.
+
+    Returns:
+        How many nodes with that address the head had counted as alive: 0 or 1.
+
+    Raises:
+        grpc.RpcError: the head does not answer in time, or refuses the token.
+    """
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated.common_pb2 import NodeDeathInfo
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo
+    from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest, UnregisterNodeRequest
+    from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+
+    with init_grpc_channel(head_address) as channel:
+        head = NodeInfoGcsServiceStub(channel)
+        known = head.GetAllNodeInfo(GetAllNodeInfoRequest(), timeout=timeout_s).node_info_list
+        gone = [
+            node.node_id
+            for node in known
+            if node.state == GcsNodeInfo.ALIVE
+            and (node.node_manager_address, node.node_manager_port) == (address, port)
+        ]
+        death = NodeDeathInfo(
+            reason=NodeDeathInfo.EXPECTED_TERMINATION, reason_message="its supervisor says that it ended"
+        )
+        for node_id in gone:
+            request = UnregisterNodeRequest(node_id=node_id, node_death_info=death)
+            head.UnregisterNode(request, timeout=timeout_s)
+    return len(gone)
+
+
 def is_other_cluster(error: Exception) -> bool:
     """Whether an error of `is_node_alive` says that another cluster answers at the head's address.
 

@@ -17,7 +17,7 @@ from actors.errors import DeviceHeld
 from actors.ownership import DeviceLock
 from cluster.cli.printable import printable
 from cluster.errors import ClusterUnavailable, ConfigurationError, DeviceTaken, RayfaceError
-from cluster.node import addresses, ray_start, supervisor, windows_task
+from cluster.node import addresses, leaving, ray_start, supervisor, windows_task
 from cluster.node import token as tokens
 from cluster.node.addresses import knock
 from cluster.node.contract import DRAIN_NOTE
@@ -54,8 +54,7 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
         click.echo(f"The cluster's new token, shown only this once: {tokens.read_token()}")
     elif is_new:
         log.info("A new token was made; `rayface token show` shows it.")
-    at = next(each for each in launch.arguments if each.startswith("--node-ip-address=")).partition("=")[2]
-    home = f"{at}:{settings.gcs_port}"
+    home = f"{launch.value('--node-ip-address')}:{settings.gcs_port}"
 
     def head_answers() -> None:
         if problem := knock(*addresses.split_address(home)):
@@ -178,7 +177,7 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
         if settings.join.address is not None:
             return False
         try:
-            return f"--node-ip-address={addresses.own_address(head_address)}" not in launch.arguments
+            return addresses.own_address(head_address) != launch.value("--node-ip-address")
         except RayfaceError:
             return False
 
@@ -192,6 +191,7 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
         ),
         changed=moved,
         last_words=partial(supervisor.last_line, output),
+        gone=leaving.announcer(head_address, log),
     )
     _stop_on_signals(kept)
     log.info("Lending %s to %s; Ctrl+C ends it.", ", ".join(settings.join.devices), head_address)

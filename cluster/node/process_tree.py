@@ -2,13 +2,15 @@
 
 Windows: a Job Object that kills what is in it when its last handle is closed, by us or by our death. Linux:
 the child gets SIGTERM when we die (PR_SET_PDEATHSIG; `ray start` then ends its own), and what loses its
-parent becomes our child (PR_SET_CHILD_SUBREAPER), so that we can find it. Elsewhere only what psutil finds.
+parent becomes our child (PR_SET_CHILD_SUBREAPER), so that we can find it. A process belongs to the tree if it
+carries the tree's mark or is in its session. Elsewhere only what psutil finds.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -92,15 +94,15 @@ class ProcessTree:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait(10)
-        return _end_all(self._mark)
+        return _end_all(self._mark, self._process.pid)
 
 
-def _end_all(mark: str) -> list[str]:
-    """Kill our descendants that carry the mark until there are none; a tree being killed may still grow."""
+def _end_all(mark: str, session: int) -> list[str]:
+    """Kill our descendants of that tree until there are none; a tree being killed may still grow."""
     names = []
     until = time.monotonic() + 10.0
     while time.monotonic() < until:
-        left = [each for each in psutil.Process().children(recursive=True) if _carries(each, mark)]
+        left = [each for each in psutil.Process().children(recursive=True) if _belongs(each, mark, session)]
         for process in left:
             with contextlib.suppress(psutil.Error):
                 names.append(process.name())
@@ -111,12 +113,23 @@ def _end_all(mark: str) -> list[str]:
     return names
 
 
-def _carries(process: psutil.Process, mark: str) -> bool:
-    # A zombie has no environment left, and nothing that could be ended.
-    try:
-        return bool(process.environ().get(_MARK) == mark)
-    except psutil.Error:
-        return False
+def _belongs(process: psutil.Process, mark: str, session: int) -> bool:
+    # A process that sets its own title, as Ray's agents and workers do, writes over its environment: only
+    # the session still tells whose it is. A process that began a session of its own still has the mark.
+    with contextlib.suppress(psutil.Error):
+        if process.environ().get(_MARK) == mark:
+            return True
+    with contextlib.suppress(OSError):
+        # A zombie has nothing that could be ended.
+        return os.getsid(process.pid) == session and _runs(process)
+    return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether the process is there and no zombie."""
+    with contextlib.suppress(psutil.Error):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _libc() -> Any:

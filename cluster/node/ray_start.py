@@ -46,6 +46,11 @@ class Launch:
         """All environment variables for it; one that the person has set keeps the person's value."""
         return {**self.variables, **os.environ}
 
+    def value(self, option: str) -> str:
+        """The value of an option that is written OPTION=VALUE; "" without it."""
+        found = (each.partition("=")[2] for each in self.arguments if each.startswith(f"{option}="))
+        return next(found, "")
+
     def __str__(self) -> str:
         """The command as a person would type it in the shell of this system."""
         if sys.platform == "win32":

@@ -49,6 +49,7 @@ class Supervisor:
         drain: lets the detectors of this machine finish; called once, at the end.
         changed: returns whether the launch is out of date (this machine has another address now).
         last_words: returns what the node wrote before it ended.
+        gone: called when a node has ended with all its processes, except after `stop`.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Supervisor:
         drain: Callable[[], None] = lambda: None,
         changed: Callable[[Launch], bool] = lambda launch: False,
         last_words: Callable[[], str] = lambda: "",
+        gone: Callable[[Launch], None] = lambda launch: None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool] | None = None,
@@ -72,6 +74,7 @@ class Supervisor:
         self._drain = drain
         self._changed = changed
         self._last_words = last_words
+        self._gone = gone
         self._backoff = backoff or Backoff()
         self._clock = clock
         self._stopped = threading.Event()
@@ -114,6 +117,9 @@ class Supervisor:
             self._log.info("Start %d: ray %s", self.num_starts, " ".join(launch.arguments))
             self._node = self._start(launch)
             self._watch(self._node, launch)
+            if not self._stopped.is_set():
+                self._end_node()
+                self._gone(launch)
         except RayfaceError as error:
             self._log.warning("%s", error, extra={"about": str(error)})
         finally:

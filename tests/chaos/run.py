@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tests.chaos.device import notes
 from tests.chaos.report import Fault, Report, report
-from tests.chaos.site import Site
+from tests.chaos.site import LOSES_CALLS, Site
 from tests.hosts.machines import eventually
 
 #: A caller that needs longer to end after its last answer hangs.
@@ -45,7 +45,7 @@ def run(
         seconds: how long the load lasts.
         tell: called with a line about the progress or about a fault.
     """
-    policy = {"RAYFACE_FALLBACK__POLICY": "after_s", "RAYFACE_FALLBACK__AFTER_S": "7"}
+    policy = {"RAYFACE_FALLBACK__POLICY": "after_s", "RAYFACE_FALLBACK__AFTER_S": "7", **LOSES_CALLS}
     files = [
         site.call("person1", "interactive", seconds, 1_000_000, **policy),
         site.call("person2", "interactive", seconds, 2_000_000, **policy),
@@ -88,16 +88,15 @@ def _faults(
             heal_at = None
             faults.append(Fault("link", time.time()))
             tell(at, "the cable is back")
-        if at >= due["actor"]:
-            due["actor"] += timetable.actor_s
-            if site.kill_actor():
-                faults.append(Fault("actor", time.time()))
-                tell(at, "the detector's process was killed")
-        if at >= due["node"]:
-            due["node"] += timetable.node_s
-            if site.kill_node():
-                faults.append(Fault("node", time.time()))
-                tell(at, "the machine's raylet was killed")
+        # While there is none to be killed, the fault is due still.
+        if at >= due["actor"] and site.kill_actor():
+            due["actor"] = at + timetable.actor_s
+            faults.append(Fault("actor", time.time()))
+            tell(at, "the detector's process was killed")
+        if at >= due["node"] and site.kill_node():
+            due["node"] = at + timetable.node_s
+            faults.append(Fault("node", time.time()))
+            tell(at, "the machine's raylet was killed")
         if at >= due["link"] and site.has_cable:
             due["link"] += timetable.link_s
             site.cut()

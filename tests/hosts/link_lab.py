@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.simulated_device import OPENER
+from tests.hosts.cable import Cable
 from tests.hosts.lab import Network, in_namespace
 from tests.hosts.machines import HERE, Machine, eventually
 
@@ -75,20 +76,12 @@ def link_lab(
         delay_ms: what each direction takes longer.
     """
     network = Network()
-    cable: subprocess.Popen[str] | None = None
+    cable: Cable | None = None
     machines: list[Machine] = []
     try:
         one, other = network.machine("head"), network.machine("gpu")
-        ends = (one, f"{_HEAD}/24", other, f"{_GPU}/24", str(mbit_s), str(delay_ms))
-        cable = subprocess.Popen(
-            [sys.executable, "-m", "tests.hosts.slow_cable", *ends],
-            cwd=HERE,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert cable.stdout is not None
-        assert cable.stdout.readline() == "wired\n"
+        cable = Cable(one, f"{_HEAD}/24", other, f"{_GPU}/24")
+        cable.order(mbit_s=mbit_s, delay_ms=delay_ms)
         hosts = folder / "hosts"
         hosts.write_text(f"127.0.0.1 localhost\n{_HEAD} head\n{_GPU} gpu\n")
         device = {"RAYFACE_DETECTOR__OPENER": OPENER, "PYTHONPATH": str(HERE)}
@@ -115,5 +108,5 @@ def link_lab(
         for machine in reversed(machines):
             machine.close()
         if cable is not None:
-            cable.communicate()
+            cable.close()
         network.close()

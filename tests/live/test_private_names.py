@@ -56,6 +56,11 @@ def test_the_session_has_a_folder() -> None:
     assert (ray_internals.session_folder() / "logs").is_dir()
 
 
+def test_the_head_is_told_that_a_node_is_gone() -> None:
+    """The only node here is the head's own, so a node that does not exist is named; the head is asked."""
+    assert ray_internals.unregister_nodes(_address(), "203.0.113.1", 1, timeout_s=10.0) == 0
+
+
 def test_a_node_is_a_process_of_that_name() -> None:
     assert {each.name() for each in ray_processes(os.getpid())} & set(NODE_PROCESS_NAMES)
 

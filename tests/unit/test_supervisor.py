@@ -101,6 +101,24 @@ def test_only_a_node_that_lives_is_drained() -> None:
     assert dead.drained == 0
 
 
+def test_whoever_asks_is_told_of_each_node_that_is_gone_except_at_the_end() -> None:
+    world = _World([3, 10_000, 10_000], stop_at_s=60.0)
+    gone: list[int] = []
+
+    def note(_: Launch) -> None:
+        number = len(gone)
+        assert world.nodes[number].ended, "told before it was gone"
+        gone.append(number)
+
+    def changed(_: Launch) -> bool:
+        return len(world.started) == 2 and world.now > 20
+
+    world.run(gone=note, changed=changed)
+    # The first ended by itself, the second because the address changed, the third at the end.
+    assert len(world.started) == 3
+    assert gone == [0, 1]
+
+
 def test_a_head_that_is_away_is_waited_for() -> None:
     world = _World([10_000], stop_at_s=40.0)
 

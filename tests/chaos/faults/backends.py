@@ -1,0 +1,105 @@
+"""Other backends: many, rude ones, one with other settings, and one with other code."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.chaos.faults.kind import FaultKind, Load
+from tests.hosts.machines import HERE
+
+_NUM_CLIENTS = 50
+#: Each client's driver process takes seconds of the processor to start.
+_MANY_S = 120.0
+_PARTS = ("actors", "cluster", "tests", "configs")
+
+
+def _rude(name: str, words: str) -> FaultKind:
+    @contextmanager
+    def plant(load: Load) -> Iterator[None]:
+        file = load.site.device / f"{name}-{load.first}.jsonl"
+        guest = load.site.run_beside(file, "tests.chaos.guests", (name,))
+        try:
+            yield
+        finally:
+            _end(guest)
+
+    return FaultKind(name, words, plant, lasts_s=30.0)
+
+
+@contextmanager
+def _fifty(load: Load) -> Iterator[None]:
+    file = load.site.device / f"many-{load.first}.jsonl"
+    numbers = (str(_NUM_CLIENTS), str(load.first))
+    guest = load.site.run_beside(file, "tests.chaos.guests", ("many", *numbers), is_told=True)
+    load.site.callers[file] = guest
+    load.files.append(file)
+    try:
+        yield
+    finally:
+        assert guest.stdin is not None
+        guest.stdin.close()
+
+
+@contextmanager
+def _other_settings(load: Load) -> Iterator[None]:
+    """A second client wants another model than the cluster has; the first ones must not notice."""
+    file = load.site.device / f"settings-{load.first}.jsonl"
+    arguments = ("interactive", "10", str(load.first))
+    wanted = {"RAYFACE_DETECTOR__MODEL": "yunet", "RAYFACE_DETECTOR__SCORE_THRESHOLD": "0.95"}
+    guest = load.site.run_beside(file, "tests.chaos.caller", arguments, wanted)
+    try:
+        yield
+        wrong = [row for row in load.site.answers(file) if row["status"] == "detected"]
+        load.problems += [
+            f"photo {row['number']}: another model answered than its client wanted" for row in wrong
+        ]
+    finally:
+        _end(guest)
+
+
+@contextmanager
+def _other_code(load: Load) -> Iterator[None]:
+    """A backend whose checkout has the fields of an answer in another order."""
+    code = load.site.device / f"code-{load.first}"
+    for part in _PARTS:
+        shutil.copytree(HERE / part, code / part, ignore=shutil.ignore_patterns("__pycache__", "photos"))
+    faces = code / "actors" / "faces.py"
+    text = faces.read_text()
+    before, after = "    width: int\n    height: int\n", "    height: int\n    width: int\n"
+    assert before in text
+    faces.write_text(text.replace(before, after))
+    file = load.site.device / f"code-{load.first}.jsonl"
+    arguments = ("interactive", "10", str(load.first))
+    guest = load.site.run_beside(file, "tests.chaos.caller", arguments, code=code)
+    try:
+        yield
+        load.problems += [
+            f"photo {row['number']}: a wrong answer to a backend with other code"
+            for row in load.site.answers(file)
+            if row["status"] == "detected" and not row["right"]
+        ]
+    finally:
+        _end(guest)
+        shutil.rmtree(code)
+
+
+def _end(guest: subprocess.Popen[bytes]) -> None:
+    if guest.poll() is None:
+        guest.terminate()
+        try:
+            guest.wait(20)
+        except subprocess.TimeoutExpired:
+            guest.kill()
+            guest.wait(10)
+
+
+KINDS = (
+    FaultKind("fifty-clients", f"{_NUM_CLIENTS} more clients", _fifty, _MANY_S),
+    _rude("unread", "a backend reads none of its outcomes"),
+    _rude("dropped", "a backend leaves every stream in the middle"),
+    FaultKind("settings", "a second client wants another model", _other_settings, 30.0),
+    FaultKind("code", "a backend whose code has the fields of an answer in another order", _other_code, 30.0),
+)
