@@ -91,16 +91,17 @@ def run_all(
                 number += 1
 
 
-def run_one(site: Site, kind: FaultKind, seconds: float, first: int) -> Report:
+def run_one(site: Site, kind: FaultKind, seconds: float, first: int, after_s: float = _AFTER_S) -> Report:
     """Run one fault on machines that are up, and judge every photo.
 
     Args:
         site: the machines, with what the fault needs.
         kind: the fault.
         seconds: how long the load lasts; longer if the fault needs longer.
+        after_s: how long the load goes on after each fault, without one.
         first: the number of the first photo; the 3,000,000 numbers from it are the run's own.
     """
-    once_s = kind.lasts_s + _AFTER_S
+    once_s = kind.lasts_s + after_s
     seconds = max(seconds, _BEFORE_S + once_s)
     load = Load(
         site,
@@ -119,7 +120,7 @@ def run_one(site: Site, kind: FaultKind, seconds: float, first: int) -> Report:
         with kind.plant(load):
             time.sleep(kind.lasts_s)
         faults.append(Fault(kind.name, time.time()))
-        time.sleep(_AFTER_S)
+        time.sleep(after_s)
     lost = _ended(site, load.files)
     rows = [row for file in load.files for row in site.answers(file)]
     on_device = [note for note in notes(site.device) if note["at"] >= begun_on_device]
