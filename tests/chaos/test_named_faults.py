@@ -16,7 +16,7 @@ from tests.hosts.lab import need
 
 _FIRST_NUMBERS = count(10_000_000, 3_000_000)
 #: How long the load goes on after a fault; a detector that is not back by then counts as not back.
-_AFTER_S = 30.0
+_AFTER_S = 25.0
 
 
 @pytest.fixture(scope="module")
