@@ -61,6 +61,7 @@ def _photos() -> Iterator[bytes]:
 async def _unread() -> None:
     async with await FaceClient.connect(load_settings(), wait=False) as client:
         async for _ in client.stream(_photos(), priority="bulk", deadline_s=60.0):
+            print("The stream has an outcome.", flush=True)
             await asyncio.Event().wait()
 
 
@@ -70,6 +71,7 @@ async def _dropped() -> None:
             stream = client.stream(_photos(), priority="bulk", deadline_s=60.0)
             for _ in range(_READ_BEFORE_LEAVING):
                 await anext(stream)
+            print("The stream has an outcome.", flush=True)
             await stream.aclose()
 
 

@@ -6,13 +6,15 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.chaos.faults.kind import FaultKind, Load
-from tests.hosts.machines import HERE
+from tests.hosts.machines import HERE, eventually
 
 _NUM_CLIENTS = 50
 #: Each client's driver process takes seconds of the processor to start.
 _MANY_S = 120.0
+_BEGIN_WITHIN_S = 120.0
 _PARTS = ("actors", "cluster", "tests", "configs")
 
 
@@ -22,6 +24,7 @@ def _rude(name: str, words: str) -> FaultKind:
         file = load.site.device / f"{name}-{load.first}.jsonl"
         guest = load.site.run_beside(file, "tests.chaos.guests", (name,))
         try:
+            eventually(lambda: "has an outcome" in file.with_suffix(".log").read_text(), _BEGIN_WITHIN_S)
             yield
         finally:
             _end(guest)
@@ -51,6 +54,7 @@ def _other_settings(load: Load) -> Iterator[None]:
     wanted = {"RAYFACE_DETECTOR__MODEL": "yunet", "RAYFACE_DETECTOR__SCORE_THRESHOLD": "0.95"}
     guest = load.site.run_beside(file, "tests.chaos.caller", arguments, wanted)
     try:
+        _wait_for_answer(load, file, guest)
         yield
         wrong = [row for row in load.site.answers(file) if row["status"] == "detected"]
         load.problems += [
@@ -75,6 +79,7 @@ def _other_code(load: Load) -> Iterator[None]:
     arguments = ("interactive", "10", str(load.first))
     guest = load.site.run_beside(file, "tests.chaos.caller", arguments, code=code)
     try:
+        _wait_for_answer(load, file, guest)
         yield
         load.problems += [
             f"photo {row['number']}: a wrong answer to a backend with other code"
@@ -84,6 +89,11 @@ def _other_code(load: Load) -> Iterator[None]:
     finally:
         _end(guest)
         shutil.rmtree(code)
+
+
+def _wait_for_answer(load: Load, file: Path, guest: subprocess.Popen[bytes]) -> None:
+    """Wait until it has an outcome or was refused: a guest that asked nothing would be no fault."""
+    eventually(lambda: load.site.answers(file) or guest.poll() is not None, _BEGIN_WITHIN_S, load.site.said)
 
 
 def _end(guest: subprocess.Popen[bytes]) -> None:
