@@ -110,6 +110,6 @@ KINDS = (
     FaultKind("fifty-clients", f"{_NUM_CLIENTS} more clients", _fifty, _MANY_S),
     _rude("unread", "a backend reads none of its outcomes"),
     _rude("dropped", "a backend leaves every stream in the middle"),
-    FaultKind("settings", "a second client wants another model", _other_settings, 30.0),
-    FaultKind("code", "a backend whose code has the fields of an answer in another order", _other_code, 30.0),
+    FaultKind("settings", "a second client wants another model", _other_settings, 12.0),
+    FaultKind("code", "a backend whose code has the fields of an answer in another order", _other_code, 12.0),
 )
