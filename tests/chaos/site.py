@@ -31,6 +31,8 @@ LOSES_CALLS = {
         {"CoreWorkerService.grpc_client.PushTask": {"num_failures": -1, **_LOST_CALLS}}
     )
 }
+#: Ray's processes take seconds to start, and minutes on a machine that has other work.
+_START_WITHIN_S = 240.0
 #: Megabytes of a small disk: room for Ray's session, and little more.
 _DISK_MB = 200
 
@@ -253,10 +255,10 @@ class Site:
         for name in self._needs.small_disks:
             sh("mount", "-t", "tmpfs", "-o", f"size={_DISK_MB}m", "tmpfs", self.machine(name).folder)
         self.head.start("head", *head_arguments)
-        self.address = str(eventually(self._said_address, 120, lambda: self.head.said("head")))
+        self.address = str(eventually(self._said_address, _START_WITHIN_S, lambda: self.head.said("head")))
         device = f"directml:{self.gpu.ports}"
         self.gpu.start("join", "join", self.address, "--device", device, "--wait", *join_arguments)
-        eventually(self.raylet, 120, self.said)
+        eventually(self.raylet, _START_WITHIN_S, self.said)
 
     @staticmethod
     def _processes_of(machine: Machine) -> list[psutil.Process]:
