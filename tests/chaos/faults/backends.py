@@ -15,6 +15,16 @@ _NUM_CLIENTS = 50
 #: Each client's driver process takes seconds of the processor to start.
 _MANY_S = 120.0
 _BEGIN_WITHIN_S = 120.0
+#: What travels has its fields in another order: the types, and what reads them by position.
+_OTHER_ORDER = (
+    ("actors/faces.py", "    width: int\n    height: int\n", "    height: int\n    width: int\n"),
+    ("actors/images.py", "    width: int\n    height: int\n", "    height: int\n    width: int\n"),
+    (
+        "cluster/deployment/packed.py",
+        "faces, width, height, share = rest",
+        "faces, height, width, share = rest",
+    ),
+)
 _PARTS = ("actors", "cluster", "tests", "configs")
 
 
@@ -70,11 +80,12 @@ def _other_code(load: Load) -> Iterator[None]:
     code = load.site.device / f"code-{load.first}"
     for part in _PARTS:
         shutil.copytree(HERE / part, code / part, ignore=shutil.ignore_patterns("__pycache__", "photos"))
-    faces = code / "actors" / "faces.py"
-    text = faces.read_text()
-    before, after = "    width: int\n    height: int\n", "    height: int\n    width: int\n"
-    assert before in text
-    faces.write_text(text.replace(before, after))
+    changed = 0
+    for name, before, after in _OTHER_ORDER:
+        text = (code / name).read_text()
+        changed += before in text
+        (code / name).write_text(text.replace(before, after))
+    assert changed, "the code has changed; change it in another place"
     file = load.site.device / f"code-{load.first}.jsonl"
     arguments = ("interactive", "10", str(load.first))
     guest = load.site.run_beside(file, "tests.chaos.caller", arguments, code=code)
