@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from tests.hosts.machines import eventually
 
 _HOUR_S = 3600.0
 _GROUPS = Path("/sys/fs/cgroup")
-#: The system kills who takes more; a detector or a driver process that begins again takes more at once.
-_SHORT_MB = 4
+#: Less than a detector's process needs to start.
+_SHORT_MB = 64
 
 
 def _full_disk(machine: str, words: str) -> FaultKind:
@@ -54,14 +54,15 @@ def _clock(name: str, words: str, machine: str, ahead_s: float) -> FaultKind:
     return FaultKind(name, whole, plant, 15.0, Needs(own_clocks=(machine,)))
 
 
-def _short_memory(name: str, words: str, find: Callable[[Load], Sequence[psutil.Process]]) -> FaultKind:
-    @contextmanager
-    def plant(load: Load) -> Iterator[None]:
-        found: Sequence[psutil.Process] = eventually(lambda: find(load), 60, load.site.said)
-        with limited([each.pid for each in found], _SHORT_MB * 1_000_000):
-            yield
-
-    return FaultKind(name, f"{words} may take no more than {_SHORT_MB} MB more, for 15 s", plant, 15.0)
+@contextmanager
+def _short_memory(load: Load) -> Iterator[None]:
+    """Those that run have their memory already, so the detector has to start again to notice."""
+    detectors = eventually(load.site.detectors, 60, load.site.said)
+    raylet = eventually(load.site.raylet, 60, load.site.said)
+    with limited([raylet.pid], _SHORT_MB * 1_000_000):
+        for each in detectors:
+            each.kill()
+        yield
 
 
 @contextmanager
@@ -112,22 +113,15 @@ def _limited_each(pids: Sequence[int], num_bytes: int) -> Iterator[None]:
                 resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def _detector(load: Load) -> Sequence[psutil.Process]:
-    """The raylet too, so that the detector's next processes have the limit as well."""
-    detectors, raylet = load.site.detectors(), load.site.raylet()
-    return [*detectors, raylet] if detectors and raylet else []
-
-
-def _driver(load: Load) -> Sequence[psutil.Process]:
-    driver = load.site.driver(load.files[0])
-    return [driver] if driver else []
-
-
 KINDS = (
     _full_disk("gpu", "the GPU's machine"),
     _full_disk("head", "the head's machine"),
-    _short_memory("memory-gpu", "Ray and the detector on the GPU's machine", _detector),
-    _short_memory("memory-driver", "a backend's driver process", _driver),
+    FaultKind(
+        "memory",
+        f"the detector's process, killed, and no more than {_SHORT_MB} MB for another one for 15 s",
+        _short_memory,
+        15.0,
+    ),
     _clock("clock-gpu-ahead", "the clock of the GPU's machine is an hour ahead", "gpu", _HOUR_S),
     _clock("clock-gpu-behind", "the clock of the GPU's machine is an hour behind", "gpu", -_HOUR_S),
     _clock("clock-head-ahead", "the clock of the head and its backends is an hour ahead", "head", _HOUR_S),
