@@ -131,17 +131,19 @@ class Supervisor:
             self._wait(_LOOK_EVERY_S)
             if self._changed(launch):
                 self._log.warning("This machine's address has changed; Ray is started again with it.")
-                break
+                # It cannot end in order: the head does not hear it from an address that is gone.
+                self._end_node(grace_s=0.0)
+                return
         if self._stopped.is_set() and node.exit_code() is None:
             self._log.info("Stopping.")
             self._drain()
 
-    def _end_node(self) -> None:
+    def _end_node(self, grace_s: float = _TERMINATE_S) -> None:
         """End the node with all that it started; it is forgotten only when that has worked."""
         if self._node is None:
             return
         code = self._node.exit_code()
-        remains = self._node.end(_TERMINATE_S)
+        remains = self._node.end(grace_s)
         self._node = None
         if code is not None:
             self._log.warning("Ray ended by itself with code %s. %s", code, self._last_words())
