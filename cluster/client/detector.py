@@ -157,8 +157,7 @@ class Detector:
         self._was_ready = False
         if self.not_now is not None:
             # After twice the lease its process ends: who waits for it goes on waiting for the next one.
-            ended = f"The head was silent, and now the detector does not answer either. {cause.detail}"
-            self.not_now = Fault.of(Failure.HEAD_SILENT, ended)
+            self.not_now = Fault.of(Failure.HEAD_SILENT, f"The head was silent for long. {cause.detail}")
         self.last_error = cause.detail
         if cause.counts is Counts.TRIP:
             # It has answered, and what it said does not pass by itself.

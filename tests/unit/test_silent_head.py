@@ -218,6 +218,28 @@ def test_a_scan_pauses_before_its_deadlines_run_out_on_a_blocked_cable() -> None
     run(story())
 
 
+def test_a_process_that_ended_in_the_silence_is_waited_for_too() -> None:
+    """After twice the lease it ends; its successor is there when the head is back."""
+
+    async def story() -> None:
+        cluster = SilentHead(until=20.0)
+        async with client_on(cluster) as client:
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(15.0)
+            waiting = asyncio.create_task(client.detect(photos(1), deadline_s=20.0))
+            await asyncio.sleep(4.0)
+            cluster.silent.add("FaceDetector")
+            await asyncio.sleep(9.0)
+            (status,) = client.status().detectors
+            assert status.state == "away"
+            assert status.detail.startswith("The head was silent for long.")
+            cluster.silent.clear()
+            assert seen(await waiting) == [DETECTOR]
+            assert loop.time() < 31.0
+
+    run(story())
+
+
 @pytest.fixture
 def _no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_life, "ready_model", lambda settings: MODEL)
