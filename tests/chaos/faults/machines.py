@@ -27,9 +27,12 @@ def _full_disk(machine: str, words: str) -> FaultKind:
     @contextmanager
     def plant(load: Load) -> Iterator[None]:
         filler = load.site.machine(machine).folder / "filler"
-        with filler.open("wb") as file:
-            disk = os.fstatvfs(file.fileno())
-            os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize))
+        with filler.open("wb", buffering=0) as file:
+            for num_bytes in (1_000_000, 4096):
+                # Until there is no room; others write at the same time.
+                with contextlib.suppress(OSError):
+                    while file.write(bytes(num_bytes)):
+                        pass
         try:
             yield
         finally:
