@@ -132,9 +132,12 @@ class Slabs:
 
     def pixels_in(self, slab: Slab) -> Pixels:
         """The pixels in a slab, as uint8[height, width, 3]; not a copy."""
+        return self._pixels_in(self._bytes, slab)
+
+    def _pixels_in(self, memory: Pixels, slab: Slab) -> Pixels:
         number, _, height, width = slab
         begin = _HEAD_BYTES + number * self.address.slab_bytes + _HEAD_BYTES
-        return self._bytes[begin : begin + height * width * 3].reshape(height, width, 3)
+        return memory[begin : begin + height * width * 3].reshape(height, width, 3)
 
     def holds(self, slab: Slab) -> bool:
         """Whether the slab still belongs to that photo; if so, what was read before is right."""
@@ -219,7 +222,8 @@ class SlabPool(Slabs):
         Returns:
             The copy; if there is no free slab, or the photo is too large, the same array.
         """
-        room = self.address.slab_bytes - _HEAD_BYTES
+        # `close` takes the free slabs before the memory; so whoever has a slab has the memory too.
+        memory, room = self._bytes, self.address.slab_bytes - _HEAD_BYTES
         if pixels.nbytes > room:
             return pixels
         try:
@@ -227,7 +231,7 @@ class SlabPool(Slabs):
         except IndexError:
             return pixels
         self._taken.add(number)
-        placed = self.pixels_in((number, 0, pixels.shape[0], pixels.shape[1]))
+        placed = self._pixels_in(memory, (number, 0, pixels.shape[0], pixels.shape[1]))
         np.copyto(placed, pixels)
         return placed
 
@@ -241,6 +245,11 @@ class SlabPool(Slabs):
 
     def close(self) -> None:
         """Close the pool. Nobody can open the memory any more; the system frees it with its last array."""
+        self._free.clear()
+        self._taken.clear()
+        # Python keeps a second descriptor as long as the memory is mapped; nothing else here keeps it mapped.
+        # A client holds itself in a circle, so that would be until Python looks for garbage.
+        self._bytes, self._uses = np.zeros(0, np.uint8), np.zeros(self.address.num_slabs, np.uint64)
         if self.address.descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self.address.descriptor)

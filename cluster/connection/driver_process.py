@@ -35,6 +35,8 @@ from cluster.slabs import Slabs
 Arguments = TypeVarTuple("Arguments")
 
 _END_WITHIN_S = 20.0
+#: The threads notice the end of the process at once.
+_CLOSED_WITHIN_S = 2.0
 _MAX_LINES = 20
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from cluster.connection.driver import main; main()"
@@ -63,6 +65,9 @@ class DriverProcess:
         self._sequence = itertools.count()
         self._said: deque[str] = deque(maxlen=_MAX_LINES)
         self._joined: asyncio.Future[str] = self._loop.create_future()
+        # A start that is cancelled asks nobody why it failed; asyncio would print that later.
+        self._joined.add_done_callback(lambda joined: joined.cancelled() or joined.exception())
+        self._threads: list[threading.Thread] = []
         self.address = ""
         self.ended: asyncio.Future[str] = self._loop.create_future()
 
@@ -95,8 +100,7 @@ class DriverProcess:
             with contextlib.suppress(EOFError):
                 # If the process is gone already, the thread that receives says why.
                 made._channel.greet()
-            for work in (made._send, made._receive, made._listen):
-                threading.Thread(target=work, name=f"driver-process{work.__name__}", daemon=True).start()
+            made._start_threads()
             made._put(Join.of(settings, slabs.address if slabs else None))
             made.address = await asyncio.shield(made._joined)
         except BaseException:
@@ -135,10 +139,17 @@ class DriverProcess:
     async def end(self) -> None:
         """Hang up and wait until the process has ended; kill it if it does not end in time.
 
-        An embedded Ray ends with it. A caller that is cancelled waits all the same.
+        An embedded Ray ends with it. A caller that is cancelled waits all the same. Afterwards no pipe is open,
+        unless a process that the ended one has started still writes into one.
         """
         self._put(None)
-        await in_thread(self._end)
+        await in_thread(self._end_and_close)
+
+    def _start_threads(self) -> None:
+        for work in (self._send, self._receive, self._listen):
+            thread = threading.Thread(target=work, name=f"driver-process{work.__name__}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def _put(self, message: ToDriver | None) -> None:
         if isinstance(message, Ask) and self._to_send.empty() and self._sent_at_once(message):
@@ -159,6 +170,19 @@ class DriverProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _end_and_close(self) -> None:
+        # The thread that sends hangs up; the system may have refused this process a thread.
+        if not self._threads:
+            self._channel.hang_up()
+        self._end()
+        for thread in self._threads:
+            thread.join(_CLOSED_WITHIN_S)
+        # Each thread closes its own pipe; what nobody reads or writes is left to close.
+        if not any(thread.is_alive() for thread in self._threads):
+            self._channel.close()
+            assert self._process.stderr is not None
+            self._process.stderr.close()
 
     def _send(self) -> None:
         """Runs in a thread, because a pipe that nobody reads blocks."""

@@ -269,6 +269,8 @@ class Handlers:
         # While the head is gone, the call into Ray does not return. No more than one thread may wait in it.
         if self._finding is None or self._finding.done():
             self._finding = asyncio.create_task(asyncio.to_thread(find, self._settings))
+            # If nobody waits any more, nobody asks why it failed; asyncio would print that later.
+            self._finding.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._handles = await asyncio.shield(self._finding)
         return list(self._handles)
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import gc
+import os
 import subprocess
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -39,6 +44,13 @@ import sys; sys.path[:] = {path!r}
 sys.stdout.buffer.write(b"ccluster.connection.messages\\nNoSuchMessage\\n.")
 sys.stdout.buffer.flush()
 sys.stdin.buffer.read()
+"""
+REFUSES = """
+import pickle, sys; sys.path[:] = {path!r}
+from cluster.connection.messages import NotJoined
+pickle.load(sys.stdin.buffer)
+pickle.dump(NotJoined("nobody answers"), sys.stdout.buffer)
+sys.stdout.buffer.flush()
 """
 
 
@@ -91,3 +103,77 @@ def test_a_question_that_cannot_be_sent_is_answered_with_the_reason(program: Cal
             await waiting
 
     asyncio.run(story())
+
+
+@contextlib.contextmanager
+def no_garbage_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="lists a process's descriptors by /proc")
+@pytest.mark.parametrize("text", [REFUSES, SAYS_NONSENSE, "import sys; {path!r}; sys.exit(1)"])
+def test_processes_that_did_not_join_leave_no_descriptor(program: Callable[[str], None], text: str) -> None:
+    program(text)
+
+    async def story() -> None:
+        before = os.listdir("/proc/self/fd")
+        for _ in range(3):
+            with pytest.raises(ClusterUnavailable):
+                await asyncio.wait_for(DriverProcess.start(load_settings()), 30)
+            assert len(os.listdir("/proc/self/fd")) == len(before)
+
+    with no_garbage_collector():
+        asyncio.run(story())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="lists a process's descriptors by /proc")
+def test_a_process_for_which_there_are_no_threads_leaves_no_descriptor(
+    program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(JOINS)
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name.startswith("driver-process"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+
+    async def story() -> None:
+        # The first thread that asyncio starts stays.
+        await asyncio.to_thread(lambda: None)
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(RuntimeError, match="new thread"):
+            await DriverProcess.start(load_settings())
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+
+    with no_garbage_collector():
+        asyncio.run(story())
+
+
+def test_a_start_that_nobody_waits_for_prints_nothing(program: Callable[[str], None]) -> None:
+    """Python prints the error of a future that nobody asked for, when the future is gone."""
+    program(REFUSES)
+    printed: list[dict[str, Any]] = []
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: printed.append(context))
+        starting = asyncio.create_task(DriverProcess.start(load_settings()))
+        await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        del starting
+        # The threads tell the loop how the process ended.
+        await asyncio.sleep(0)
+        gc.collect()
+
+    asyncio.run(story())
+    gc.collect()
+    assert printed == []

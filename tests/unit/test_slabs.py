@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import os
 import subprocess
@@ -227,3 +228,28 @@ def test_a_slab_that_the_pool_does_not_have_is_not_read(
     call = pack_call([prepared(photo(1))], slabs)
     with pytest.raises(CannotShare):
         unpack_call(call.head, call.pixels, OpenSlabs().get)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="lists a process's descriptors by /proc")
+def test_a_closed_pool_keeps_no_descriptor() -> None:
+    """Clients hold their pool in a circle of objects, which Python finds late."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = os.listdir("/proc/self/fd")
+        for _ in range(3):
+            pool = SlabPool.make(100, 100_000)
+            assert pool is not None
+            circle: list[object] = [pool]
+            circle.append(circle)
+            placed = pool.place(np.ones((5, 5, 3), np.uint8))
+            pool.close()
+            # What is still in use stays readable, and goes back as before.
+            assert placed.sum() == 75
+            pool.free(placed)
+            other = np.ones((5, 5, 3), np.uint8)
+            assert pool.place(other) is other
+            del placed
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+    finally:
+        gc.enable()
