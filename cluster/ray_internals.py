@@ -18,6 +18,21 @@ from typing import Any
 
 _NAMESPACE = b"rayface"
 
+#: How much Ray remembers of the calls that it made, for its lists of tasks. Its own limits are fifty times as
+#: high: the head grew by 4 KB with each call, for hours (`python -m tests.benchmarks.soak`).
+#:
+#: Why private: neither `ray.init` nor `ray start` has an option for any of them.
+#: Test: tests/unit/test_ray_internals.py::test_ray_reads_the_variables_that_we_set
+TASK_LIST_VARIABLES: Mapping[str, str] = {
+    # The head's list: calls that ended well go first, those under way last.
+    "RAY_task_events_max_num_task_in_gcs": "2000",
+    # Of older calls the head remembers that it knew them.
+    "RAY_task_events_max_dropped_task_attempts_tracked_per_job_in_gcs": "2000",
+    # What each process keeps for the head while it is away.
+    "RAY_task_events_max_num_status_events_buffer_on_worker": "2000",
+    "RAY_task_events_max_num_profile_events_buffer_on_worker": "2000",
+}
+
 #: Ray's core and its Python read these on both sides of a call, so every process of a cluster needs them.
 #:
 #: Why private: neither `ray.init` nor `ray start` has an option for any of them.
@@ -34,6 +49,7 @@ CALL_VARIABLES: Mapping[str, str] = {
     "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
     # Ray hides GPUs from actors that ask for none, and does not count what DirectML uses.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    **TASK_LIST_VARIABLES,
 }
 
 #: For an embedded cluster, whose calls never leave the machine.
@@ -42,6 +58,7 @@ CALL_VARIABLES: Mapping[str, str] = {
 #: Test: tests/unit/test_ray_internals.py::test_ray_reads_the_variables_that_we_set
 EMBEDDED_VARIABLES: Mapping[str, str] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": CALL_VARIABLES["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"],
+    **TASK_LIST_VARIABLES,
 }
 
 #: Ray's core would end the whole process of a driver, without an exception, after a minute without the head.

@@ -139,8 +139,8 @@ class DriverProcess:
     async def end(self) -> None:
         """Hang up and wait until the process has ended; kill it if it does not end in time.
 
-        An embedded Ray ends with it. A caller that is cancelled waits all the same. Afterwards no pipe is open,
-        unless a process that the ended one has started still writes into one.
+        An embedded Ray ends with it. A caller that is cancelled waits all the same. No pipe is open then, but
+        for one into which a child of the ended process still writes.
         """
         self._put(None)
         await in_thread(self._end_and_close)
