@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,63 @@ def refuses_token(said: str) -> bool:
     Test: tests/live/test_private_names.py::test_a_head_refuses_another_token
     """
     return "InvalidAuthToken" in said or "AuthenticationError" in said
+
+
+def lacks_ports(said: str) -> bool:
+    """Whether the last words of a process that joined say that its node has no port left for it.
+
+    Why private: Ray's core ends the process, without an exception; only the text tells why.
+    Test: tests/unit/test_ray_internals.py::test_texts_that_we_look_for_are_in_rays_core
+    """
+    return "No available ports" in said
+
+
+@dataclass(frozen=True, slots=True)
+class NodePorts:
+    """The ports that a node of this machine gives to its workers and to drivers.
+
+    Attributes:
+        first, last: of the row.
+        is_head: whether it is the node of a head.
+        num_clients: ports at which processes listen that the node has not started.
+
+    Why private: as for `node_ports`.
+    Test: tests/live/test_private_names.py::test_a_node_says_its_ports_in_its_command_line
+    """
+
+    first: int
+    last: int
+    is_head: bool
+    num_clients: int
+
+
+def node_ports(address: str) -> NodePorts | None:
+    """The ports of this machine's node in the cluster whose head is at HOST:PORT; None if that is not known.
+
+    Why private: the node is asked by its command line, because it lets no further driver in.
+    Test: tests/live/test_private_names.py::test_a_node_says_its_ports_in_its_command_line
+    """
+    import psutil
+
+    for node in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError, ValueError, KeyError):
+            if node.name() not in NODE_PROCESS_NAMES:
+                continue
+            words = node.cmdline()
+            options = dict(word[2:].split("=", 1) for word in words if word[:2] == "--" and "=" in word)
+            port = address.rpartition(":")[2]
+            if port.isdigit() and options["gcs-address"].rpartition(":")[2] != port:
+                continue
+            first, last = int(options["min_worker_port"]), int(options["max_worker_port"])
+            own = {node.pid, *(each.pid for each in node.children(recursive=True))}
+            listening = {
+                each.laddr.port
+                for each in psutil.net_connections("tcp")
+                if each.status == psutil.CONN_LISTEN and each.pid not in own
+            }
+            num_clients = len(listening & set(range(first, last + 1)))
+            return NodePorts(first, last, "--head" in words, num_clients) if first > 0 else None
+    return None
 
 
 class KeyValueStore:

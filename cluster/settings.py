@@ -242,6 +242,8 @@ class HeadSettings(NodeSettings):
     """The head (`rayface head`).
 
     Attributes:
+        num_worker_ports: How many such ports there are: one for each client that joins by this machine's Ray,
+            and some for Ray itself. They must not overlap another machine's if both share an address.
         gcs_port: The port at which everybody finds the cluster.
         dashboard_host: The address at which Ray's dashboard listens. It is loopback, because everybody who
             can see the dashboard can run code.
@@ -252,6 +254,7 @@ class HeadSettings(NodeSettings):
 
     first_port: Annotated[int, Field(gt=0, lt=65000)] = 6380
     first_worker_port: Annotated[int, Field(gt=0, lt=65000)] = 10002
+    num_worker_ports: Annotated[int, Field(ge=5, le=500)] = 120
     gcs_port: Annotated[int, Field(gt=0, lt=65536)] = 6379
     dashboard_host: str = "127.0.0.1"
     dashboard_port: Annotated[int, Field(gt=0, lt=65536)] = 8265

@@ -15,6 +15,7 @@ from typing import Any, TypeVarTuple
 from actors.faces import Failure, Priority
 from cluster.background import in_thread
 from cluster.connection.early_process import EarlyProcess, start_process
+from cluster.connection.last_words import why_not_joined
 from cluster.connection.messages import (
     Answer,
     Ask,
@@ -37,6 +38,7 @@ Arguments = TypeVarTuple("Arguments")
 _END_WITHIN_S = 20.0
 #: The threads notice the end of the process at once.
 _CLOSED_WITHIN_S = 2.0
+_HEARD_WITHIN_S = 0.5
 _MAX_LINES = 20
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from cluster.connection.driver import main; main()"
@@ -47,17 +49,19 @@ class DriverProcess:
 
     Args:
         process: running, with pipes for its standard input, output and error.
+        cluster: the address of the cluster that it is to join; None for an embedded one.
 
     Attributes:
         address: of the joined cluster, HOST:PORT.
         ended: is done when the process has ended, whoever ended it; its result says why, in words.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], cluster: str | None = None) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._loop = asyncio.get_running_loop()
         self._process = process
+        self._cluster = cluster
         self._channel: Channel[FromDriver, ToDriver] = Channel(process.stdout, process.stdin)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
@@ -95,7 +99,7 @@ class DriverProcess:
                 f"The process that joins the cluster could not be started: {error}. "
                 "Check that this machine has memory, processes and open files left."
             ) from error
-        made = cls(process)
+        made = cls(process, settings.cluster.address)
         try:
             with contextlib.suppress(EOFError):
                 # If the process is gone already, the thread that receives says why.
@@ -214,8 +218,8 @@ class DriverProcess:
         finally:
             # The process has ended, or has sent what nobody can read, and is of no more use.
             self._end()
-            self._tell(self._has_ended)
             self._channel.close()
+            self._tell(self._has_ended, *self._how_it_ended())
 
     def _receive_one(self) -> None:
         try:
@@ -254,14 +258,21 @@ class DriverProcess:
         else:
             self._joined.set_exception(ClusterUnavailable(message.why))
 
-    def _has_ended(self) -> None:
+    def _how_it_ended(self) -> tuple[str, str]:
+        """How the process ended; and, if it had not joined, why not, in sentences."""
+        has_joined = self._joined.done()
+        if not has_joined:
+            # Another thread reads what it has written.
+            self._threads[-1].join(_HEARD_WITHIN_S)
         why = f"it ended with code {self._process.returncode}"
         if self._said:
             why += f"; its last words: {self._said[-1]}"
+        return why, "" if has_joined else why_not_joined(why, self._cluster)
+
+    def _has_ended(self, why: str, why_not: str) -> None:
         self.ended.set_result(why)
         if not self._joined.done():
-            said = f"The process that joins the cluster ended before it had joined: {why}."
-            self._joined.set_exception(ClusterUnavailable(said))
+            self._joined.set_exception(ClusterUnavailable(why_not))
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(NotAnswered(_lost(why)))

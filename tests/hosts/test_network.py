@@ -97,7 +97,7 @@ def lab(make_machine: Callable[..., Machine], tmp_path_factory: pytest.TempPathF
         machines = [container, windows]
         command = [sys.executable, "-m", "tests.hosts.port_forward", outside, _WINDOWS, inside, _CONTAINER]
         forwarder = subprocess.Popen(
-            [*command, "6379-6381", "10002-10021"], cwd=HERE, stdout=subprocess.PIPE, text=True
+            [*command, "6379-6381", "10002-10121"], cwd=HERE, stdout=subprocess.PIPE, text=True
         )
         assert forwarder.stdout is not None
         assert forwarder.stdout.readline() == "forwarding\n"

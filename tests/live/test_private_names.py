@@ -16,7 +16,7 @@ import pytest
 
 from cluster import ray_internals
 from cluster.deployment import joining
-from cluster.ray_internals import HEAD_PROCESS_NAMES, NODE_PROCESS_NAMES, KeyValueStore
+from cluster.ray_internals import HEAD_PROCESS_NAMES, NODE_PROCESS_NAMES, KeyValueStore, NodePorts
 from cluster.settings import load_settings
 from tests.live.conftest import HERE, ray_processes
 
@@ -59,6 +59,19 @@ def test_the_session_has_a_folder() -> None:
 def test_the_head_is_told_that_a_node_is_gone() -> None:
     """The only node here is the head's own, so a node that does not exist is named; the head is asked."""
     assert ray_internals.unregister_nodes(_address(), "203.0.113.1", 1, timeout_s=10.0) == 0
+
+
+def test_a_node_says_its_ports_in_its_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    (node,) = (each for each in ray_processes(os.getpid()) if each.name() in NODE_PROCESS_NAMES)
+    words = [word.partition("=")[0] for word in node.cmdline()]
+    assert {"--min_worker_port", "--max_worker_port", "--gcs-address", "--head"} <= set(words)
+    # An embedded cluster gives its workers any free port.
+    assert ray_internals.node_ports(_address()) is None
+    _, port = ray_internals.own_address()
+    line = [word.replace("_worker_port=0", f"_worker_port={port}") for word in node.cmdline()]
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda process: line if process == node else [])
+    assert ray_internals.node_ports(_address()) == NodePorts(port, port, is_head=True, num_clients=1)
+    assert ray_internals.node_ports("127.0.0.1:1") is None
 
 
 def test_a_node_is_a_process_of_that_name() -> None:

@@ -287,7 +287,7 @@ def test_a_port_that_is_taken_is_not_the_heads_fault() -> None:
 
 
 def test_the_ports_of_the_page_are_knocked_at() -> None:
-    assert needed_ports(HeadSettings()) == [6379, 6380, 6381, *range(10002, 10022)]
+    assert needed_ports(HeadSettings()) == [6379, 6380, 6381, *range(10002, 10122)]
     assert needed_ports(JoinSettings()) == [7380, 7386, 7387, 7381, 7384, *range(11002, 11022)]
 
 

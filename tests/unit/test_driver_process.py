@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from actors.faces import Failure
+from cluster import ray_internals
 from cluster.connection import driver_process
 from cluster.connection.driver_process import DriverProcess
 from cluster.errors import ClusterUnavailable, NotAnswered
+from cluster.ray_internals import NodePorts
 from cluster.settings import load_settings
 
 JOINS = """
@@ -44,6 +46,12 @@ import sys; sys.path[:] = {path!r}
 sys.stdout.buffer.write(b"ccluster.connection.messages\\nNoSuchMessage\\n.")
 sys.stdout.buffer.flush()
 sys.stdin.buffer.read()
+"""
+#: As Ray's core ends a driver for which its node has no port.
+FINDS_NO_PORT = """
+import sys; {path!r}
+sys.stderr.write("Failed to register worker to Raylet: Invalid: No available ports. Please specify\\n")
+sys.exit(1)
 """
 REFUSES = """
 import pickle, sys; sys.path[:] = {path!r}
@@ -177,3 +185,23 @@ def test_a_start_that_nobody_waits_for_prints_nothing(program: Callable[[str], N
     asyncio.run(story())
     gc.collect()
     assert printed == []
+
+
+@pytest.mark.parametrize(
+    ("ports", "said"),
+    [
+        (
+            NodePorts(10002, 10021, True, 17),
+            r"all 20 \(10002-10021\) are taken, 17 .* head.num_worker_ports,",
+        ),
+        (NodePorts(11002, 11021, False, 3), r"3 of them by clients.* join.num_worker_ports,"),
+        (None, r"all of them are taken.* head.num_worker_ports \(join"),
+    ],
+)
+def test_a_cluster_without_room_for_another_client_names_the_setting(
+    program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, ports: NodePorts | None, said: str
+) -> None:
+    program(FINDS_NO_PORT)
+    monkeypatch.setattr(ray_internals, "node_ports", lambda address: ports)
+    with pytest.raises(ClusterUnavailable, match=f"no room for another client.*{said}"):
+        asyncio.run(asyncio.wait_for(DriverProcess.start(load_settings()), 30))

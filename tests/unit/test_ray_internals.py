@@ -21,6 +21,7 @@ from cluster.ray_internals import (
     NODE_VARIABLES,
     allow_clusters,
     is_other_cluster,
+    lacks_ports,
     metrics_port_variables,
     storage_variables,
     temp_dir_variables,
@@ -47,7 +48,7 @@ PUBLIC_VARIABLES = {
 }
 PRIVATE_TEXT = re.compile(
     r"ray\._|ray\.core|ray\.experimental|ray\.scripts|internal_kv|CLUSTER_METADATA|WrongClusterID"
-    r"|InvalidAuthToken|\braylet(\.exe)?$|_METRIC_PORT"
+    r"|InvalidAuthToken|No available ports|\braylet(\.exe)?$|_METRIC_PORT"
 )
 PRIVATE_ATTRIBUTE = re.compile(
     r"internal_kv_\w+|check_alive|core_worker|gcs_client|global_worker|_actor_\w+|_ray_\w+"
@@ -267,6 +268,8 @@ def test_a_variable_that_ray_does_not_read_is_not_in_its_core() -> None:
 
 def test_texts_that_we_look_for_are_in_rays_core() -> None:
     assert in_core("WrongClusterID")
+    assert b"No available ports" in (ray_folder() / "core/src/ray/raylet/raylet").read_bytes()
+    assert lacks_ports("Invalid: No available ports. Please specify a wider port range")
     assert is_other_cluster(RuntimeError("rpc error: WrongClusterID"))
     assert not is_other_cluster(RuntimeError("rpc error: Deadline Exceeded"))
 
