@@ -325,6 +325,15 @@ def refuses_token(said: str) -> bool:
     return "InvalidAuthToken" in said or "AuthenticationError" in said
 
 
+def has_started(said: str) -> bool:
+    """Whether the output of `ray start` says that the head knows the new node.
+
+    Why private: `ray start --block` does not end, and tells nobody else.
+    Test: tests/unit/test_ray_internals.py::test_ray_start_says_when_the_node_is_in
+    """
+    return "Ray runtime started." in said
+
+
 def lacks_ports(said: str) -> bool:
     """Whether the last words of a process that joined say that its node has no port left for it.
 

@@ -6,7 +6,6 @@ import contextlib
 import signal
 import sys
 import threading
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +68,8 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
                 [sys.executable, "-m", "cluster.deployment.callback_probe", home], launch.environment, output
             )
 
-    ray_output = folder / "head-ray.log"
-    ray = supervisor.Supervisor(
-        lambda: launch,
-        partial(supervisor.start_process_tree, output=ray_output),
-        log,
-        last_words=partial(supervisor.last_line, ray_output),
-    )
+    output = supervisor.NodeOutput(folder / "head-ray.log")
+    ray = supervisor.Supervisor(lambda: launch, output.start, log, last_words=output.last_words)
     quiet = log.getChild("callback_probe")
     quiet.setLevel("ERROR")
     callback_probe = supervisor.Supervisor(
@@ -158,8 +152,9 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
     notes = folder / f"notes-{settings.join.node_lock}"
     notes.mkdir(exist_ok=True)
     (notes / DRAIN_NOTE).unlink(missing_ok=True)
-    output = folder / "join-ray.log"
+    output = supervisor.NodeOutput(folder / "join-ray.log")
     unchecked = [check_first]
+    devices = ", ".join(settings.join.devices)
     locks = [DeviceLock(Device.parse(device).lock_name) for device in settings.join.devices]
 
     def look_first() -> None:
@@ -183,18 +178,20 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
 
     kept = supervisor.Supervisor(
         lambda: ray_start.join(head_address, settings.join, str(notes), _next_turn(notes)),
-        partial(supervisor.start_process_tree, output=output),
+        output.start,
         log,
         may_start=look_first,
         drain=supervisor.drain_by_note(
             notes, lambda: all(lock.holder() is None for lock in locks), settings.join.drain_s
         ),
+        is_up=output.is_up,
+        on_up=lambda: log.info("Lending %s to %s; Ctrl+C ends it.", devices, head_address),
         changed=moved,
-        last_words=partial(supervisor.last_line, output),
+        last_words=output.last_words,
         gone=leaving.announcer(head_address, log),
     )
     _stop_on_signals(kept)
-    log.info("Lending %s to %s; Ctrl+C ends it.", ", ".join(settings.join.devices), head_address)
+    log.info("Joining %s to lend %s; Ctrl+C ends it.", head_address, devices)
     kept.run()
     log.info("Ended; nothing of Ray is left here.")
 

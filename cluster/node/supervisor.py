@@ -17,13 +17,17 @@ import platformdirs
 from cluster.background import repeat_blocking
 from cluster.backoff import Backoff
 from cluster.errors import RayfaceError
+from cluster.node.addresses import knock
 from cluster.node.contract import DRAIN_NOTE
 from cluster.node.process_tree import ProcessTree
 from cluster.node.ray_start import Launch
+from cluster.ray_internals import has_started
 from cluster.telemetry.rate_limit import RateLimitFilter
 
 _LOOK_EVERY_S = 0.5
 _TERMINATE_S = 10.0
+#: `ray start` says within so much whether the node has joined.
+_MAX_START_BYTES = 100_000
 
 
 class Running(Protocol):
@@ -47,6 +51,8 @@ class Supervisor:
         log: where events go.
         may_start: called before each start; raises a RayfaceError where a start would be in vain.
         drain: lets the detectors of this machine finish; called once, at the end.
+        is_up: returns whether the node has joined its cluster; asked after each start until it is so.
+        on_up: called once after each start, when that is so.
         changed: returns whether the launch is out of date (this machine has another address now).
         last_words: returns what the node wrote before it ended.
         gone: called when a node has ended with all its processes, except after `stop`.
@@ -60,6 +66,8 @@ class Supervisor:
         *,
         may_start: Callable[[], None] = lambda: None,
         drain: Callable[[], None] = lambda: None,
+        is_up: Callable[[Launch], bool] = lambda launch: False,
+        on_up: Callable[[], None] = lambda: None,
         changed: Callable[[Launch], bool] = lambda launch: False,
         last_words: Callable[[], str] = lambda: "",
         gone: Callable[[Launch], None] = lambda launch: None,
@@ -72,6 +80,8 @@ class Supervisor:
         self._log = log
         self._may_start = may_start
         self._drain = drain
+        self._is_up = is_up
+        self._on_up = on_up
         self._changed = changed
         self._last_words = last_words
         self._gone = gone
@@ -127,8 +137,12 @@ class Supervisor:
 
     def _watch(self, node: Running, launch: Launch) -> None:
         """Return when the node has ended or is to end; its detectors have finished then."""
+        was_up = False
         while node.exit_code() is None and not self._stopped.is_set():
             self._wait(_LOOK_EVERY_S)
+            if not was_up and self._is_up(launch):
+                was_up = True
+                self._on_up()
             if self._changed(launch):
                 self._log.warning("This machine's address has changed; Ray is started again with it.")
                 # It cannot end in order: the head does not hear it from an address that is gone.
@@ -151,13 +165,38 @@ class Supervisor:
             self._log.info("Ended what Ray had left behind: %s.", ", ".join(sorted(remains)))
 
 
-def start_process_tree(launch: Launch, output: Path) -> ProcessTree:
-    """Start the command; its output goes to a file, which is renamed when it has 5 MB."""
-    with contextlib.suppress(OSError):
-        if output.stat().st_size > 5_000_000:
-            output.replace(output.with_suffix(".1.log"))
-    with output.open("ab") as file:
-        return ProcessTree(launch.command, launch.environment, file)
+class NodeOutput:
+    """A file for the output of a node; it is renamed when it has 5 MB.
+
+    Args:
+        path: of the file, which keeps what earlier starts wrote.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begin = 0
+
+    def start(self, launch: Launch) -> ProcessTree:
+        """Start the command with its output in the file."""
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_size > 5_000_000:
+                self._path.replace(self._path.with_suffix(".1.log"))
+        with self._path.open("ab") as file:
+            self._begin = file.tell()
+            return ProcessTree(launch.command, launch.environment, file)
+
+    def is_up(self, launch: Launch) -> bool:
+        """Whether the latest start has joined: Ray says so, and its node manager can be reached."""
+        with contextlib.suppress(OSError), self._path.open("rb") as file:
+            file.seek(self._begin)
+            if has_started(file.read(_MAX_START_BYTES).decode("utf-8", "replace")):
+                options = dict(each[2:].partition("=")[::2] for each in launch.arguments if "=" in each)
+                return not knock(options["node-ip-address"], int(options["node-manager-port"]), 1.0)
+        return False
+
+    def last_words(self) -> str:
+        """See `last_line`."""
+        return last_line(self._path)
 
 
 def last_line(output: Path) -> str:

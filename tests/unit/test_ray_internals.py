@@ -20,6 +20,7 @@ from cluster.ray_internals import (
     EMBEDDED_VARIABLES,
     NODE_VARIABLES,
     allow_clusters,
+    has_started,
     is_other_cluster,
     lacks_ports,
     metrics_port_variables,
@@ -48,7 +49,7 @@ PUBLIC_VARIABLES = {
 }
 PRIVATE_TEXT = re.compile(
     r"ray\._|ray\.core|ray\.experimental|ray\.scripts|internal_kv|CLUSTER_METADATA|WrongClusterID"
-    r"|InvalidAuthToken|No available ports|\braylet(\.exe)?$|_METRIC_PORT"
+    r"|InvalidAuthToken|No available ports|Ray runtime started|\braylet(\.exe)?$|_METRIC_PORT"
 )
 PRIVATE_ATTRIBUTE = re.compile(
     r"internal_kv_\w+|check_alive|core_worker|gcs_client|global_worker|_actor_\w+|_ray_\w+"
@@ -272,6 +273,13 @@ def test_texts_that_we_look_for_are_in_rays_core() -> None:
     assert lacks_ports("Invalid: No available ports. Please specify a wider port range")
     assert is_other_cluster(RuntimeError("rpc error: WrongClusterID"))
     assert not is_other_cluster(RuntimeError("rpc error: Deadline Exceeded"))
+
+
+def test_ray_start_says_when_the_node_is_in() -> None:
+    text = (ray_folder() / "scripts/scripts.py").read_text(encoding="utf-8")
+    assert text.count('startup_msg = "Ray runtime started."') == 2
+    assert has_started("-----\nRay runtime started.\n-----")
+    assert not has_started("Local node IP: 10.0.0.2")
 
 
 def test_the_command_ray_is_the_module_that_we_start() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from cluster.backoff import Backoff
 from cluster.errors import ClusterUnavailable
+from cluster.node import supervisor
 from cluster.node.ray_start import Launch
-from cluster.node.supervisor import Supervisor
+from cluster.node.supervisor import NodeOutput, Supervisor
 from tests.unit.fake_cluster import quiet
 
 LAUNCH = Launch(("start",), {})
@@ -213,3 +215,43 @@ def test_pauses_grow_to_a_limit_and_jitter_stays_inside(lives: list[float], jitt
         pause_s = backoff.pause_s(lived_s)
         assert step / 2 <= pause_s <= step
     assert backoff.pause_s(20.0) <= 1.0
+
+
+def test_a_node_is_said_to_be_up_once_after_each_start_and_only_when_it_is() -> None:
+    world = _World([6, 6, 10_000], stop_at_s=60.0)
+    said: list[float] = []
+    # The second start never comes up.
+    world.run(
+        is_up=lambda launch: len(world.started) != 2 and world.now > world.started[-1] + 1.0,
+        on_up=lambda: said.append(world.now - world.started[-1]),
+    )
+    assert said == [1.5, 1.5]
+
+
+def test_only_the_latest_start_says_whether_the_node_has_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "join-ray.log"
+    path.write_text("Ray runtime started.\n")
+    knocked: list[tuple[str, int]] = []
+    problems = ["Connection refused", ""]
+
+    def knock(host: str, port: int, timeout_s: float) -> str:
+        knocked.append((host, port))
+        return problems.pop(0)
+
+    def no_process(command: Any, environment: Any, file: Any) -> None:
+        file.write(b"Local node IP: 10.0.0.2\n")
+
+    monkeypatch.setattr(supervisor, "knock", knock)
+    monkeypatch.setattr(supervisor, "ProcessTree", no_process)
+    output = NodeOutput(path)
+    launch = Launch(("start", "--block", "--node-ip-address=10.0.0.2", "--node-manager-port=7386"), {})
+    output.start(launch)
+    assert not output.is_up(launch)
+    with path.open("a") as file:
+        file.write("Ray runtime started.\n")
+    # The raylet may have ended while `ray start` still says that all is well.
+    assert not output.is_up(launch)
+    assert output.is_up(launch)
+    assert knocked == [("10.0.0.2", 7386)] * 2
