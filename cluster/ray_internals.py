@@ -244,8 +244,11 @@ def _death_cause(death: Any) -> str:
     Test: tests/live/test_private_names.py::test_the_table_of_actors
     """
     kind = death.WhichOneof("context") if death is not None else None
-    said = getattr(getattr(death, kind), "error_message", "") if kind else ""
-    return (said.strip().splitlines() or [""])[0][:300]
+    context = getattr(death, kind) if kind else None
+    # The reason stands in the first line; of a traceback, in the last one.
+    trace = str(getattr(context, "formatted_exception_string", "")).strip().splitlines()
+    said = str(getattr(context, "error_message", "")).strip().splitlines()
+    return (said[:1] or trace[-1:] or [""])[0][:300]
 
 
 def is_node_alive(node_id: str, timeout_s: float) -> bool:

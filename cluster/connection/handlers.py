@@ -14,6 +14,7 @@ from actors.faces import Health
 from actors.images import PreparedImage
 from cluster import ray_internals
 from cluster.connection.cluster_api import ActorEntry, DriverAddress, Node, Pulse, Value
+from cluster.connection.lost_detector import is_about_the_process, why_lost
 from cluster.deployment import placement
 from cluster.deployment.packed import (
     PackedCall,
@@ -29,7 +30,7 @@ from cluster.deployment.packed import (
 from cluster.deployment.prepare_task import prepare_photo
 from cluster.deployment.ray_metrics import RayMetrics
 from cluster.deployment.work_task import order_of, run_work
-from cluster.errors import DetectorNotReady, VersionSkew
+from cluster.errors import DetectorNotReady, NotAnswered, VersionSkew
 from cluster.node.addresses import greet, split_address
 from cluster.protocol.identity import Identity, identity, identity_of_labels, skew_sentence, unframed
 from cluster.protocol.rows import PrepareOrder, Terms, Unusable
@@ -39,6 +40,8 @@ from cluster.slabs import Slabs
 from cluster.telemetry.metrics import Observation
 
 _CALL_TIMEOUT_S = 2.0
+#: So long a failed call waits for the head's word on why.
+_ROW_WITHIN_S = 1.0
 #: A detector may come back on this machine; so the memory is tried again after so long.
 _SHARE_AGAIN_S = 60.0
 #: Somebody who places a detector anew does so within this time; its name is free meanwhile.
@@ -71,6 +74,8 @@ class Handlers:
         #: The method that answers calls, by detector, with the handle that it belongs to.
         self._asks: dict[str, tuple[placement.Handle, Any]] = {}
         self._finding: asyncio.Task[dict[str, placement.Handle]] | None = None
+        self._looking: asyncio.Task[tuple[str, int, str, int, str] | None] | None = None
+        self._looked_at: placement.Handle | None = None
         self._unheard_since: float | None = None
         self._metrics = RayMetrics()
         self._prepare_task: Any = None
@@ -82,10 +87,10 @@ class Handlers:
             "list_detectors": self.list_detectors,
             "remove_detector": self.remove_detector,
             "replace_detector": self.replace_detector,
-            "detect": self.detect,
+            "detect": self._with_cause(self.detect),
             "prepare": self.prepare,
-            "health": self.health,
-            "self_test": self.self_test,
+            "health": self._with_cause(self.health),
+            "self_test": self._with_cause(self.self_test),
             "nodes": self.nodes,
             "actor_entries": self.actor_entries,
             "driver_address": self.driver_address,
@@ -265,12 +270,41 @@ class Handlers:
     async def delete_value(self, key: str) -> None:
         await asyncio.to_thread(KeyValueStore.joined().delete, key)
 
+    def _with_cause(self, ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """The same question; a fault about the detector's process says what the head knows of the process."""
+
+        async def asked(detector: str, *arguments: Any) -> Any:
+            try:
+                return await ask(detector, *arguments)
+            except Exception as error:
+                if not is_about_the_process(error):
+                    raise
+                raise NotAnswered(why_lost(error, await self._entry(detector))) from error
+
+        return asked
+
+    async def _entry(self, detector: str) -> ActorEntry | None:
+        """What the head knows of a detector's process; None if it does not say it at once."""
+        if (handle := self._handles.get(detector)) is None:
+            return None
+        # As for `_found`: no more than one thread may wait for a head that is gone.
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(asyncio.to_thread(ray_internals.actor_row, handle))
+            self._looking.add_done_callback(_ask_nobody)
+        elif self._looked_at is not handle:
+            return None
+        self._looked_at = handle
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_ROW_WITHIN_S):
+                row = await asyncio.shield(self._looking)
+                return ActorEntry(*row) if row is not None else None
+        return None
+
     async def _found(self, find: Callable[[Settings], dict[str, placement.Handle]]) -> list[str]:
         # While the head is gone, the call into Ray does not return. No more than one thread may wait in it.
         if self._finding is None or self._finding.done():
             self._finding = asyncio.create_task(asyncio.to_thread(find, self._settings))
-            # If nobody waits any more, nobody asks why it failed; asyncio would print that later.
-            self._finding.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._finding.add_done_callback(_ask_nobody)
         self._handles = await asyncio.shield(self._finding)
         return list(self._handles)
 
@@ -309,6 +343,12 @@ def _method(handle: placement.Handle, method: str, name: str) -> Any:
     except AttributeError:
         old = Identity("", "", "the detector's machine")
         raise VersionSkew(skew_sentence(old, identity())) from None
+
+
+def _ask_nobody(done: asyncio.Future[Any]) -> None:
+    """If nobody waits any more, nobody asks why it failed; asyncio would print that later."""
+    if not done.cancelled():
+        done.exception()
 
 
 async def _answer_of(call: Any) -> Any:

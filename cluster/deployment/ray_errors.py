@@ -19,7 +19,8 @@ def ray_faults() -> dict[type[BaseException], Fault]:
     node = of(
         Failure.DETECTOR_LOST, "The detector's machine left the cluster. Check that it is on and joined."
     )
-    away = of(Failure.DETECTOR_LOST, "The detector cannot be reached at the moment (restart or broken link).")
+    away = of(Failure.DETECTOR_LOST, "A call did not reach the detector's process, or its answer was lost.")
+    worker = of(Failure.DETECTOR_LOST, "The process that Ray had started for this on a machine ended.")
     gone = of(
         Failure.DETECTOR_LOST, "The image or its answer was lost on the way, with the process that held it."
     )
@@ -94,7 +95,7 @@ def ray_faults() -> dict[type[BaseException], Fault]:
         rex.TaskCancelledError: cancelled,
         rex.UnserializableException: version,
         rex.UserCodeException: internal,
-        rex.WorkerCrashedError: lost,
+        rex.WorkerCrashedError: worker,
     }
 
 
@@ -113,11 +114,20 @@ def fault_of(error: BaseException) -> Fault:
             Failure.VERSION_SKEW,
             f"The detector did not understand the call: {cause}. Install the same rayface.",
         )
+    if _is_rays(error) and isinstance(cause, Exception) and not _is_rays(cause):
+        said = last_line(str(cause)) or type(cause).__name__
+        return Fault.of(Failure.INTERNAL, f"The process that was asked failed: {said}. Please report it.")
     table = ray_faults()
     for kind in type(error).__mro__:
         if kind in table:
             return table[kind]
     return Fault.of(Failure.INTERNAL, f"Something failed that never should: {error!r}. Please report it.")
+
+
+def last_line(text: str) -> str:
+    """The last line of a text that is not empty, which is the error where the text is a traceback."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300].rstrip(".") if lines else ""
 
 
 def _is_rays(error: BaseException) -> bool:
