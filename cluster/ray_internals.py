@@ -83,6 +83,8 @@ NODE_VARIABLES: Mapping[str, str] = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
     # The supervisor lets detectors finish; Ray has nothing more to wait for.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    # Ray calls this first in each process that it starts for work.
+    "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": "cluster.node.worker_streams.let_writes_fail",
 }
 
 

@@ -234,6 +234,7 @@ READ_BY = {
     "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "_private/utils.py",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "_private/accelerators/accelerator.py",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "_private/ray_constants.py",
+    "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": "_private/ray_constants.py",
     "AUTOSCALER_METRIC_PORT": "autoscaler/_private/constants.py",
     "DASHBOARD_METRIC_PORT": "dashboard/consts.py",
     "RAY_TMPDIR": "_common/utils.py",
