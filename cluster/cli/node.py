@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cluster.node import addresses, leaving, ray_start, supervisor, windows_task
 from cluster.node import token as tokens
 from cluster.node.addresses import knock
 from cluster.node.contract import DRAIN_NOTE
+from cluster.node.disk import full_disk
 from cluster.node.findings import Finding
 from cluster.node.preflight import check_join
 from cluster.node.process_tree import ProcessTree
@@ -69,7 +71,14 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
             )
 
     output = supervisor.NodeOutput(folder / "head-ray.log")
-    ray = supervisor.Supervisor(lambda: launch, output.start, log, last_words=output.last_words)
+
+    def has_room() -> None:
+        if problem := full_disk([settings.temp_dir or Path(tempfile.gettempdir()), folder]):
+            raise ClusterUnavailable(problem)
+
+    ray = supervisor.Supervisor(
+        lambda: launch, output.start, log, may_start=has_room, last_words=output.last_words
+    )
     quiet = log.getChild("callback_probe")
     quiet.setLevel("ERROR")
     callback_probe = supervisor.Supervisor(
@@ -158,6 +167,8 @@ def _keep_joined(head_address: str, settings: Settings, check_first: bool) -> No
     locks = [DeviceLock(Device.parse(device).lock_name) for device in settings.join.devices]
 
     def look_first() -> None:
+        if problem := full_disk([settings.join.temp_dir or Path(tempfile.gettempdir()), folder]):
+            raise ClusterUnavailable(problem)
         if problem := knock(*addresses.split_address(head_address), 5.0):
             raise ClusterUnavailable(
                 f"The head at {head_address} does not answer: {problem}. `rayface doctor {head_address}` "

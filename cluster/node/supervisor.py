@@ -245,5 +245,7 @@ def supervisor_log(name: str, folder: Path | None) -> tuple[logging.Logger, Path
         logging.StreamHandler(sys.stderr),
     ):
         handler.setFormatter(lines)
+        # A line that a full disk does not take is lost; logging would print a traceback for each.
+        handler.handleError = lambda record: None  # type: ignore[method-assign]
         log.addHandler(handler)
     return log, where
