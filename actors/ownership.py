@@ -10,6 +10,7 @@ refreshes its record (it hangs, or was stopped), so that it does not hold the de
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -112,9 +113,11 @@ class DeviceLock:
                 holding.join()
                 raise DeviceHeld(self.device, self.holder())
         except OSError as error:
+            is_full = error.errno == errno.ENOSPC
+            advice = "Make room on that disk." if is_full else "Let this user write in that folder."
             raise DeviceUnavailable(
                 f"The lock of the device {self.device} cannot be opened in {self._folder}: {error}. "
-                "Without the lock, two processes could use the device. Let this user write in that folder."
+                f"Without the lock, two processes could use the device. {advice}"
             ) from error
         self._holding = holding
         self._write(Holder.here(name, cluster))

@@ -32,6 +32,7 @@ from cluster.deployment.packed import CannotShare, pack_health, pack_outcomes, u
 from cluster.deployment.placed import note_placed
 from cluster.deployment.placing_order import PlacingOrder
 from cluster.deployment.ray_metrics import RayMetrics
+from cluster.deployment.restart_pause import pause_before_start
 from cluster.errors import VersionSkew
 from cluster.node.contract import DEVICES_VARIABLE, NOTES_VARIABLE
 from cluster.protocol.identity import identity, skew_reply
@@ -63,6 +64,7 @@ class DetectorActor(FaceDetector):
 
         placed = PlacingOrder.unpacked(order, tracing)
         context = ray.get_runtime_context()
+        pause_before_start(name, KeyValueStore.joined())
         epochs = Epochs(name, context.namespace, KeyValueStore.joined())
         lent = os.environ.get(DEVICES_VARIABLE)
         incarnation = new_incarnation()

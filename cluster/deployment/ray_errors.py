@@ -44,6 +44,16 @@ def ray_faults() -> dict[type[BaseException], Fault]:
         "A machine of the cluster is out of memory or disk for Ray's object store.",
         Counts.CALL,
     )
+    ended = Fault(
+        Failure.OUT_OF_MEMORY,
+        "Ray ended the process that was asked, because its machine was almost out of memory.",
+        Counts.CALL,
+    )
+    environment = Fault(
+        Failure.DETECTOR_LOST,
+        "Ray could not prepare what a process on that machine needs (its runtime environment).",
+        Counts.NOTHING,
+    )
     cancelled = of(Failure.CANCELLED, "The call was cancelled.")
     version = of(
         Failure.VERSION_SKEW,
@@ -78,7 +88,7 @@ def ray_faults() -> dict[type[BaseException], Fault]:
         rex.ObjectStoreFullError: memory,
         rex.OufOfBandObjectRefSerializationException: internal,
         rex.OutOfDiskError: memory,
-        rex.OutOfMemoryError: memory,
+        rex.OutOfMemoryError: ended,
         rex.OwnerDiedError: gone,
         rex.PendingCallsLimitExceeded: full,
         rex.PlasmaObjectNotAvailable: gone,
@@ -90,7 +100,7 @@ def ray_faults() -> dict[type[BaseException], Fault]:
         rex.RayTaskError: internal,
         rex.ReferenceCountingAssertionError: gone,
         rex.RpcError: cluster,
-        rex.RuntimeEnvSetupError: nobody,
+        rex.RuntimeEnvSetupError: environment,
         rex.StreamingGeneratorReplayInconsistentError: internal,
         rex.TaskCancelledError: cancelled,
         rex.UnserializableException: version,
