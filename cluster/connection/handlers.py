@@ -7,7 +7,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from actors.faces import Health
@@ -273,6 +273,7 @@ class Handlers:
     def _with_cause(self, ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         """The same question; a fault about the detector's process says what the head knows of the process."""
 
+        @wraps(ask)
         async def asked(detector: str, *arguments: Any) -> Any:
             try:
                 return await ask(detector, *arguments)
