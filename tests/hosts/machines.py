@@ -88,8 +88,8 @@ class Machine:
         """The output of a started command so far."""
         return (self.folder / name).read_text(errors="replace")
 
-    def close(self) -> None:
-        """End the processes that were started, in order, and check that no process is left."""
+    def end(self) -> None:
+        """End the processes that were started, the last one first; the machine may start others then."""
         for process in reversed(self.started):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -98,6 +98,11 @@ class Machine:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait(10)
+        self.started.clear()
+
+    def close(self) -> None:
+        """End the processes that were started, in order, and check that no process is left."""
+        self.end()
         # When a command is killed, its driver process notices that and ends within seconds.
         _, left = psutil.wait_procs(processes_with(str(self.folder)), 5.0)
         left = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
@@ -169,6 +174,11 @@ class Machines:
 def started_head(make: Callable[..., Machine], **variables: str) -> tuple[Machine, str]:
     """Start a head, and return it with the address at which others can join; it answers already."""
     machine = make(**variables)
+    return machine, start_head(machine)
+
+
+def start_head(machine: Machine) -> str:
+    """Start a head on a machine, and return the address at which others can join; it answers already."""
     machine.start("head", "head")
 
     def address() -> str:
@@ -180,7 +190,7 @@ def started_head(make: Callable[..., Machine], **variables: str) -> tuple[Machin
                     return said[0]
         return ""
 
-    return machine, str(eventually(address, 60, lambda: machine.said("head")))
+    return str(eventually(address, 60, lambda: machine.said("head")))
 
 
 def _free_base() -> int:
