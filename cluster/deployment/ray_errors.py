@@ -6,6 +6,7 @@ from functools import cache
 
 from actors.errors import DetectorFault
 from actors.faces import Failure
+from actors.named_state import OtherFields
 from cluster.errors import Counts, Fault, NotAnswered
 
 
@@ -118,11 +119,17 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, TimeoutError) and not _is_rays(error):
         return Fault.of(Failure.DEADLINE, "No answer came in time.")
     cause = getattr(error, "cause", None)
-    if _is_rays(error) and isinstance(cause, TypeError | AttributeError | ImportError):
-        # A detector of another version raises these if it does not know the call.
+    if _is_rays(error) and isinstance(cause, ImportError | OtherFields):
+        # A machine of a time before there was a protocol has no such module.
         return Fault.of(
             Failure.VERSION_SKEW,
-            f"The detector did not understand the call: {cause}. Install the same rayface.",
+            f"The other machine did not understand the call: {cause}. Install the same rayface on both.",
+        )
+    if _is_of_task(error) and isinstance(cause, Exception):
+        return Fault.of(
+            Failure.INTERNAL,
+            f"The other machine failed in a way that nobody foresaw: {cause!r}. `ray logs` there holds the "
+            "details. Please report it.",
         )
     if _is_rays(error) and isinstance(cause, Exception) and not _is_rays(cause):
         said = last_line(str(cause)) or type(cause).__name__
@@ -144,3 +151,10 @@ def _is_rays(error: BaseException) -> bool:
     import ray.exceptions as rex
 
     return isinstance(error, rex.RayError)
+
+
+def _is_of_task(error: BaseException) -> bool:
+    """Whether code of ours raised it in another process, and Ray brought it."""
+    import ray.exceptions as rex
+
+    return isinstance(error, rex.RayTaskError)

@@ -22,10 +22,14 @@ _SIDES = "    width: int\n    height: int\n    damaged: Damage | None = None\n"
 SWAPPED = {
     "actors/faces.py": (_SIDES, "    height: int\n    width: int\n    damaged: Damage | None = None\n"),
 }
+_12 = 12 * " "
 #: Another one: a field is missing; a call never ended.
 MISSING = {
     "actors/faces.py": ("    num_lanes: int\n    start_ms", "    start_ms"),
-    "actors/face_detector.py": ("            num_lanes=self._life.num_lanes,\n            start_ms", "            start_ms"),
+    "actors/face_detector.py": (
+        "            num_lanes=self._life.num_lanes,\n            start_ms",
+        "            start_ms",
+    ),
 }
 _VERSION = ('        version = version_of("rayface")\n', '        version = "0.9.0"\n')
 #: The next release: another number, a field more in each outcome, and a setting more.
