@@ -21,7 +21,7 @@ from cluster.errors import ClusterUnavailable, ConfigurationError
 from cluster.node import kept
 from cluster.node.kept import KeptCluster, Orders
 from cluster.node.supervisor import last_line, log_folder
-from cluster.ray_internals import temp_dir_variables
+from cluster.ray_variables import temp_dir_variables
 from cluster.settings import Settings, load_settings
 
 _IDLE_MINUTES = 240.0

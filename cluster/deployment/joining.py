@@ -10,13 +10,8 @@ from cluster.errors import ClusterUnavailable, ConfigurationError
 from cluster.node.addresses import greet, is_loopback
 from cluster.node.contract import COMMON, RESOURCE
 from cluster.node.token import have_token
-from cluster.ray_internals import (
-    DRIVER_VARIABLES,
-    EMBEDDED_VARIABLES,
-    allow_clusters,
-    find_cluster,
-    without_spare_processes,
-)
+from cluster.ray_internals import allow_clusters, find_cluster, without_spare_processes
+from cluster.ray_variables import DRIVER_VARIABLES, EMBEDDED_VARIABLES
 from cluster.settings import Settings
 
 _GREET_TIMEOUT_S = 10.0

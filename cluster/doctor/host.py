@@ -27,7 +27,7 @@ from cluster.doctor import platform_hints
 from cluster.node.checks import check_model, check_token
 from cluster.node.contract import DEVICES_VARIABLE
 from cluster.node.findings import Finding, ok, warn, wrong
-from cluster.ray_internals import NODE_PROCESS_NAMES
+from cluster.ray_variables import NODE_PROCESS_NAMES
 from cluster.settings import NodeSettings, Settings, load_settings, own_config
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-directml", "onnxruntime-gpu")

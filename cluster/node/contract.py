@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cluster.ray_internals import CALL_VARIABLES
+from cluster.ray_variables import CALL_VARIABLES
 
 #: The name of Ray's resource; each unit of it is one device that a detector may own.
 RESOURCE = "directml"

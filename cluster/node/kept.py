@@ -22,7 +22,7 @@ import platformdirs
 import psutil
 
 from cluster.errors import ConfigurationError
-from cluster.ray_internals import HEAD_PROCESS_NAMES, NODE_PROCESS_NAMES
+from cluster.ray_variables import HEAD_PROCESS_NAMES, NODE_PROCESS_NAMES
 
 # Loading the settings takes longer than all of this; `detect` reads the record before.
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from cluster.errors import ClusterUnavailable
 from cluster.node.addresses import is_loopback, outer_address, own_address, split_address
 from cluster.node.contract import COMMON, DEVICES_VARIABLE, NOTES_VARIABLE, RESOURCE
 from cluster.protocol.identity import labels
-from cluster.ray_internals import COMMAND_MODULE, NODE_VARIABLES, metrics_port_variables, storage_variables
+from cluster.ray_variables import COMMAND_MODULE, NODE_VARIABLES, metrics_port_variables, storage_variables
 from cluster.settings import HeadSettings, JoinSettings, NodeSettings
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from actors.faces import Detected, Outcome, Stamp
 from cluster import FaceClient
-from cluster.ray_internals import HEAD_PROCESS_NAMES
+from cluster.ray_variables import HEAD_PROCESS_NAMES
 from cluster.settings import Settings, load_settings
 from tests.hosts.machines import HERE, Machine, eventually, started_head, tell
 

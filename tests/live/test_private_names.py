@@ -16,7 +16,8 @@ import pytest
 
 from cluster import ray_internals
 from cluster.deployment import joining
-from cluster.ray_internals import HEAD_PROCESS_NAMES, NODE_PROCESS_NAMES, KeyValueStore, NodePorts
+from cluster.ray_internals import KeyValueStore, NodePorts
+from cluster.ray_variables import HEAD_PROCESS_NAMES, NODE_PROCESS_NAMES
 from cluster.settings import load_settings
 from tests.live.conftest import HERE, ray_processes
 

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.deployment.joining import prepare_embedded
 from cluster.node import token
-from cluster.ray_internals import EMBEDDED_VARIABLES
+from cluster.ray_variables import EMBEDDED_VARIABLES
 
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 

@@ -13,23 +13,20 @@ from pathlib import Path
 import pytest
 
 from cluster import ray_internals
-from cluster.ray_internals import (
+from cluster.ray_internals import allow_clusters, has_started, is_other_cluster, lacks_ports
+from cluster.ray_variables import (
     CALL_VARIABLES,
     COMMAND_MODULE,
     DRIVER_VARIABLES,
     EMBEDDED_VARIABLES,
     NODE_VARIABLES,
-    allow_clusters,
-    has_started,
-    is_other_cluster,
-    lacks_ports,
     metrics_port_variables,
     storage_variables,
     temp_dir_variables,
 )
 
 HERE = Path(__file__).parents[2]
-INTERNALS = HERE / "cluster" / "ray_internals.py"
+INTERNALS = [HERE / "cluster" / name for name in ("ray_internals.py", "ray_variables.py")]
 
 #: What Ray's documentation describes for people to use.
 PUBLIC_MODULES = {
@@ -178,26 +175,28 @@ def test_private_names_of_ray_stand_in_one_file() -> None:
     found = {
         str(path.relative_to(HERE)): names
         for path in files
-        if path != INTERNALS and (names := list(private_names(path.read_text(encoding="utf-8"))))
+        if path not in INTERNALS and (names := list(private_names(path.read_text(encoding="utf-8"))))
     }
     assert found == {}
-    assert list(private_names(INTERNALS.read_text(encoding="utf-8")))
+    for path in INTERNALS:
+        assert list(private_names(path.read_text(encoding="utf-8")))
 
 
 def entries() -> dict[str, str]:
-    """What is said beside each name of ray_internals: a comment above a value, or a docstring."""
-    source = INTERNALS.read_text(encoding="utf-8")
-    lines = source.splitlines()
+    """What is said beside each private name: a comment above a value, or a docstring."""
     said: dict[str, str] = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            said[node.name] = ast.get_docstring(node) or ""
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            first = node.lineno - 1
-            while lines[first - 1].startswith("#:"):
-                first -= 1
-            name = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            said[ast.unparse(name)] = "\n".join(lines[first : node.lineno - 1])
+    for path in INTERNALS:
+        source = path.read_text(encoding="utf-8")
+        lines = source.splitlines()
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                said[node.name] = ast.get_docstring(node) or ""
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                first = node.lineno - 1
+                while lines[first - 1].startswith("#:"):
+                    first -= 1
+                name = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                said[ast.unparse(name)] = "\n".join(lines[first : node.lineno - 1])
     del said["_NAMESPACE"]  # ours, not Ray's
     return said
 
@@ -290,9 +289,10 @@ def test_the_command_ray_is_the_module_that_we_start() -> None:
 
 def test_importing_it_does_not_import_ray() -> None:
     """The backend's process imports it too."""
-    top = ast.parse(INTERNALS.read_text(encoding="utf-8")).body
-    imported = [ast.unparse(each) for each in top if isinstance(each, ast.Import | ast.ImportFrom)]
-    assert not [each for each in imported if re.search(r"\bray\b", each)]
+    for path in INTERNALS:
+        top = ast.parse(path.read_text(encoding="utf-8")).body
+        imported = [ast.unparse(each) for each in top if isinstance(each, ast.Import | ast.ImportFrom)]
+        assert not [each for each in imported if re.search(r"\bray\b", each)]
     assert ray_internals.__doc__
 
 

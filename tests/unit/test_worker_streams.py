@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from cluster.node.worker_streams import LossyStream, let_writes_fail
-from cluster.ray_internals import NODE_VARIABLES
+from cluster.ray_variables import NODE_VARIABLES
 
 
 class FullDisk(io.StringIO):
