@@ -1,5 +1,6 @@
 """Backends beside the callers that do what a backend should not: `python -m tests.chaos.guests FILE WHAT …`.
 
+asks FIRST          asks for one photo after the other, also while no detector is ready for it
 many NUM FIRST      as many clients, each with a photo a second; their outcomes go to FILE
 unread              asks for a stream, and reads none of its outcomes
 dropped             asks for streams, and leaves each of them in the middle
@@ -23,6 +24,17 @@ _NUM_PHOTOS = 2000
 _READ_BEFORE_LEAVING = 20
 #: What one of many clients may ask for.
 _NUMBERS_EACH = 10_000
+
+
+async def _asks(file: Path, first: int) -> None:
+    async with await FaceClient.connect(load_settings(), wait=False) as client:
+        with file.open("w") as out:
+            notebook = Notebook(out, "interactive")
+            for number in itertools.count(first):
+                asked = right_time()
+                (outcome,) = await client.detect([photo(number)], deadline_s=INTERACTIVE_DEADLINE_S)
+                notebook.note(number, asked, outcome)
+                await asyncio.sleep(0.2)
 
 
 async def _one_of_many(
@@ -80,6 +92,8 @@ def main() -> None:
     file, what, *numbers = sys.argv[1:]
     if what == "many":
         asyncio.run(_many(Path(file), *map(int, numbers)))
+    elif what == "asks":
+        asyncio.run(_asks(Path(file), *map(int, numbers)))
     else:
         asyncio.run({"unread": _unread, "dropped": _dropped}[what]())
 

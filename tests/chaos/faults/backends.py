@@ -60,9 +60,9 @@ def _fifty(load: Load) -> Iterator[None]:
 def _other_settings(load: Load) -> Iterator[None]:
     """A second client wants another model than the cluster has; the first ones must not notice."""
     file = load.site.device / f"settings-{load.first}.jsonl"
-    arguments = ("interactive", "10", str(load.first))
+    arguments = ("asks", str(load.first))
     wanted = {"RAYFACE_DETECTOR__MODEL": "yunet", "RAYFACE_DETECTOR__SCORE_THRESHOLD": "0.95"}
-    guest = load.site.run_beside(file, "tests.chaos.caller", arguments, wanted)
+    guest = load.site.run_beside(file, "tests.chaos.guests", arguments, wanted)
     try:
         _wait_for_answer(load, file, guest)
         yield
@@ -87,8 +87,8 @@ def _other_code(load: Load) -> Iterator[None]:
         (code / name).write_text(text.replace(before, after))
     assert changed, "the code has changed; change it in another place"
     file = load.site.device / f"code-{load.first}.jsonl"
-    arguments = ("interactive", "10", str(load.first))
-    guest = load.site.run_beside(file, "tests.chaos.caller", arguments, code=code)
+    arguments = ("asks", str(load.first))
+    guest = load.site.run_beside(file, "tests.chaos.guests", arguments, code=code)
     try:
         _wait_for_answer(load, file, guest)
         yield
