@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from actors.call_settings import CallSettings
 from actors.encoded_image import SentImage
 from actors.faces import Failed, Failure, Priority
-from cluster.client.call import CallImage, client_stamp
+from cluster.client.call import Call, CallImage, client_stamp
 from cluster.client.detector import Detector
 from cluster.client.detector_pool import DetectorPool
 from cluster.client.fitting import Fitting
@@ -33,6 +32,7 @@ class Asking:
         wire: chooses how photos travel.
         encode: makes JPEGs of the photos of images, within threads; returns the seconds of one core.
         prepare_again: makes the photos of images small once more, until a moment on the clock.
+        pause: waits until a detector may be asked, and returns the seconds that it has waited.
         clock: seconds; the pool's.
     """
 
@@ -46,6 +46,7 @@ class Asking:
         wire: WireChoice,
         encode: Callable[[Sequence[CallImage], Priority], Awaitable[float]],
         prepare_again: Callable[[Sequence[CallImage], Priority, float], Awaitable[None]],
+        pause: Callable[[], Awaitable[float]],
     ) -> None:
         self._pool = pool
         self._fitting = fitting
@@ -55,61 +56,47 @@ class Asking:
         self._wire = wire
         self._encode = encode
         self._prepare_again = prepare_again
+        self._pause = pause
 
     async def until_answered(
-        self,
-        images: Sequence[CallImage],
-        priority: Priority,
-        until: float,
-        *,
-        patience: Patience,
-        begun: float,
-        settings: CallSettings,
+        self, call: Call, images: Sequence[CallImage], until: float, patience: Patience
     ) -> None:
         """Give each image a detector's outcome, or the failure that says why it has none.
 
         Args:
+            call: to which the images belong.
             images: prepared, and few enough for one question.
-            priority: of the call.
-            until: when an answer is of no use any more, on the clock.
+            until: when an answer is of no use any more, on the clock. A call that is held has later as much
+                time as it had.
             patience: what to wait for, and not to fail at once.
-            begun: when the call began, on the clock.
-            settings: of the call.
         """
         asked = list(images)
         late = self._failed(Failure.DEADLINE, "The time was up before the photo was sent.")
         for image in asked:
             image.outcome = late
         while asked and self._clock() < until:
-            asked = await self._for_present_tensors(asked, priority, until)
-            if not asked or not await self._once(asked, priority, until, settings, patience, begun):
+            if call.is_held:
+                until += await self._pause()
+            asked = await self._for_present_tensors(asked, call.priority, until)
+            if not asked or not await self._once(call, asked, until, patience):
                 return
             waits_s = [wait_s for image in asked if (wait_s := _wait_s(image)) is not None]
             asked = [image for image in asked if _wait_s(image) is not None]
             if not asked or self._clock() + max(waits_s) >= until:
                 return
-            self._metrics.asked_again(len(asked), priority)
+            self._metrics.asked_again(len(asked), call.priority)
             await asyncio.sleep(max(waits_s))
 
-    async def _once(
-        self,
-        images: Sequence[CallImage],
-        priority: Priority,
-        until: float,
-        settings: CallSettings,
-        patience: Patience,
-        begun: float,
-    ) -> bool:
+    async def _once(self, call: Call, images: Sequence[CallImage], until: float, patience: Patience) -> bool:
         """Ask once; returns whether a detector was asked."""
+        priority, settings = call.priority, self._fitting.as_wanted(call.settings)
         try:
             with self._tracer.span("wait for detector"):
-                detector = await self._pool.choose(until, patience, begun)
+                detector = await self._pool.choose(until, patience, call.begun)
             photos = await self._to_send(images, detector, priority)
             with self._tracer.span("ask detector", detector=detector.name, num_images=len(photos)) as span:
                 journey = detector.link.begin(self._clock(), num_bytes(photos))
-                answers = await self._pool.ask(
-                    detector, photos, priority, until, span.traceparent, self._fitting.as_wanted(settings)
-                )
+                answers = await self._pool.ask(detector, photos, priority, until, span.traceparent, settings)
                 detector.link.end(journey, self._clock(), answers)
                 span.add(incarnation=answers[0].stamp.incarnation)
                 span.outcomes(answers)

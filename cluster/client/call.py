@@ -49,6 +49,7 @@ class Call:
         deadline: when the caller stops waiting, in seconds on the event loop's clock.
         begun: when the call began, on the same clock; infinity for a call that begins only now.
         settings: of the call.
+        is_held: whether time in which no detector may be asked is no part of the deadline.
     """
 
     images: Sequence[CallImage]
@@ -56,6 +57,7 @@ class Call:
     deadline: float
     begun: float = math.inf
     settings: CallSettings = OF_FAMILY
+    is_held: bool = False
 
     @classmethod
     def of(
@@ -65,9 +67,11 @@ class Call:
         deadline: float,
         begun: float = math.inf,
         settings: CallSettings = OF_FAMILY,
+        *,
+        is_held: bool = False,
     ) -> Self:
         """A call that has just begun."""
-        return cls([CallImage(source) for source in sources], priority, deadline, begun, settings)
+        return cls([CallImage(source) for source in sources], priority, deadline, begun, settings, is_held)
 
     @property
     def prepared(self) -> list[CallImage]:

@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from actors.call_settings import CallSettings
 from actors.faces import Failed, Failure, Health, Outcome, Priority
 from actors.images import ImageSource
 from cluster.client.call import Call, client_stamp, in_questions, refuse_one
@@ -142,7 +141,7 @@ class FaceClient:
         settings = self._parts.fitting.of_call(score_threshold, max_faces)
 
         async def call(some: Sequence[ImageSource]) -> list[Outcome]:
-            return await self._call(some, wanted, deadline, settings)
+            return await self._call(Call.of(some, wanted, deadline, self._loop.time(), settings))
 
         with self._span(len(images), wanted, seconds) as span:
             if 0 < len(images) <= self._settings.client.images_per_call:
@@ -189,10 +188,12 @@ class FaceClient:
         settings = self._parts.fitting.of_call(score_threshold, max_faces)
 
         async def call(some: Sequence[ImageSource]) -> list[Outcome]:
-            if wanted is Priority.BULK and not self._parts.fallback.serves(wanted):
+            if is_held := wanted is Priority.BULK and not self._parts.fallback.serves(wanted):
                 await self._parts.pause.wait()
+            now = self._loop.time()
             with self._span(len(some), wanted, seconds) as span:
-                outcomes = await self._call(some, wanted, self._loop.time() + seconds, settings)
+                held = Call.of(some, wanted, now + seconds, now, settings, is_held=is_held)
+                outcomes = await self._call(held)
                 span.outcomes(outcomes)
             return outcomes
 
@@ -290,12 +291,9 @@ class FaceClient:
             del self._calls[task]
             ended.set_result(None)
 
-    async def _call(
-        self, sources: Sequence[ImageSource], priority: Priority, deadline: float, settings: CallSettings
-    ) -> list[Outcome]:
-        call = Call.of(sources, priority, deadline, self._loop.time(), settings)
+    async def _call(self, call: Call) -> list[Outcome]:
         await self._answer(call)
-        self._parts.metrics.call_ended(call.outcomes, priority, self._loop.time() - call.begun)
+        self._parts.metrics.call_ended(call.outcomes, call.priority, self._loop.time() - call.begun)
         return call.outcomes
 
     async def _answer(self, call: Call) -> None:
@@ -336,8 +334,7 @@ class FaceClient:
         until = call.deadline if patience_s is None else min(call.deadline, self._loop.time() + patience_s)
         patience = Patience.of(call.priority, may_fall_back=may_fall_back, is_timed=patience_s is not None)
         ask = self._parts.asking.until_answered
-        terms: dict[str, Any] = {"patience": patience, "begun": call.begun, "settings": call.settings}
-        asked = [ask(each, call.priority, until, **terms) for each in in_questions(call.prepared)]
+        asked = [ask(call, each, until, patience) for each in in_questions(call.prepared)]
         # Nearly always it is one; a task of its own would cost as much as packing the call.
         await (asked[0] if len(asked) == 1 else asyncio.gather(*asked))
 

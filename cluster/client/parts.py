@@ -116,6 +116,7 @@ class Parts:
             wire,
             self.preprocessor.encode,
             self.preprocessor.prepare_again,
+            self.pause.wait,
         )
         self.fallback = CpuFallback(
             settings.fallback,

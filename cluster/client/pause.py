@@ -32,19 +32,24 @@ class BulkPause:
         """Why bulk images wait, in words; empty while they do not."""
         return next(iter(self._why_by_call.values()), "")
 
-    async def wait(self) -> None:
-        """Wait until a detector may be asked, or until the pause has been as long as it may be."""
-        call = object()
-        until = self._clock() + self._max_pause_s
+    async def wait(self) -> float:
+        """Wait until a detector may be asked, or until the pause has been as long as it may be.
+
+        Returns:
+            The seconds that it has waited.
+        """
+        call, begun = object(), self._clock()
+        until = begun + self._max_pause_s
         try:
             while (refusal := self._pool.absence()) is not None:
                 if (since := self._pool.refused_since) is not None:
                     until = min(until, since + self._max_pause_s)
                 if self._clock() >= until:
-                    return
+                    break
                 self._why_by_call[call] = refusal.fault.detail
                 self._log.warning("Bulk images wait for a detector: %s", refusal.fault.detail)
                 await self._pool.changed(min(1.0, until - self._clock()))
         finally:
             if self._why_by_call.pop(call, None) and not self._why_by_call:
                 self._log.info("Bulk images go on.")
+        return self._clock() - begun

@@ -74,6 +74,24 @@ def test_a_silence_found_out_by_a_call_is_waited_for_too() -> None:
     run(story())
 
 
+def test_a_scan_that_is_under_way_pauses_and_its_deadline_waits_with_it() -> None:
+    """All its calls were with the detector when the head fell silent, for longer than their deadline."""
+
+    async def story() -> None:
+        cluster = SilentHead(until=0.0)
+        async with client_on(cluster) as client:
+            loop = asyncio.get_running_loop()
+            cluster.until = 60.0
+            scan = asyncio.create_task(collected(client.stream(photos(8), deadline_s=20.0)))
+            await asyncio.sleep(30.0)
+            assert "head is silent" in client.paused
+            assert seen(await scan) == [DETECTOR] * 8
+            assert 60.0 < loop.time() < 62.0
+            assert client.paused == ""
+
+    run(story())
+
+
 def test_a_deadline_that_ends_first_says_that_the_head_is_silent() -> None:
     async def story() -> None:
         async with client_on(SilentHead()) as client:
