@@ -48,7 +48,7 @@ class DetectorPool:
         clock: seconds; None takes the event loop's.
         only_look: whether to list the detectors only, and to place none where one is missing.
         fitting: judges detectors by the settings that they were placed with; None takes any.
-        on_circuit_open: called with the detector's name and the failure when a circuit opens.
+        on_circuit_open: called with the detector's name and the cause when a circuit opens.
 
     Attributes:
         detectors: the detectors by name.
@@ -65,7 +65,7 @@ class DetectorPool:
         *,
         only_look: bool = False,
         fitting: Fitting | None = None,
-        on_circuit_open: Callable[[str, Failure], None] = lambda detector, reason: None,
+        on_circuit_open: Callable[[str, Fault], None] = lambda detector, cause: None,
     ) -> None:
         self._cluster = cluster
         self._find = cluster.list_detectors if only_look else cluster.place_detectors
@@ -75,7 +75,7 @@ class DetectorPool:
         self._log = log or rate_limited_log("rayface.client")
         self._clock = clock or asyncio.get_running_loop().time
         self._begun = self._clock()
-        self._nobody_because = ""
+        self._no_detector: Fault | None = None
         self._changed = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
         self._probes: dict[str, asyncio.Task[None]] = {}
@@ -163,9 +163,14 @@ class DetectorPool:
             first = min(views, key=lambda view: view.retry_after_s)
             if first.cause is not None:
                 return Refused(first.cause, max(1.0, first.retry_after_s))
-        if now - self._begun < self._settings.grace_s:
-            return None
-        return Refused(Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._cluster.why_not), 10.0)
+        cause = self._why_nobody()
+        is_early = now - self._begun < self._settings.grace_s and cause.counts is not Counts.TRIP
+        return None if is_early else Refused(cause, 10.0)
+
+    def _why_nobody(self) -> Fault:
+        """Why there is no detector to ask; what does not pass by itself keeps its own name."""
+        found = self._no_detector or Fault.of(Failure.NO_CLUSTER, self._cluster.why_not)
+        return found if found.counts is Counts.TRIP else Fault.of(Failure.NO_CLUSTER, found.detail)
 
     def absence(self) -> Refused | None:
         """Why it is better to wait than to ask now: no detector may be asked, or none was heard for a while.
@@ -202,8 +207,7 @@ class DetectorPool:
             if refusal is not None and not self._waits_for(refusal.fault, patience, begun):
                 raise refusal
             if now >= until:
-                too_early = Fault.of(Failure.NO_CLUSTER, self._nobody_because or self._cluster.why_not)
-                raise refusal or Refused(too_early, 5.0)
+                raise refusal or Refused(self._why_nobody(), 5.0)
             await self.changed(min(1.0, until - now))
 
     async def ask(
@@ -255,8 +259,9 @@ class DetectorPool:
         """
         try:
             await self._update(_ANSWER_WITHIN_S)
+            self._no_detector = None
         except NotAnswered as error:
-            self._nobody_because = str(error)
+            self._no_detector = error.fault
         looks = [self._look_at(each) for each in self.detectors.values()]
         ended = await asyncio.gather(*looks, return_exceptions=True)
         self._send_probes()
@@ -294,16 +299,16 @@ class DetectorPool:
             return await self._cluster.health(name, wait_s, timeout_s=timeout_s)
         except NotAnswered as error:
             fault = error.fault
-            is_said = fault.failure is Failure.VERSION_SKEW
-            said = fault.detail if is_said else f"The detector does not answer. {fault.detail}"
-            raise DetectorNotReady(said, fault.failure) from error
+            said = "" if fault.failure is Failure.VERSION_SKEW else "The detector does not answer. "
+            raise DetectorNotReady(said + fault.detail, fault.failure) from error
 
     async def _update(self, timeout_s: float) -> None:
         names = await self._find(timeout_s=timeout_s)
         for name in names:
             if name not in self.detectors:
-                opened = partial(self._opened, name)
-                self.detectors[name] = Detector(name, self._settings, self._clock(), opened)
+                self.detectors[name] = Detector(
+                    name, self._settings, self._clock(), partial(self._on_circuit_open, name)
+                )
                 self._changed.set()
         for name in set(self.detectors) - set(names):
             # It belonged to the cluster that was here before, or was removed.
@@ -371,9 +376,6 @@ class DetectorPool:
         others = [each.health for each in self.detectors.values() if each.health and each is not detector]
         misfit = self._fitting.judged(health, others) if self._fitting is not None else None
         detector.hear(self._clock(), health, misfit)
-
-    def _opened(self, name: str, cause: Fault) -> None:
-        self._on_circuit_open(name, cause.failure)
 
     def _note_changes(self) -> None:
         """Log every circuit that has changed, and note since when no detector may be asked."""

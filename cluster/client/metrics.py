@@ -8,11 +8,11 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from actors.faces import Detected, Failed, Failure, Outcome, Priority, Rejected, Stamp
+from actors.faces import Detected, Failed, Outcome, Priority, Rejected, Stamp
 from cluster.background import repeat_async
 from cluster.client.status import ClientStatus
 from cluster.connection.cluster_api import ClusterApi
-from cluster.errors import NotAnswered
+from cluster.errors import Fault, NotAnswered
 from cluster.telemetry.metrics import CIRCUIT_VALUES, Observation
 from cluster.telemetry.rate_limit import rate_limited_log
 
@@ -77,9 +77,9 @@ class ClientMetrics:
         """Count images that got "not now" and are asked for again."""
         self._count("rayface_client_asked_again_total", num_images, priority=str(priority))
 
-    def circuit_opened(self, detector: str, reason: Failure) -> None:
+    def circuit_opened(self, detector: str, cause: Fault) -> None:
         """Count a circuit that was closed and has opened."""
-        self._count("rayface_client_circuit_opened_total", detector=detector, reason=str(reason))
+        self._count("rayface_client_circuit_opened_total", detector=detector, reason=str(cause.failure))
 
     def fallback_refused(self) -> None:
         """Count an image that the policy gave to the CPU and that the CPU did not answer."""

@@ -83,6 +83,7 @@ class FakeCluster:
         node_list, entries: what Ray's tables say.
         values: the key-value store.
         script: what a detector says of images; None takes `answer`.
+        places_none: why no detector can be placed.
         is_away: whether every question comes back without an answer.
         is_closed: whether a client has left it.
         prepared_on: the machine of each photo that was to be made small.
@@ -105,6 +106,7 @@ class FakeCluster:
         self.entries: dict[str, ActorEntry] = {}
         self.values: dict[str, bytes] = {}
         self.script: Callable[[Sequence[SentImage]], list[Outcome] | Exception] | None = None
+        self.places_none: Fault | None = None
         self.is_away = self.is_closed = False
         self.under_way = self.most_under_way = self.num_cancelled = 0
         self.deadlines: list[float] = []
@@ -128,6 +130,8 @@ class FakeCluster:
 
     async def place_detectors(self, *, timeout_s: float) -> list[str]:
         async with self._answering(timeout_s):
+            if self.places_none is not None:
+                raise NotAnswered(self.places_none)
             return list(self.healths)
 
     async def list_detectors(self, *, timeout_s: float) -> list[str]:

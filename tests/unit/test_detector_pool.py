@@ -9,7 +9,7 @@ import pytest
 from actors.faces import Detected, Failed, Failure, Stamp, State
 from cluster.client.detector import Detector
 from cluster.client.patience import Patience
-from cluster.errors import DetectorNotReady, Refused
+from cluster.errors import DetectorNotReady, Fault, Refused
 from tests.unit.fake_cluster import FakeCluster, detected, health
 from tests.unit.pools import CLOSED, FAULT, SETTINGS, chosen, pool, started, state
 from tests.virtual_time import run
@@ -156,6 +156,27 @@ def test_asking_for_the_refusal_changes_nothing_and_its_beginning_is_known() -> 
         cluster.healths["FaceDetector"] = health()
         await asyncio.sleep(70.0)
         assert (made.refusal(), made.refused_since) == (None, None)
+        await made.close()
+
+    run(story())
+
+
+def test_another_version_is_said_by_its_name_before_any_detector_is_placed() -> None:
+    """At once, and not after the seconds in which a cluster may still be found."""
+
+    async def story() -> None:
+        cluster = FakeCluster("a")
+        cluster.healths.clear()
+        made = pool(cluster)
+        skew = Fault.of(Failure.VERSION_SKEW, "front has rayface 0.2.0 (protocol 1-b).")
+        cluster.places_none = skew
+        await made.look()
+        with pytest.raises(Refused) as refused:
+            await chosen(made)
+        assert refused.value.fault == skew
+        cluster.places_none = None
+        await made.look()
+        assert made.refusal() is None, "it is too early to say that there is none"
         await made.close()
 
     run(story())

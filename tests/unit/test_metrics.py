@@ -16,7 +16,7 @@ from cluster.client.metrics import ClientMetrics
 from cluster.client.status import ClientStatus, DetectorStatus
 from cluster.deployment.detector_actor import Reporter
 from cluster.deployment.ray_metrics import RayMetrics
-from cluster.errors import NotAnswered
+from cluster.errors import Fault, NotAnswered
 from cluster.telemetry.event_log import DetectorLog
 from cluster.telemetry.metrics import ALL_METRICS, CIRCUIT_VALUES, DetectorMetrics
 from tests.unit.fake_cluster import FakeCluster, detected, failed, health, quiet
@@ -205,7 +205,7 @@ def test_what_a_client_counts_is_sent_once_and_kept_until_it_is() -> None:
         metrics = ClientMetrics(cluster, status)
         metrics.joined()
         metrics.fallback_refused()
-        metrics.circuit_opened("a", Failure.DEVICE_LIES)
+        metrics.circuit_opened("a", Fault.of(Failure.DEVICE_LIES, "zeros"))
         metrics.call_ended([detected(1), failed(Failure.BUSY)], Priority.INTERACTIVE, 0.2)
         with pytest.raises(NotAnswered):
             await metrics.flush()
