@@ -289,6 +289,7 @@ class Health:
         spare_cores: cores of its machine that were idle or decoded JPEGs in the last second or more, summed;
             None while they are not measured.
         settings: the detector's settings as it was placed with, JSON-ready; None where they are not known.
+        placed_by: host and process that placed it, in words; empty where that is not known.
     """
 
     name: str
@@ -324,6 +325,7 @@ class Health:
     busy_s: float = 0.0
     spare_cores: float | None = None
     settings: dict[str, Any] | None = None
+    placed_by: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The health as JSON-ready values."""

@@ -122,9 +122,10 @@ class Fitting:
             return None
         way_out = f"To take it as it is, set {placed.variables}, or {_USE}; {_REPLACE}."
         where = f" on {health.host}" if health.host else ""
+        by = f"by {health.placed_by} " if health.placed_by else ""
         return Fault.of(
             Failure.OTHER_SETTINGS,
-            f"{health.name}{where} was placed with {difference}. {way_out}",
+            f"{health.name}{where} was placed {by}with {difference}. {way_out}",
         )
 
     def tell(self, health: Health) -> None:

@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class DetectorActor(FaceDetector):
             observer=Observers([metrics, log, *span_listeners(name, incarnation, placed.tracing, log)]),
         )
         super().__init__(life, incarnation)
+        self._placed_by = placed.placed_by
         self._title = f"{name}({incarnation})"
         self._open_slabs = OpenSlabs()
         self.epoch = epochs.take_epoch(incarnation)
@@ -108,6 +110,10 @@ class DetectorActor(FaceDetector):
             started=gc.freeze,
         )
         threading.Thread(target=reporter.run, name="report", daemon=True).start()
+
+    def snapshot(self) -> Health:
+        """Tell how the detector is, and who placed it."""
+        return replace(super().snapshot(), placed_by=self._placed_by)
 
     async def answer(self, terms: bytes, head: bytes, pixels: Sequence[Pixels] = ()) -> bytes | None:
         """Do as `detect`, with photos and outcomes packed (see `packed`).

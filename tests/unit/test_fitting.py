@@ -29,7 +29,8 @@ def placed(name: str = "FaceDetector", life: str = "life-1", **changes: Any) -> 
     entry = CATALOGUE[settings.model]
     known = health(name=name, shapes=settings.shapes, settings=settings.model_dump(mode="json"))
     stamp = known.stamp.__class__(f"{name} on a test", f"{entry.name}@{entry.sha256}", life)
-    return health(name=name, shapes=settings.shapes, settings=known.settings, stamp=stamp)
+    by = "front pid 7"
+    return health(name=name, shapes=settings.shapes, settings=known.settings, stamp=stamp, placed_by=by)
 
 
 def cluster_with(*healths: Any) -> FakeCluster:
@@ -55,6 +56,7 @@ def test_a_client_is_refused_by_a_detector_with_another_model() -> None:
                 pass
         said = str(refused.value)
         assert refused.value.failure is Failure.OTHER_SETTINGS
+        assert "was placed by front pid 7 with" in said
         assert "detector.model = yunet, and detector.model = centerface is wanted" in said
         assert "detector.input_size = 320, and 640 is wanted" in said
         assert "RAYFACE_DETECTOR__MODEL=yunet RAYFACE_DETECTOR__INPUT_SIZE=320" in said
