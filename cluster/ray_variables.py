@@ -42,6 +42,14 @@ CALL_VARIABLES: Mapping[str, str] = {
     **TASK_LIST_VARIABLES,
 }
 
+#: For whatever starts processes that work: Ray calls this function first in each of them.
+#:
+#: Why private: only a program's own runtime environment can name such a function in public.
+#: Test: tests/unit/test_ray_internals.py::test_ray_reads_the_variables_that_we_set
+WORKER_VARIABLES: Mapping[str, str] = {
+    "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": "cluster.node.worker_streams.let_writes_fail",
+}
+
 #: For an embedded cluster, whose calls never leave the machine.
 #:
 #: Why private: as for `CALL_VARIABLES`.
@@ -49,6 +57,7 @@ CALL_VARIABLES: Mapping[str, str] = {
 EMBEDDED_VARIABLES: Mapping[str, str] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": CALL_VARIABLES["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"],
     **TASK_LIST_VARIABLES,
+    **WORKER_VARIABLES,
 }
 
 #: Ray's core would end the whole process of a driver, without an exception, after a minute without the head.
@@ -72,8 +81,7 @@ NODE_VARIABLES: Mapping[str, str] = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
     # The supervisor lets detectors finish; Ray has nothing more to wait for.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-    # Ray calls this first in each process that it starts for work.
-    "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": "cluster.node.worker_streams.let_writes_fail",
+    **WORKER_VARIABLES,
 }
 
 
