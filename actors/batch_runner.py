@@ -87,7 +87,7 @@ class BatchRunner:
             DetectorFault: no image of the batch got faces, all for this reason.
         """
         if (fault := self._fault()) is not None:
-            raise fault
+            raise fault.fresh()
         try:
             answers: Sequence[ResultOrFault] = await self._on_device(batch, first, begun)
         except OutOfMemory as full:
@@ -152,7 +152,7 @@ class BatchRunner:
             "run_failed", num_images=len(batch), reason=failed.failure, detail=failed.detail
         )
         if (fault := await self._self_test()) is not None:
-            raise fault
+            raise fault.fresh()
         if len(batch) == 1:
             return [
                 DeviceFailed(

@@ -24,7 +24,7 @@ Each constructor hands every argument to its base, so that pickling keeps them.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from actors.faces import Failure, Rejection
 
@@ -59,6 +59,13 @@ class DetectorFault(ActorError):
 
     def __str__(self) -> str:
         return self.detail
+
+    def fresh(self) -> Self:
+        """This fault without the frames of those to whom it was raised before.
+
+        A lasting fault is raised to every caller, and would keep the frames and the photos of all of them.
+        """
+        return self.with_traceback(None)
 
     @property
     def retry_after_s(self) -> float | None:

@@ -211,7 +211,8 @@ class FaceDetector:
                 )
         model = self._life.ready_model()
         if model is None:
-            raise self._life.fault or NotReady(f"{self._name} did not start; ask again in a moment.")
+            why = self._life.fault or NotReady(f"{self._name} did not start; ask again in a moment.")
+            raise why.fresh()
         return self._batches(model)
 
     async def _wait_for_start(self, seconds: float | None) -> None:

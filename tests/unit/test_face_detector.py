@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
@@ -379,3 +381,23 @@ def test_wrong_use_is_an_error_of_the_caller() -> None:
         run(made.detect(GOLDEN))  # type: ignore[arg-type]  # the mistake that is tested
     with pytest.raises(ValueError, match="urgent"):
         run(made.detect([GOLDEN], priority="urgent"))
+
+
+def test_a_lasting_fault_keeps_nothing_of_the_calls_that_it_ended() -> None:
+    """The same fault is raised to each of them; with its traceback it would keep their photos."""
+
+    async def story() -> None:
+        made = detector(FakeDevice(answer=failing(DeviceUnavailable("unplugged"), 0)))
+        assert (await made.health(wait_s=20)).state is State.FAULTY
+        kept: list[weakref.ref[Any]] = []
+        for _ in range(5):
+            photo = prepared()
+            kept.append(weakref.ref(photo.pixels))
+            (outcome,) = await made.detect([photo])
+            assert isinstance(outcome, Failed)
+            del photo, outcome
+        gc.collect()
+        # The newest one is in the frames of the newest traceback.
+        assert sum(each() is not None for each in kept) <= 1
+
+    run(story())
