@@ -125,12 +125,6 @@ def fault_of(error: BaseException) -> Fault:
             Failure.VERSION_SKEW,
             f"The other machine did not understand the call: {cause}. Install the same rayface on both.",
         )
-    if _is_of_task(error) and isinstance(cause, Exception):
-        return Fault.of(
-            Failure.INTERNAL,
-            f"The other machine failed in a way that nobody foresaw: {cause!r}. `ray logs` there holds the "
-            "details. Please report it.",
-        )
     if _is_rays(error) and isinstance(cause, Exception) and not _is_rays(cause):
         said = last_line(str(cause)) or type(cause).__name__
         return Fault.of(Failure.INTERNAL, f"The process that was asked failed: {said}. Please report it.")
@@ -151,10 +145,3 @@ def _is_rays(error: BaseException) -> bool:
     import ray.exceptions as rex
 
     return isinstance(error, rex.RayError)
-
-
-def _is_of_task(error: BaseException) -> bool:
-    """Whether code of ours raised it in another process, and Ray brought it."""
-    import ray.exceptions as rex
-
-    return isinstance(error, rex.RayTaskError)
