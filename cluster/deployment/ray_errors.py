@@ -119,8 +119,8 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, TimeoutError) and not _is_rays(error):
         return Fault.of(Failure.DEADLINE, "No answer came in time.")
     cause = getattr(error, "cause", None)
-    if _is_rays(error) and isinstance(cause, ImportError | OtherFields):
-        # A machine of a time before there was a protocol has no such module.
+    if _is_rays(error) and (isinstance(cause, OtherFields) or _is_ours_missing(cause)):
+        # A machine of a time before there was a protocol lacks modules of ours.
         return Fault.of(
             Failure.VERSION_SKEW,
             f"The other machine did not understand the call: {cause}. Install the same rayface on both.",
@@ -139,6 +139,11 @@ def last_line(text: str) -> str:
     """The last line of a text that is not empty, which is the error where the text is a traceback."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300].rstrip(".") if lines else ""
+
+
+def _is_ours_missing(cause: object) -> bool:
+    """Whether a module of rayface, or a name in one, could not be imported."""
+    return isinstance(cause, ImportError) and (cause.name or "").partition(".")[0] in ("actors", "cluster")
 
 
 def _is_rays(error: BaseException) -> bool:
