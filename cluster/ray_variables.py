@@ -71,14 +71,16 @@ DRIVER_VARIABLES: Mapping[str, str] = {"RAY_gcs_rpc_server_reconnect_timeout_s":
 #: Why private: `ray start` has no option for any of them.
 #: Test: tests/unit/test_ray_internals.py::test_ray_reads_the_variables_that_we_set
 NODE_VARIABLES: Mapping[str, str] = {
-    # Five checks in a row, each at most 2 s, one second apart: 15 s of silence.
+    # Fifteen checks in a row, each at most 2 s, one second apart: 45 s of silence. A machine that is given up
+    # sooner starts Ray anew after a break that it could have waited for; its own `join` says at once when its
+    # Ray ended.
     "RAY_health_check_initial_delay_ms": "5000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "5",
+    "RAY_health_check_failure_threshold": "15",
     # A machine that was given up, or whose head stays away, ends its Ray; its supervisor starts Ray again.
     "RAY_raylet_liveness_self_check_interval_ms": "2000",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "60",
     # The supervisor lets detectors finish; Ray has nothing more to wait for.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     **WORKER_VARIABLES,

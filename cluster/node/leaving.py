@@ -1,7 +1,7 @@
 """Tells the head that a node of this machine has ended: `python -m cluster.node.leaving HEAD ADDRESS PORT`.
 
 A node that ends in order says so itself. One that crashed cannot, nor can one whose address was taken away.
-The head would learn it from 15 s of silence, and would only then start the detector again.
+The head would learn it from 45 s of silence, and would only then start the detector again.
 """
 
 from __future__ import annotations
