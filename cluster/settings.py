@@ -45,9 +45,10 @@ class ClusterSettings(BaseModel):
         dashboard: Whether an embedded Ray has its dashboard, and the other processes that Ray's own commands
             ask; it starts sooner without them. A running Ray decides that for itself.
         object_store_bytes: Size of the object store of an embedded Ray, in bytes.
-        max_task_retries: How often Ray repeats a call whose detector's process ended; nobody else repeats a
-            call. Detection changes nothing, so a repeated call does no harm. A photo that ends the process is
-            recognised after two attempts; the third is for other accidents. -1 repeats without end.
+        max_task_retries: How often Ray repeats a call whose detector's process ended or cannot be reached;
+            nobody else repeats a call. Detection changes nothing, so a repeated call does no harm. A photo
+            that ends the process is recognised after two attempts; a broken network uses up one every few
+            seconds. -1 repeats until the call's deadline.
         start_timeout_s: How long a detector may take to become ready, in seconds. The first start fetches
             the model.
         other_settings: What a client does with a detector that was placed with another model or another
@@ -62,7 +63,7 @@ class ClusterSettings(BaseModel):
     detector_name: str = "FaceDetector"
     dashboard: bool = False
     object_store_bytes: Annotated[int, Field(ge=80_000_000)] = 256_000_000
-    max_task_retries: Annotated[int, Field(ge=-1)] = 3
+    max_task_retries: Annotated[int, Field(ge=-1)] = 10
     start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     other_settings: Literal["refuse", "use"] = "refuse"
 

@@ -156,7 +156,7 @@ class Detector:
         self.is_away = True
         self._was_ready = False
         if self.not_now is not None:
-            # After twice the lease its process ends: who waits for it goes on waiting for the next one.
+            # After six times the lease its process ends: who waits for it goes on waiting for the next one.
             self.not_now = Fault.of(Failure.HEAD_SILENT, f"The head was silent for long. {cause.detail}")
         self.last_error = cause.detail
         if cause.counts is Counts.TRIP:

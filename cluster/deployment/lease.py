@@ -16,6 +16,9 @@ from cluster.backoff import Backoff
 from cluster.node.contract import DRAIN_NOTE
 
 _EXIT_SUCCEEDED = 75
+#: Times the lease. Without a lease nothing runs on the device, so this only says how long a break costs no
+#: new start. A successor on this machine need not wait for it: it ends a predecessor that is not heard.
+_GIVEN_UP_AFTER = 6
 #: While the head is silent it is asked more often, so that its return is known at once.
 _SILENT_PAUSE_S = 0.1
 
@@ -26,7 +29,7 @@ class LeaseKeeper:
     Args:
         detector: has the lease.
         read_epoch: returns the newest owner's epoch; raises an error if the cluster does not answer.
-        lease_s: how many seconds the detector may run without an answer. After twice as long the process
+        lease_s: how many seconds the detector may run without an answer. After six times as long the process
             ends: the device is free then, and Ray or a successor begins anew.
         notes: the folder of this machine's notes; None if `rayface join` did not start this node.
         log: is told of errors that nobody foresaw; rate-limited.
@@ -75,8 +78,8 @@ class LeaseKeeper:
             # Whatever the error was, the cluster did not answer. The lease's age is read after the attempt:
             # so a machine that was asleep asks once before it gives up.
             self._is_silent = True
-            if self._detector.lease.age_s > 2 * self._lease_s:
-                self._stop("The cluster was silent for twice the lease; this process gives up the device.")
+            if self._detector.lease.age_s > _GIVEN_UP_AFTER * self._lease_s:
+                self._stop("The cluster was silent for too long; this process gives up the device.")
             return
         self._is_silent = False
         if newest > self._detector.epoch:

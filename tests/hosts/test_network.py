@@ -195,7 +195,7 @@ print("known", time.monotonic() - begun, flush=True)
 
 
 def test_a_machine_that_dies_is_known_soon(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    """We chose five checks, one second apart, 2 s each: a dead machine must be known within 20 s."""
+    """We chose fifteen checks, one second apart, at most 2 s each: a dead machine is known within 50 s."""
     watcher = subprocess.Popen(
         [*lab.container.prefix, sys.executable, "-c", _WATCH],
         cwd=HERE,
@@ -215,7 +215,7 @@ def test_a_machine_that_dies_is_known_soon(lab: Lab, capsys: pytest.CaptureFixtu
     known_s = float(next(line for line in said.splitlines() if line.startswith("known ")).split()[1])
     tell(capsys, f"a machine that dies is known after {known_s:.1f} s")
     # The wait itself is bounded by Ray's own timers, not by this machine's speed.
-    assert known_s < 20
+    assert known_s < 50
     eventually(lambda: lab.ask("place").returncode == 0, 120, lab.said)
 
 

@@ -82,7 +82,10 @@ def test_silence_pauses_and_then_ends_the_owner(
     with pytest.raises(HeadSilent):
         detector.lease.check()
     assert ends == []
-    detector.now = 20.5
+    detector.now = 59.5
+    keeper.step()
+    assert ends == [], "a break costs no new start"
+    detector.now = 60.5
     keeper.step()
     assert ends == [75]
 

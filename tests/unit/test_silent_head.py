@@ -237,7 +237,7 @@ def test_a_scan_pauses_before_its_deadlines_run_out_on_a_blocked_cable() -> None
 
 
 def test_a_process_that_ended_in_the_silence_is_waited_for_too() -> None:
-    """After twice the lease it ends; its successor is there when the head is back."""
+    """After six times the lease it ends; its successor is there when the head is back."""
 
     async def story() -> None:
         cluster = SilentHead(until=20.0)

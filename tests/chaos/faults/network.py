@@ -43,8 +43,8 @@ KINDS = (
     _bad_cable("delay", "the cable takes 100 ms longer each way", delay_ms=100.0),
     _bad_cable("slow", "the cable carries 5 Mbit/s", mbit_s=5.0),
     _bad_cable("reorder", "one of ten frames comes 5 to 60 ms late", reorder=0.1),
-    _bad_cable("block-to-gpu", "nothing passes from the head to the GPU's machine", blocked="ab"),
-    _bad_cable("block-to-head", "nothing passes from the GPU's machine to the head", blocked="ba"),
+    _bad_cable("block-to-gpu", "nothing passes from the head to the GPU's machine", 30.0, blocked="ab"),
+    _bad_cable("block-to-head", "nothing passes from the GPU's machine to the head", 30.0, blocked="ba"),
     _bad_cable("cut", "the cable is cut", lasts_s=10.0, blocked="ab ba"),
     FaultKind("flush", "every connection is forgotten on the way", _flushed, 0.0, Needs(wire=True)),
     FaultKind(
