@@ -5,6 +5,8 @@ They are words, and not code: nothing here asks Ray.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -124,6 +126,21 @@ NODE_PROCESS_NAMES = ("raylet", "raylet.exe")
 #: Why private: without asking the head, nothing public tells whether its process runs.
 #: Test: tests/live/test_private_names.py::test_an_embedded_cluster_has_only_the_processes_that_it_needs
 HEAD_PROCESS_NAMES = ("gcs_server", "gcs_server.exe")
+
+
+def last_cluster_file(temp_dir: Path | None) -> Path:
+    """Where a head notes its address, which the next `ray start --head` compares with that of other nodes.
+
+    If a machine of that cluster is this one and its Ray still runs, Ray refuses to start the head again.
+
+    Args:
+        temp_dir: of the head; None for Ray's own.
+
+    Why private: Ray removes the note only in its own way to end.
+    Test: tests/unit/test_ray_internals.py::test_a_head_notes_its_address_in_that_file
+    """
+    own = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
+    return (temp_dir or own) / "ray_current_cluster"
 
 
 def temp_dir_variables(folder: Path) -> dict[str, str]:

@@ -25,6 +25,7 @@ from cluster.node.disk import full_disk
 from cluster.node.findings import Finding
 from cluster.node.preflight import check_join
 from cluster.node.process_tree import ProcessTree
+from cluster.ray_variables import last_cluster_file
 from cluster.settings import Settings, load_settings, own_config
 
 _config = click.option(
@@ -72,12 +73,15 @@ def head(address: str | None, only_print: bool, config: Path | None) -> None:
 
     output = supervisor.NodeOutput(folder / "head-ray.log")
 
-    def has_room() -> None:
+    def may_start() -> None:
         if problem := full_disk([settings.temp_dir or Path(tempfile.gettempdir()), folder]):
             raise ClusterUnavailable(problem)
+        if knock(*addresses.split_address(home)):
+            # Nobody answers there, so what an earlier head has noted is not true any more.
+            last_cluster_file(settings.temp_dir).unlink(missing_ok=True)
 
     ray = supervisor.Supervisor(
-        lambda: launch, output.start, log, may_start=has_room, last_words=output.last_words
+        lambda: launch, output.start, log, may_start=may_start, last_words=output.last_words
     )
     quiet = log.getChild("callback_probe")
     quiet.setLevel("ERROR")

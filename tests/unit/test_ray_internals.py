@@ -20,6 +20,7 @@ from cluster.ray_variables import (
     DRIVER_VARIABLES,
     EMBEDDED_VARIABLES,
     NODE_VARIABLES,
+    last_cluster_file,
     metrics_port_variables,
     storage_variables,
     temp_dir_variables,
@@ -308,3 +309,12 @@ def test_whether_clusters_are_allowed_decides_what_localhost_means(
     monkeypatch.setattr(services, "node_ip_address_from_perspective", lambda *_: "192.0.2.7")
     meant = services.get_node_ip_address()
     assert (meant != "127.0.0.1") is is_allowed
+
+
+def test_a_head_notes_its_address_in_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private.utils import get_ray_address_file
+
+    for variable in ("", str(tmp_path)):
+        monkeypatch.setenv("RAY_TMPDIR", variable)
+        assert str(last_cluster_file(None)) == get_ray_address_file(None)
+    assert str(last_cluster_file(tmp_path)) == get_ray_address_file(str(tmp_path))
