@@ -314,7 +314,8 @@ def test_whether_clusters_are_allowed_decides_what_localhost_means(
 def test_a_head_notes_its_address_in_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray._private.utils import get_ray_address_file
 
-    for variable in ("", str(tmp_path)):
-        monkeypatch.setenv("RAY_TMPDIR", variable)
-        assert str(last_cluster_file(None)) == get_ray_address_file(None)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    assert str(last_cluster_file(None)) == get_ray_address_file(None)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert str(last_cluster_file(None)) == get_ray_address_file(None)
     assert str(last_cluster_file(tmp_path)) == get_ray_address_file(str(tmp_path))
