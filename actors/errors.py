@@ -158,10 +158,8 @@ class DeadlineMissed(DetectorFault):
     failure = Failure.DEADLINE
 
 
-class NotReady(DetectorFault):
-    """The detector is starting, draining or stopped; `wait_s` says when to ask again, where that helps."""
-
-    failure = Failure.NOT_READY
+class _AskAgain(DetectorFault):
+    """A fault that passes; `wait_s` says when to ask again, where that is known."""
 
     def __init__(self, detail: str, wait_s: float | None = None) -> None:
         super().__init__(detail)
@@ -173,22 +171,19 @@ class NotReady(DetectorFault):
         return self.wait_s
 
 
+class NotReady(_AskAgain):
+    """The detector is starting, draining or stopped."""
+
+    failure = Failure.NOT_READY
+
+
 class Misplaced(DetectorFault):
     """Another version of rayface placed the detector, and this one cannot do what it says."""
 
     failure = Failure.VERSION_SKEW
 
 
-class Busy(DetectorFault):
+class Busy(_AskAgain):
     """The queue is full. Nobody is at fault: wait `retry_after_s` seconds and ask again."""
 
     failure = Failure.BUSY
-
-    def __init__(self, detail: str, wait_s: float) -> None:
-        super().__init__(detail)
-        self.args = (detail, wait_s)
-        self.wait_s = wait_s
-
-    @property
-    def retry_after_s(self) -> float | None:
-        return self.wait_s

@@ -36,6 +36,8 @@ def by_names(kind: type[Value]) -> type[Value]:
         for name in names:
             object.__setattr__(self, name, state[name])
 
+    # Set on each class itself: `@dataclass` gives each one with slots a pair of its own. mypy lets nobody set
+    # methods.
     kind.__getstate__ = get_state  # type: ignore[method-assign,assignment]
     kind.__setstate__ = set_state  # type: ignore[attr-defined]
     return kind
